@@ -1,0 +1,57 @@
+//! Header names, each exactly once.
+//!
+//! NATS headers are case-sensitive; these are the spellings. The list is part of the documented envelope: other
+//! languages enqueue with it. A header may be added; none is renamed or given another meaning.
+
+/// Version of the envelope itself; today `1`. A higher version is refused.
+pub const ENVELOPE_VERSION: &str = "Cardcage-Envelope-Version";
+/// The task's id, a UUIDv7; the same as the subject's last token.
+pub const TASK_ID: &str = "Cardcage-Task-Id";
+/// The plugin's name.
+pub const PLUGIN: &str = "Cardcage-Plugin";
+/// The plugin's full version at the time of enqueueing.
+pub const VERSION: &str = "Cardcage-Version";
+/// The task's name.
+pub const TASK: &str = "Cardcage-Task";
+/// The attempt that this message is for, counted from 1.
+pub const ATTEMPT: &str = "Cardcage-Attempt";
+/// RFC 3339 time: a worker drops the task when the broker stored it later than this, for it was never promised.
+pub const ACCEPT_BY: &str = "Cardcage-Accept-By";
+/// RFC 3339 time after which the task is no longer started and ends `expired`.
+pub const EXPIRES_AT: &str = "Cardcage-Expires-At";
+/// The caller's idempotency key.
+pub const IDEMPOTENCY_KEY: &str = "Cardcage-Idempotency-Key";
+/// The first task of the tree that this task belongs to.
+pub const ROOT_ID: &str = "Cardcage-Root-Id";
+/// The task that enqueued this one.
+pub const PARENT_ID: &str = "Cardcage-Parent-Id";
+/// Hash of the JSON Schema that the body was checked against.
+pub const SCHEMA: &str = "Cardcage-Schema";
+/// RFC 3339 time of enqueueing, by the broker's clock as well as the host knows it.
+pub const ENQUEUED_AT: &str = "Cardcage-Enqueued-At";
+/// W3C trace context.
+pub const TRACEPARENT: &str = "traceparent";
+/// W3C trace context, vendors' part.
+pub const TRACESTATE: &str = "tracestate";
+
+/// On a dead letter: why the task ended `failed`, in one line.
+pub const DEAD_REASON: &str = "Cardcage-Dead-Reason";
+/// On a dead letter: the subject of the original message.
+pub const ORIGINAL_SUBJECT: &str = "Cardcage-Original-Subject";
+
+/// NATS: identity of a publish; a second one within the window is reported as a duplicate.
+pub const NATS_MSG_ID: &str = "Nats-Msg-Id";
+/// NATS: compare-and-set on the last sequence of the subject; 0 means "there is none".
+pub const NATS_EXPECTED_LAST_SUBJECT_SEQUENCE: &str = "Nats-Expected-Last-Subject-Sequence";
+/// NATS: when a message schedule fires.
+pub const NATS_SCHEDULE: &str = "Nats-Schedule";
+/// NATS: the subject that a message schedule fires into.
+pub const NATS_SCHEDULE_TARGET: &str = "Nats-Schedule-Target";
+/// NATS: on a fired message, the subject of its schedule.
+pub const NATS_SCHEDULER: &str = "Nats-Scheduler";
+/// NATS: on a direct get, the message's stream sequence.
+pub const NATS_SEQUENCE: &str = "Nats-Sequence";
+/// NATS: on a direct get, the message's subject.
+pub const NATS_SUBJECT: &str = "Nats-Subject";
+/// NATS: on a direct get, when the message was stored.
+pub const NATS_TIME_STAMP: &str = "Nats-Time-Stamp";

@@ -1,0 +1,37 @@
+//! What travels between cardcage's processes: envelope, calls, subjects, records, task states and limits.
+//!
+//! Everything here is a value or a function of values, so that hosts, tools and tests agree on the bytes without a
+//! broker at hand. Hosts of neighbouring versions share one broker: what one version wrote, the next one reads, and
+//! golden files hold it to that.
+//!
+//! Refuses: I/O, threads, async and unsafe code.
+
+#![forbid(unsafe_code)]
+
+pub mod call;
+pub mod envelope;
+pub mod frame;
+pub mod header;
+pub mod id;
+pub mod limits;
+pub mod name;
+pub mod problem;
+pub mod record;
+pub mod retry;
+pub mod state;
+pub mod subject;
+pub mod timestamp;
+mod wire;
+
+pub use call::{CallBody, CallReply, CallRequest, ReplyKind};
+pub use envelope::{EnvelopeError, TaskEnvelope};
+pub use frame::Frame;
+pub use id::{CallId, IdError, InstanceId, TaskId};
+pub use name::{Name, NameError, Namespace};
+pub use problem::{Problem, ProblemCode};
+pub use record::{Attempt, Cause, FollowUp, TaskError, TaskRecord};
+pub use retry::{Backoff, RetryError, RetryPolicy};
+pub use state::{Event, State};
+pub use subject::{Priority, SubjectError, Subjects, TaskAddress};
+pub use timestamp::{Timestamp, TimestampError};
+pub use wire::{Text, WireError};

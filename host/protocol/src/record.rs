@@ -1,0 +1,268 @@
+//! The task record: what is known about a task, in one JSON document per task.
+//!
+//! It is written by compare-and-set and read by callers, operators and workers of neighbouring versions. So every field
+//! that may be absent has a default, unknown fields are ignored, and unknown causes read as [`Cause::Unknown`].
+//!
+//! Invariants: a record that passed through [`TaskRecord::bound`] fits one message; errors are cut at a character
+//! boundary; a record in a final state may still owe publishes (`follow_up`), which whoever gets the redelivery redoes.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use crate::envelope::TaskEnvelope;
+use crate::id::{InstanceId, TaskId};
+use crate::limits;
+use crate::name::Name;
+use crate::state::State;
+use crate::timestamp::Timestamp;
+
+/// The version of the record that this host writes.
+pub const RECORD_VERSION: u32 = 1;
+
+/// What is known about one task.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct TaskRecord {
+    /// Version of the record.
+    pub v: u32,
+    /// The task's id.
+    pub id: TaskId,
+    /// The plugin's name.
+    pub plugin: Name,
+    /// The plugin's full version.
+    pub version: String,
+    /// The task's name.
+    pub task: Name,
+    /// Where the task stands.
+    pub state: State,
+    /// The attempts, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attempts: Vec<Attempt>,
+    /// Attempts that were left out because there were too many.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub attempts_omitted: u32,
+    /// What the handler returned, unread.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<Box<RawValue>>,
+    /// Why the task did not succeed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<TaskError>,
+    /// When it was enqueued.
+    pub enqueued_at: Timestamp,
+    /// When it reached its final state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<Timestamp>,
+    /// When the next attempt is due.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_at: Option<Timestamp>,
+    /// The first task of the tree.
+    pub root_id: TaskId,
+    /// The task that enqueued this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent_id: Option<TaskId>,
+    /// W3C trace context.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
+    /// The caller's idempotency key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idempotency_key: Option<String>,
+    /// Idempotent publishes that are still owed after this write.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub follow_up: Vec<FollowUp>,
+}
+
+/// One start of a task's handler.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// Its number, from 1.
+    pub n: u32,
+    /// The process that ran it.
+    pub worker: InstanceId,
+    /// When it started.
+    pub started_at: Timestamp,
+    /// When it ended, if that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_at: Option<Timestamp>,
+    /// How it ended, if it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<Cause>,
+    /// Why it did not succeed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<TaskError>,
+}
+
+/// How an attempt ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// The handler returned a result.
+    Succeeded,
+    /// The handler returned an error.
+    Error,
+    /// The handler asked for a later attempt.
+    RetryRequested,
+    /// The handler panicked.
+    Panic,
+    /// The handler took longer than its limit.
+    Timeout,
+    /// The worker fell silent, and its lease ran out.
+    LeaseLost,
+    /// The task crashed its worker.
+    Crashed,
+    /// The task only shared a process that ended. It counts towards nothing.
+    Interrupted,
+    /// Somebody cancelled the task.
+    Cancelled,
+    /// Written by a newer host.
+    #[serde(other)]
+    Unknown,
+}
+
+/// An error as it is kept and shown.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TaskError {
+    /// A stable code.
+    pub code: String,
+    /// One sentence for people.
+    pub message: String,
+    /// More, for programs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub details: Option<Value>,
+}
+
+impl TaskError {
+    /// An error whose texts are cut to their bounds and whose details are left out when they are too large.
+    #[must_use]
+    pub fn new(code: &str, message: &str, details: Option<Value>) -> Self {
+        let fits = |value: &Value| serde_json::to_vec(value).is_ok_and(|v| v.len() <= limits::ERROR_DETAILS_MAX_BYTES);
+        Self {
+            code: cut(code, limits::CODE_MAX_BYTES).into_owned(),
+            message: cut(message, limits::ERROR_MAX_BYTES).into_owned(),
+            details: details.filter(fits),
+        }
+    }
+}
+
+/// A publish that is owed after a record was written, and can be repeated without harm.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum FollowUp {
+    /// The next attempt must be put into the schedule.
+    ScheduleRetry {
+        /// The next attempt's number.
+        attempt: u32,
+        /// When it is due.
+        at: Timestamp,
+    },
+    /// The dead letter must be published.
+    DeadLetter {
+        /// Why the task ended `failed`, in one line.
+        reason: String,
+    },
+}
+
+impl TaskRecord {
+    /// The record of the envelope's task in `state`, with no attempts.
+    #[must_use]
+    pub fn new(envelope: &TaskEnvelope, state: State) -> Self {
+        Self {
+            v: RECORD_VERSION,
+            id: envelope.id,
+            plugin: envelope.plugin.clone(),
+            version: envelope.version.to_string(),
+            task: envelope.task.clone(),
+            state,
+            attempts: Vec::new(),
+            attempts_omitted: 0,
+            result: None,
+            error: None,
+            enqueued_at: envelope.enqueued_at,
+            finished_at: None,
+            next_at: None,
+            root_id: envelope.root_id,
+            parent_id: envelope.parent_id,
+            traceparent: envelope.traceparent.clone(),
+            idempotency_key: envelope.idempotency_key.clone(),
+            follow_up: Vec::new(),
+        }
+    }
+
+    /// Cuts the record to its bounds: the oldest attempts go, and are counted; long errors are cut.
+    ///
+    /// A result over [`limits::RESULT_MAX_BYTES`] is not touched: whoever sets it must refuse it as the task's failure.
+    pub fn bound(&mut self) {
+        let excess = self.attempts.len().saturating_sub(limits::RECORD_ATTEMPTS_MAX);
+        self.attempts.drain(..excess);
+        self.attempts_omitted = self.attempts_omitted.saturating_add(u32::try_from(excess).unwrap_or(u32::MAX));
+        for error in self.attempts.iter_mut().filter_map(|a| a.error.as_mut()).chain(self.error.as_mut()) {
+            if error.message.len() > limits::ERROR_MAX_BYTES || error.details.is_some() {
+                *error = TaskError::new(&error.code, &error.message, error.details.take());
+            }
+        }
+    }
+
+    /// The record as JSON, cut to its bounds first.
+    ///
+    /// # Errors
+    /// Only when a value cannot be written as JSON, which these types do not hold.
+    pub fn encode(&mut self) -> Result<Vec<u8>, serde_json::Error> {
+        self.bound();
+        let mut json = Vec::with_capacity(512 + self.result.as_ref().map_or(0, |r| r.get().len()));
+        serde_json::to_writer(&mut json, self)?;
+        Ok(json)
+    }
+
+    /// Reads a record.
+    ///
+    /// # Errors
+    /// When the JSON is no record: somebody else wrote to the record's subject.
+    pub fn decode(json: &[u8]) -> Result<Self, serde_json::Error> {
+        serde_json::from_slice(json)
+    }
+}
+
+/// `text` cut to at most `max_bytes` at a character boundary, with an ellipsis where something is missing.
+#[must_use]
+pub fn cut(text: &str, max_bytes: usize) -> Cow<'_, str> {
+    const ELLIPSIS: &str = "…";
+    if text.len() <= max_bytes {
+        return Cow::Borrowed(text);
+    }
+    let room = max_bytes.saturating_sub(ELLIPSIS.len());
+    let end = (0..=room).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+    Cow::Owned(format!("{}{ELLIPSIS}", text.get(..end).unwrap_or_default()))
+}
+
+impl From<Cow<'_, str>> for crate::wire::Text {
+    fn from(text: Cow<'_, str>) -> Self {
+        Self::from(text.into_owned())
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(n: &u32) -> bool {
+    *n == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_cut_at_a_character_boundary() {
+        assert_eq!(cut("short", 10), "short");
+        assert_eq!(cut("ééééé", 8), "éé…");
+        let long = "é".repeat(5000);
+        let error = TaskError::new("x", &long, None);
+        assert!(error.message.len() <= limits::ERROR_MAX_BYTES && error.message.ends_with('…'));
+    }
+
+    #[test]
+    fn details_over_the_bound_are_left_out() {
+        let details = Value::String("x".repeat(5000));
+        assert_eq!(TaskError::new("x", "y", Some(details)).details, None);
+        assert!(TaskError::new("x", "y", Some(Value::Bool(true))).details.is_some());
+    }
+}

@@ -1,0 +1,464 @@
+//! Every subject, stream, consumer and bucket name, each exactly once.
+//!
+//! Nobody else in the project formats a subject. What is written here can be read back here.
+//!
+//! Invariants: everything begins with the namespace; a task's id is the last token of its subjects, so that a queued
+//! task can be found without a second write.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{CallId, InstanceId, TaskId};
+use crate::name::{Name, Namespace};
+
+/// The queue group in which workers share calls.
+pub const WORKERS_GROUP: &str = "workers";
+/// The durable consumer of the pump.
+pub const PUMP_CONSUMER: &str = "pump";
+
+/// How urgent a task is. A task without declared priorities is [`Priority::Normal`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Priority {
+    /// `p1`.
+    High,
+    /// `p5`.
+    #[default]
+    Normal,
+    /// `p9`.
+    Low,
+}
+
+impl Priority {
+    /// The subject token.
+    #[must_use]
+    pub const fn token(self) -> &'static str {
+        match self {
+            Self::High => "p1",
+            Self::Normal => "p5",
+            Self::Low => "p9",
+        }
+    }
+
+    /// The priority with this token.
+    #[must_use]
+    pub fn from_token(token: &str) -> Option<Self> {
+        [Self::High, Self::Normal, Self::Low].into_iter().find(|p| p.token() == token)
+    }
+}
+
+/// What a task's subject says about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TaskAddress {
+    /// The plugin's name.
+    pub plugin: Name,
+    /// The plugin's major version.
+    pub major: u32,
+    /// The task's name.
+    pub task: Name,
+    /// The priority.
+    pub priority: Priority,
+    /// The task's id.
+    pub id: TaskId,
+}
+
+impl fmt::Display for TaskAddress {
+    /// `<plugin>.v<major>.<task>.<priority>.<id>`, the tail that `task` and `due` subjects share.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { plugin, major, task, priority, id } = self;
+        write!(f, "{plugin}.v{major}.{task}.{}.{id}", priority.token())
+    }
+}
+
+impl FromStr for TaskAddress {
+    type Err = SubjectError;
+
+    fn from_str(tail: &str) -> Result<Self, SubjectError> {
+        let error = || SubjectError { subject: tail.chars().take(400).collect() };
+        let mut tokens = tail.split('.');
+        let mut next = || tokens.next().ok_or_else(error);
+        let address = Self {
+            plugin: next()?.parse().map_err(|_| error())?,
+            major: parse_major(next()?).ok_or_else(error)?,
+            task: next()?.parse().map_err(|_| error())?,
+            priority: Priority::from_token(next()?).ok_or_else(error)?,
+            id: next()?.parse().map_err(|_| error())?,
+        };
+        if tokens.next().is_some() { Err(error()) } else { Ok(address) }
+    }
+}
+
+/// `v7` → 7; refuses `v07`, `v+7` and `7`, for a major has one spelling.
+fn parse_major(token: &str) -> Option<u32> {
+    let digits = token.strip_prefix('v')?;
+    let canonical = digits.bytes().all(|b| b.is_ascii_digit()) && (digits == "0" || !digits.starts_with('0'));
+    if canonical { digits.parse().ok() } else { None }
+}
+
+/// The subject is none that this host writes. Its sender must correct it; a retry does not help.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the subject {subject:?} does not end in <plugin>.v<major>.<task>.<priority>.<task id>")]
+pub struct SubjectError {
+    /// The refused subject, cut to 400 characters.
+    pub subject: String,
+}
+
+/// All names of one namespace. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Subjects {
+    ns: Namespace,
+}
+
+impl Subjects {
+    /// The names of `namespace`.
+    #[must_use]
+    pub fn new(namespace: Namespace) -> Self {
+        Self { ns: namespace }
+    }
+
+    /// The namespace.
+    #[must_use]
+    pub fn namespace(&self) -> &Namespace {
+        &self.ns
+    }
+
+    // Ready tasks.
+
+    /// The subject of a ready task.
+    #[must_use]
+    pub fn task(&self, address: &TaskAddress) -> String {
+        self.with_address("task", address)
+    }
+
+    /// What a plugin's stream of ready tasks takes.
+    #[must_use]
+    pub fn tasks_of_plugin(&self, plugin: &Name) -> String {
+        format!("{}.task.{plugin}.>", self.ns)
+    }
+
+    /// What the consumer of one plugin major and task takes.
+    #[must_use]
+    pub fn task_filter(&self, plugin: &Name, major: u32, task: &Name) -> String {
+        format!("{}.task.{plugin}.v{major}.{task}.*.*", self.ns)
+    }
+
+    /// Finds one queued task of any plugin, wherever it stands.
+    #[must_use]
+    pub fn task_by_id(&self, id: TaskId) -> String {
+        format!("{}.task.*.*.*.*.{id}", self.ns)
+    }
+
+    /// The stream of a plugin's ready tasks.
+    #[must_use]
+    pub fn tasks_stream(&self, plugin: &Name) -> String {
+        format!("{}{plugin}", self.tasks_stream_prefix())
+    }
+
+    /// What the names of all task streams begin with; the rest is the plugin's name.
+    #[must_use]
+    pub fn tasks_stream_prefix(&self) -> String {
+        format!("{}_TASKS_", self.ns)
+    }
+
+    /// The durable consumer of one plugin major and task, on the plugin's stream.
+    #[must_use]
+    pub fn task_consumer(&self, plugin: &Name, major: u32, task: &Name) -> String {
+        format!("{plugin}_v{major}_{task}")
+    }
+
+    /// Reads a ready task's subject.
+    ///
+    /// # Errors
+    /// [`SubjectError`] when the subject is none of this namespace or malformed.
+    pub fn parse_task(&self, subject: &str) -> Result<TaskAddress, SubjectError> {
+        self.parse("task", subject)
+    }
+
+    // Delayed tasks.
+
+    /// The stream of delayed and due tasks.
+    #[must_use]
+    pub fn schedule_stream(&self) -> String {
+        format!("{}_SCHEDULE", self.ns)
+    }
+
+    /// The subject at which one task waits for its time.
+    #[must_use]
+    pub fn schedule(&self, plugin: &Name, id: TaskId) -> String {
+        format!("{}.schedule.{plugin}.{id}", self.ns)
+    }
+
+    /// All delayed tasks.
+    #[must_use]
+    pub fn schedules(&self) -> String {
+        format!("{}.schedule.>", self.ns)
+    }
+
+    /// Finds one delayed task of any plugin.
+    #[must_use]
+    pub fn schedule_by_id(&self, id: TaskId) -> String {
+        format!("{}.schedule.*.{id}", self.ns)
+    }
+
+    /// The subject that a delayed task fires into.
+    #[must_use]
+    pub fn due(&self, address: &TaskAddress) -> String {
+        self.with_address("due", address)
+    }
+
+    /// All due tasks: the filter of the pump.
+    #[must_use]
+    pub fn dues(&self) -> String {
+        format!("{}.due.>", self.ns)
+    }
+
+    /// Finds one due task of any plugin.
+    #[must_use]
+    pub fn due_by_id(&self, id: TaskId) -> String {
+        format!("{}.due.*.*.*.*.{id}", self.ns)
+    }
+
+    /// Reads a due task's subject.
+    ///
+    /// # Errors
+    /// [`SubjectError`] when the subject is none of this namespace or malformed.
+    pub fn parse_due(&self, subject: &str) -> Result<TaskAddress, SubjectError> {
+        self.parse("due", subject)
+    }
+
+    // Records.
+
+    /// The stream of task records.
+    #[must_use]
+    pub fn state_stream(&self) -> String {
+        format!("{}_STATE", self.ns)
+    }
+
+    /// The subject of one task's record.
+    #[must_use]
+    pub fn state(&self, id: TaskId) -> String {
+        format!("{}.state.{id}", self.ns)
+    }
+
+    /// All records.
+    #[must_use]
+    pub fn states(&self) -> String {
+        format!("{}.state.*", self.ns)
+    }
+
+    /// Where the stored records of one task are republished. Waiters listen here, never on the record's own subject,
+    /// which also carries refused writes.
+    #[must_use]
+    pub fn done(&self, id: TaskId) -> String {
+        format!("{}.done.{id}", self.ns)
+    }
+
+    /// The destination that the record stream republishes to, in NATS' mapping syntax.
+    #[must_use]
+    pub fn done_mapping(&self) -> String {
+        format!("{}.done.{{{{wildcard(1)}}}}", self.ns)
+    }
+
+    // Dead letters and parked tasks.
+
+    /// The stream of dead letters.
+    #[must_use]
+    pub fn dead_stream(&self) -> String {
+        format!("{}_DEAD", self.ns)
+    }
+
+    /// The subject of one dead letter.
+    #[must_use]
+    pub fn dead(&self, plugin: &Name, task: &Name, id: TaskId) -> String {
+        format!("{}.dead.{plugin}.{task}.{id}", self.ns)
+    }
+
+    /// All dead letters.
+    #[must_use]
+    pub fn deads(&self) -> String {
+        format!("{}.dead.>", self.ns)
+    }
+
+    /// The stream of tasks parked for their schema.
+    #[must_use]
+    pub fn parked_stream(&self) -> String {
+        format!("{}_PARKED", self.ns)
+    }
+
+    /// The subject of one parked task.
+    #[must_use]
+    pub fn parked(&self, plugin: &Name, task: &Name, id: TaskId) -> String {
+        format!("{}.parked.{plugin}.{task}.{id}", self.ns)
+    }
+
+    // Buckets.
+
+    /// Idempotency keys.
+    #[must_use]
+    pub fn idempotency_bucket(&self) -> String {
+        format!("{}_IDEMPOTENCY", self.ns)
+    }
+
+    /// Live hosts.
+    #[must_use]
+    pub fn presence_bucket(&self) -> String {
+        format!("{}_PRESENCE", self.ns)
+    }
+
+    /// Operators' live controls.
+    #[must_use]
+    pub fn controls_bucket(&self) -> String {
+        format!("{}_CONTROLS", self.ns)
+    }
+
+    // Calls.
+
+    /// The subject of calls to one route.
+    #[must_use]
+    pub fn call(&self, plugin: &Name, major: u32, route: &Name) -> String {
+        format!("{}.call.{plugin}.v{major}.{route}", self.ns)
+    }
+
+    /// All calls to one plugin major: what a worker's child subscribes to.
+    #[must_use]
+    pub fn calls_of_plugin(&self, plugin: &Name, major: u32) -> String {
+        format!("{}.call.{plugin}.v{major}.*", self.ns)
+    }
+
+    /// Frames and credits of one call, addressed to one process.
+    #[must_use]
+    pub fn callio(&self, receiver: &InstanceId, call: CallId) -> String {
+        format!("{}.callio.{receiver}.{call}", self.ns)
+    }
+
+    /// All frames and credits addressed to one process.
+    #[must_use]
+    pub fn callio_of_instance(&self, receiver: &InstanceId) -> String {
+        format!("{}.callio.{receiver}.*", self.ns)
+    }
+
+    /// Reads the call id of a frame's subject.
+    #[must_use]
+    pub fn parse_callio(&self, subject: &str) -> Option<CallId> {
+        let (_instance, call) = self.tail("callio", subject)?.split_once('.')?;
+        call.parse().ok()
+    }
+
+    /// Cancels one call.
+    #[must_use]
+    pub fn callctl(&self, call: CallId) -> String {
+        format!("{}.callctl.{call}", self.ns)
+    }
+
+    /// All cancellations.
+    #[must_use]
+    pub fn callctls(&self) -> String {
+        format!("{}.callctl.*", self.ns)
+    }
+
+    /// Reads the call id of a cancellation's subject.
+    #[must_use]
+    pub fn parse_callctl(&self, subject: &str) -> Option<CallId> {
+        self.tail("callctl", subject)?.parse().ok()
+    }
+
+    /// Asks who holds a task; only the holder answers.
+    #[must_use]
+    pub fn find(&self) -> String {
+        format!("{}.find", self.ns)
+    }
+
+    /// A live event: lossy by design.
+    #[must_use]
+    pub fn event(&self, kind: &Name) -> String {
+        format!("{}.event.{kind}", self.ns)
+    }
+
+    fn with_address(&self, space: &str, address: &TaskAddress) -> String {
+        let TaskAddress { plugin, major, task, priority, id } = address;
+        let mut subject = String::with_capacity(160);
+        // Plain appends: this runs for every task, and `write!` costs three times as much.
+        for part in [self.ns.as_str(), ".", space, ".", plugin.as_str(), ".v"] {
+            subject.push_str(part);
+        }
+        push_u32(&mut subject, *major);
+        for part in [".", task.as_str(), ".", priority.token(), ".", id.encode(&mut [0; 36])] {
+            subject.push_str(part);
+        }
+        subject
+    }
+
+    fn parse(&self, space: &str, subject: &str) -> Result<TaskAddress, SubjectError> {
+        let error = || SubjectError { subject: subject.chars().take(400).collect() };
+        self.tail(space, subject).ok_or_else(error)?.parse().map_err(|_| error())
+    }
+
+    fn tail<'a>(&self, space: &str, subject: &'a str) -> Option<&'a str> {
+        let rest = subject.strip_prefix(self.ns.as_str())?.strip_prefix('.')?;
+        rest.strip_prefix(space)?.strip_prefix('.')
+    }
+}
+
+pub(crate) fn push_u32(text: &mut String, number: u32) {
+    if number >= 10 {
+        push_u32(text, number / 10);
+    }
+    text.push(char::from_digit(number % 10, 10).unwrap_or('0'));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address() -> TaskAddress {
+        TaskAddress {
+            plugin: "orders".parse().unwrap(),
+            major: 12,
+            task: "fulfil".parse().unwrap(),
+            priority: Priority::Normal,
+            id: "01890a5d-ac96-774b-bcce-b302099a8057".parse().unwrap(),
+        }
+    }
+
+    #[test]
+    fn task_subjects_read_back() {
+        let subjects = Subjects::default();
+        let subject = subjects.task(&address());
+        assert_eq!(subject, "cardcage.task.orders.v12.fulfil.p5.01890a5d-ac96-774b-bcce-b302099a8057");
+        assert_eq!(subjects.parse_task(&subject), Ok(address()));
+        assert_eq!(subjects.parse_due(&subjects.due(&address())), Ok(address()));
+        assert!(subjects.parse_due(&subject).is_err());
+        assert!(Subjects::new("other".parse().unwrap()).parse_task(&subject).is_err());
+        for bad in [
+            "cardcage.task.orders.v1.fulfil.p5",
+            "cardcage.task.orders.v01.fulfil.p5.01890a5d-ac96-774b-bcce-b302099a8057",
+            "cardcage.task.orders.v1.fulfil.p4.01890a5d-ac96-774b-bcce-b302099a8057",
+            "cardcage.task.orders.v1.fulfil.p5.01890a5d-ac96-774b-bcce-b302099a8057.x",
+        ] {
+            assert!(subjects.parse_task(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn names_are_as_documented() {
+        let s = Subjects::default();
+        let (plugin, task): (Name, Name) = ("orders".parse().unwrap(), "fulfil".parse().unwrap());
+        assert_eq!(s.tasks_stream(&plugin), "cardcage_TASKS_orders");
+        assert_eq!(s.task_consumer(&plugin, 1, &task), "orders_v1_fulfil");
+        assert_eq!(s.task_filter(&plugin, 1, &task), "cardcage.task.orders.v1.fulfil.*.*");
+        assert_eq!(s.done_mapping(), "cardcage.done.{{wildcard(1)}}");
+        assert_eq!(s.call(&plugin, 3, &task), "cardcage.call.orders.v3.fulfil");
+    }
+
+    #[test]
+    fn call_subjects_read_back() {
+        let s = Subjects::default();
+        let call = CallId::generate();
+        let instance = InstanceId::generate("worker").unwrap();
+        assert_eq!(s.parse_callio(&s.callio(&instance, call)), Some(call));
+        assert_eq!(s.parse_callctl(&s.callctl(call)), Some(call));
+        assert_eq!(s.parse_callctl("cardcage.callctl.x"), None);
+    }
+}

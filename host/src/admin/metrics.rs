@@ -1,0 +1,56 @@
+//! The supervisor's own metrics, put before the child's.
+//!
+//! They are read from the status at each scrape: there is no second truth to keep in step.
+
+use crate::process::Snapshot;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::encoding::EncodeMetric;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::registry::Registry;
+
+/// What the text is.
+pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Names of the supervisor's metrics.
+pub(super) mod names {
+    pub(crate) const READY: &str = "cardcage_ready";
+    pub(crate) const CHILD_UP: &str = "cardcage_child_up";
+    pub(crate) const CHILD_RESTARTS: &str = "cardcage_child_restarts";
+    pub(crate) const CHILD_ANSWERED: &str = "cardcage_child_metrics_answered";
+    pub(crate) const PLUGINS_LOADED: &str = "cardcage_plugins_loaded";
+    pub(crate) const PLUGINS_REFUSED: &str = "cardcage_plugins_refused";
+    pub(crate) const DEGRADED: &str = "cardcage_degraded_reasons";
+}
+
+const END: &str = "# EOF\n";
+
+/// The whole text. The child's text may carry its own end mark.
+pub(super) fn text(now: &Snapshot, child: Option<&str>) -> String {
+    let mut registry = Registry::default();
+    let count = |count: usize| ConstGauge::new(i64::try_from(count).unwrap_or(i64::MAX));
+    let fact = |fact: bool| ConstGauge::new(i64::from(fact));
+    let mut gauge = |name, help, value: ConstGauge<i64>| registry.register(name, help, Collected(value));
+    gauge(names::READY, "1 while the host should get traffic", fact(now.ready));
+    gauge(names::CHILD_UP, "1 while a child process runs", fact(now.child_pid.is_some()));
+    gauge(names::CHILD_ANSWERED, "1 if the child's metrics are part of this answer", fact(child.is_some()));
+    gauge(names::PLUGINS_LOADED, "Plugins that are loaded", count(now.plugins.len()));
+    gauge(names::PLUGINS_REFUSED, "Plugins that were refused", count(now.refused.len()));
+    gauge(names::DEGRADED, "Reasons why the host is degraded", count(now.degraded.len()));
+    let restarts = ConstCounter::new(now.restarts);
+    registry.register(names::CHILD_RESTARTS, "Children started after the first", Collected(restarts));
+
+    let mut text = String::new();
+    if let Err(error) = encode(&mut text, &registry) {
+        tracing::error!(%error, "the supervisor's metrics cannot be written");
+    }
+    text.truncate(text.trim_end_matches(END).len());
+    if let Some(child) = child {
+        text.push_str(child.trim_end_matches(END));
+        if !text.ends_with('\n') {
+            text.push('\n');
+        }
+    }
+    text.push_str(END);
+    text
+}

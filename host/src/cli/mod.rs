@@ -1,0 +1,119 @@
+//! The command line: what can be typed, and the help that teaches it.
+//!
+//! It only parses into types; `main` decides what to do with them. A command line that cannot be understood
+//! ends with exit code 2, before any file is read.
+
+mod help;
+pub mod reference;
+#[cfg(test)]
+mod tests;
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use uuid::Uuid;
+
+use crate::config::{Assignment, Sources};
+
+/// A plugin host: HTTP routes and durable tasks from extension libraries, over NATS.
+#[derive(Debug, Parser)]
+#[command(name = "cardcage", version, about, max_term_width = 100)]
+#[command(long_about = help::LONG_ABOUT, after_long_help = help::AFTER)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve HTTP: inline routes here, worker routes as calls, tasks into the queue.
+    #[command(after_long_help = help::API)]
+    Api(Configuration),
+    /// Run calls and tasks.
+    #[command(after_long_help = help::WORKER)]
+    Worker(Configuration),
+    /// Run an API, a worker and a nats-server here; restart when a plugin's library changes.
+    #[command(after_long_help = help::DEV)]
+    Dev(Configuration),
+    /// Check configuration, plugins and broker, without serving.
+    #[command(after_long_help = help::CHECK)]
+    Check(Configuration),
+    /// Look at plugin libraries.
+    #[command(subcommand)]
+    Plugin(PluginCommand),
+    /// Look at tasks.
+    #[command(subcommand)]
+    Tasks(TasksCommand),
+    /// Print a completion script for a shell.
+    #[command(after_long_help = help::COMPLETIONS)]
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// The process under a supervisor that loads the plugins; started by cardcage itself.
+    #[command(hide = true)]
+    Child,
+}
+
+/// `cardcage plugin …`
+#[derive(Debug, Subcommand)]
+pub enum PluginCommand {
+    /// Show what a library says about itself, without running any of its code.
+    #[command(after_long_help = help::INSPECT)]
+    Inspect {
+        /// The library file.
+        file: PathBuf,
+        /// Write JSON instead of text.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// `cardcage tasks …`
+#[derive(Debug, Subcommand)]
+pub enum TasksCommand {
+    /// Show one task: state, attempts, result or error.
+    #[command(after_long_help = help::SHOW)]
+    Show {
+        /// Id of the task, as in its receipt.
+        id: Uuid,
+        /// Write JSON instead of text.
+        #[arg(long)]
+        json: bool,
+        /// Where the broker is.
+        #[command(flatten)]
+        configuration: Configuration,
+    },
+}
+
+/// Where settings come from.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Configuration {
+    /// Config file; several may be given, later ones win.
+    #[arg(long = "config", value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// Set one option, over files and environment, such as api.listen=127.0.0.1:8080.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub assignments: Vec<Assignment>,
+}
+
+impl Configuration {
+    /// These files and flags, with the environment of this process.
+    #[must_use]
+    pub fn sources(self) -> Sources {
+        Sources::from_process(self.files, self.assignments)
+    }
+}
+
+/// Writes the completion script for `shell`.
+///
+/// # Errors
+/// Where writing fails.
+pub fn completions(shell: clap_complete::Shell, out: &mut dyn Write) -> std::io::Result<()> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "cardcage", &mut script);
+    out.write_all(&script)
+}

@@ -1,0 +1,60 @@
+//! Settings: what the operator wants, read once at start.
+//!
+//! Why by hand: mistakes must point at the file and line that they came from, also after the layers were
+//! merged, and every option must be declared once (`options`). Layers, later ones win: defaults < files <
+//! `plugins.d/*.toml` beside the first file < environment `CARDCAGE__SECTION__KEY` < flags `--set key=value`.
+//!
+//! ```text
+//! sources (read, parse) ─▶ tree (merge) ─▶ check, plugins, secrets (meaning) ─▶ Settings
+//!                                              └ errors: every mistake, with its place
+//! ```
+//!
+//! Invariants: [`Settings`] is complete and checked, nobody checks it again; all mistakes are told at once;
+//! loading reads files and nothing else: it binds no port and connects to nothing.
+//!
+//! It refuses to reload while running: a host is restarted with new settings.
+
+mod backoff;
+mod check;
+mod errors;
+mod kind;
+mod options;
+mod plugin_config;
+mod plugins;
+pub mod reference;
+mod secrets;
+mod sources;
+mod suggest;
+#[cfg(test)]
+mod tests;
+mod tree;
+
+pub use backoff::Backoff;
+pub use errors::Errors;
+pub use options::{
+    Admin, Api, Broker, Dev, Drain, Loading, Log, LogFormat, Placement, PluginSettings, Settings, Storage,
+    Tasks, Worker,
+};
+pub use plugin_config::PluginConfig;
+pub use sources::{Assignment, Sources};
+
+/// Reads, merges and checks all layers.
+///
+/// # Errors
+/// Every mistake found, each with its place: the operator's to put right (exit code 78).
+pub fn load(sources: &Sources) -> Result<Settings, Errors> {
+    let layers = sources::read(sources);
+    let mut check = check::Check { environment: &sources.environment, mistakes: Vec::new() };
+    let settings = check.settings(&layers.table);
+    match settings {
+        Some(settings) if layers.mistakes.is_empty() => Ok(settings),
+        _ => {
+            let mut mistakes = layers.mistakes;
+            // In a file that is not TOML, what was understood may be in the wrong table: not worth telling.
+            mistakes.extend(check.mistakes.into_iter().filter(|mistake| {
+                !mistake.position().is_some_and(|(path, _)| layers.broken.iter().any(|broken| broken == path))
+            }));
+            Err(Errors::new(mistakes, &layers.files))
+        }
+    }
+}

@@ -1,0 +1,322 @@
+//! The table of options. It exists so that every option is declared once: the typed settings, the checks,
+//! `config/cardcage.toml` and `docs/reference/config.md` all come from here.
+//!
+//! Invariants: the unit is in the name (`_ms`, `_s`, `_bytes`), every number has bounds, every option has a
+//! default or says what happens when it is unset, and one sentence says what it does. It refuses negated
+//! names, values whose meaning depends on another option's value, and options that nothing reads.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::backoff::Backoff;
+use super::kind::{Kind, integer};
+use super::plugin_config::PluginConfig;
+
+/// What an option is when nobody sets it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Preset {
+    /// A value, as TOML text.
+    Value(&'static str),
+    /// Nothing; with an example as TOML text.
+    Unset(&'static str),
+    /// It must be set; with an example as TOML text.
+    Required(&'static str),
+}
+
+/// One row of the table.
+#[derive(Debug)]
+pub(crate) struct Row {
+    pub(crate) name: &'static str,
+    pub(crate) kind: Kind,
+    pub(crate) default: Preset,
+    /// One sentence.
+    pub(crate) doc: &'static str,
+}
+
+/// A named group of rows.
+#[derive(Debug)]
+pub(crate) struct Section {
+    pub(crate) name: &'static str,
+    pub(crate) doc: &'static str,
+    pub(crate) rows: &'static [Row],
+}
+
+macro_rules! preset {
+    (unset $example:literal) => {
+        Preset::Unset(stringify!($example))
+    };
+    (required $example:literal) => {
+        Preset::Required(stringify!($example))
+    };
+    ($value:tt) => {
+        Preset::Value(stringify!($value))
+    };
+}
+
+/// One struct of settings and its section of the table.
+macro_rules! section {
+    (
+        $(#[doc = $section_doc:literal])+
+        $table:ident = $section:literal, $Struct:ident {
+            $(
+                $(#[doc = $doc:literal])+
+                $name:ident: $type:ty = $default:tt $(($example:literal))?, $kind:expr;
+            )+
+        }
+    ) => {
+        $(#[doc = $section_doc])+
+        #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+        #[non_exhaustive]
+        pub struct $Struct {
+            $( $(#[doc = $doc])+ pub $name: $type, )+
+        }
+
+        pub(crate) static $table: Section = Section {
+            name: $section,
+            doc: concat!($($section_doc),+),
+            rows: &[$( Row {
+                name: stringify!($name),
+                kind: $kind,
+                default: preset!($default $($example)?),
+                doc: concat!($($doc),+),
+            } ),+],
+        };
+    };
+}
+
+section! {
+    /// The HTTP API: where it listens, and its limits.
+    API = "api", Api {
+        /// Address that the HTTP API listens on.
+        listen: SocketAddr = "127.0.0.1:8080", Kind::Address;
+        /// Largest request body that is accepted; a larger one gets 413.
+        body_max_bytes: usize = 2_097_152, integer(1_024, 1_073_741_824);
+        /// Largest request head (request line and headers) that is accepted; a larger one gets 431.
+        headers_max_bytes: usize = 16_384, integer(8_192, 1_048_576);
+        /// Time a client has to send the whole request head before the connection is closed.
+        header_read_timeout_ms: u64 = 10_000, integer(100, 300_000);
+        /// Deadline of a call, from its arrival until its reply begins; passed, the caller gets 504.
+        call_timeout_ms: u64 = 30_000, integer(10, 3_600_000);
+        /// Requests handled at the same time; one more gets 503 at once.
+        in_flight_max: usize = 1_024, integer(1, 65_536);
+        /// Largest reply that is passed on from a worker; a larger one gets 502.
+        reply_max_bytes: usize = 8_388_608, integer(1_024, 1_073_741_824);
+        /// Time the broker has to acknowledge a task before the caller gets 503.
+        enqueue_timeout_ms: u64 = 2_000, integer(10, 60_000);
+        /// Longest silence in a streamed body before the stream is given up.
+        stream_idle_timeout_ms: u64 = 5_000, integer(100, 600_000);
+    }
+}
+
+section! {
+    /// The worker: how much it does at the same time.
+    WORKER = "worker", Worker {
+        /// Calls run at the same time, per plugin; one more is answered `busy`.
+        call_concurrency: usize = 256, integer(1, 4_096);
+        /// Tasks run at the same time, per plugin.
+        task_concurrency: usize = 64, integer(1, 4_096);
+    }
+}
+
+section! {
+    /// The admin listener: `/livez`, `/readyz`, `/metrics`.
+    ADMIN = "admin", Admin {
+        /// Address of the admin listener; unset means 127.0.0.1:9464 for the API and 127.0.0.1:9465 for the worker.
+        listen: Option<SocketAddr> = unset("127.0.0.1:9464"), Kind::Address;
+    }
+}
+
+section! {
+    /// The connection to NATS, and what the streams are created with.
+    BROKER = "broker", Broker {
+        /// Server address, or several separated by commas, without credentials in it.
+        url: String = "nats://127.0.0.1:4222", Kind::Url;
+        /// Prefix of every subject, stream and bucket, so that several installations can share an account.
+        namespace: String = "cardcage", Kind::Name;
+        /// Copies of each stream that the cluster keeps.
+        replicas: usize = 1, integer(1, 5);
+        /// Where streams are stored.
+        storage: Storage = "file", Kind::OneOf(&["file", "memory"]);
+        /// File with the NATS credentials (`.creds`); unset means that none are sent.
+        credentials_file: Option<PathBuf> = unset("broker.creds"), Kind::Path;
+        /// Time one attempt to connect may take.
+        connect_timeout_ms: u64 = 2_000, integer(100, 60_000);
+        /// Time a starting worker waits for the broker before it exits with 69.
+        startup_timeout_ms: u64 = 10_000, integer(100, 600_000);
+        /// Tasks that may wait, per plugin; one more gets 503.
+        queue_max_messages: u64 = 1_000_000, integer(1, 1_000_000_000);
+        /// Bytes of tasks that may wait, per plugin; more gets 503.
+        queue_max_bytes: u64 = 1_073_741_824, integer(1_048_576, 1_099_511_627_776);
+    }
+}
+
+section! {
+    /// Durable tasks: leases, retries, and how long their traces are kept.
+    TASKS = "tasks", Tasks {
+        /// How long a worker's right to an attempt lasts without renewal; a crashed worker's tasks restart after it.
+        lease_ms: u64 = 30_000, integer(1_000, 600_000);
+        /// Hard limit of one attempt, where the task does not state a shorter one.
+        timeout_ms: u64 = 600_000, integer(100, 86_400_000);
+        /// Attempts of a task that does not state its own number.
+        max_attempts: u32 = 5, integer(1, 1_000);
+        /// Wait before the second attempt and longest wait between attempts, doubling in between.
+        backoff: Backoff = "1s..5m", Kind::Backoff;
+        /// Attempts that end with the death of the worker before the task becomes a dead letter.
+        crash_limit: u32 = 3, integer(1, 100);
+        /// Leases lost without explanation before the task becomes a dead letter.
+        lost_limit: u32 = 10, integer(1, 100);
+        /// Largest body of a task.
+        body_max_bytes: usize = 524_288, integer(1_024, 900_000);
+        /// Largest result that is kept; a task that returns a larger one fails.
+        result_max_bytes: usize = 262_144, integer(1_024, 900_000);
+        /// How long an outcome can be looked up.
+        result_ttl_s: u64 = 86_400, integer(60, 31_536_000);
+        /// How long an idempotency key is remembered.
+        idempotency_ttl_s: u64 = 604_800, integer(60, 31_536_000);
+        /// How long a dead letter is kept for replay.
+        dead_max_age_s: u64 = 2_592_000, integer(60, 315_360_000);
+        /// Deliveries that may be unacknowledged at the same time, per task, over all workers.
+        ack_pending_max: u32 = 10_000, integer(1, 100_000);
+    }
+}
+
+section! {
+    /// Stopping.
+    DRAIN = "drain", Drain {
+        /// Time to finish or hand back what is held after SIGTERM; at most five sixths of `tasks.lease_ms`.
+        grace_ms: u64 = 20_000, integer(0, 500_000);
+    }
+}
+
+section! {
+    /// Loading plugins.
+    LOADING = "loading", Loading {
+        /// Time each step of loading one plugin may take before it is refused.
+        timeout_ms: u64 = 10_000, integer(100, 600_000);
+        /// Directory for the private copies that libraries are loaded from; unset means one under `XDG_RUNTIME_DIR` or the temporary directory.
+        cache_dir: Option<PathBuf> = unset("/var/cache/cardcage"), Kind::Path;
+    }
+}
+
+section! {
+    /// Logs, written to standard error.
+    LOG = "log", Log {
+        /// Which events are logged: a level, or directives such as `info,cardcage=debug`.
+        filter: String = "info", Kind::Filter;
+        /// How an event is written.
+        format: LogFormat = "text", Kind::OneOf(&["text", "json"]);
+    }
+}
+
+section! {
+    /// Only for `cardcage dev`.
+    DEV = "dev", Dev {
+        /// Whether `cardcage dev` starts a nats-server of its own at `broker.url`.
+        broker_managed: bool = true, Kind::Boolean;
+        /// The nats-server to start: a path, or a name looked up in `PATH`.
+        nats_server: PathBuf = "nats-server", Kind::Program;
+        /// Config file for that nats-server; unset means JetStream in a temporary directory.
+        nats_config: Option<PathBuf> = unset("nats-server.conf"), Kind::Path;
+        /// How often library files are looked at for changes.
+        watch_interval_ms: u64 = 500, integer(50, 60_000);
+    }
+}
+
+section! {
+    /// One plugin. `<name>` is `[a-z0-9_-]`, 1 to 64 characters.
+    PLUGIN = "plugins.<name>", PluginSettings {
+        /// Library file to load, relative to the file that states it.
+        library: PathBuf = required("libhello.so"), Kind::Path;
+        /// Path under which the plugin's routes are mounted; unset means `/<name>`.
+        prefix: String = unset("/hello"), Kind::Prefix;
+        /// Moves every `worker` or `inline` route of the plugin; `enqueue` routes stay what they are.
+        placement: Option<Placement> = unset("worker"), Kind::OneOf(&["worker", "inline"]);
+        /// Whether the host refuses to start (exit 70) when the plugin cannot be loaded.
+        required: bool = true, Kind::Boolean;
+        /// Placement of single routes, by method and path as the plugin declares them; wins over `placement`.
+        routes: BTreeMap<String, Placement> = unset("{ \"POST /call\" = \"inline\" }"), Kind::Routes;
+        /// The plugin's own settings; a value `{ env = "VARIABLE" }` or `{ file = "path" }` is replaced by the secret it names.
+        config: PluginConfig = unset("{ api_key = { env = \"API_KEY\" } }"), Kind::Free;
+    }
+}
+
+/// The sections in the order in which they are written out; plugins come after them.
+pub(crate) static SECTIONS: &[&Section] =
+    &[&API, &WORKER, &ADMIN, &BROKER, &TASKS, &DRAIN, &LOADING, &LOG, &DEV];
+
+/// Everything a host is told, resolved: defaults filled in, layers merged, secrets read, checks passed.
+/// Nobody checks it again.
+///
+/// Its JSON form holds resolved secrets in `plugins.<name>.config`: it goes from a supervisor to its child and
+/// nowhere else. `Debug` does not show them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Settings {
+    /// `[api]`
+    pub api: Api,
+    /// `[worker]`
+    pub worker: Worker,
+    /// `[admin]`
+    pub admin: Admin,
+    /// `[broker]`
+    pub broker: Broker,
+    /// `[tasks]`
+    pub tasks: Tasks,
+    /// `[drain]`
+    pub drain: Drain,
+    /// `[loading]`
+    pub loading: Loading,
+    /// `[log]`
+    pub log: Log,
+    /// `[dev]`
+    pub dev: Dev,
+    /// `[plugins.<name>]`: the plugin set, by name.
+    pub plugins: BTreeMap<String, PluginSettings>,
+}
+
+impl Settings {
+    /// Address of the API's admin listener.
+    #[must_use]
+    pub fn api_admin_listen(&self) -> SocketAddr {
+        self.admin.listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 9464)))
+    }
+
+    /// Address of the worker's admin listener.
+    #[must_use]
+    pub fn worker_admin_listen(&self) -> SocketAddr {
+        self.admin.listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 9465)))
+    }
+}
+
+/// Where streams are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Storage {
+    /// On disk.
+    File,
+    /// In memory: gone with the server.
+    Memory,
+}
+
+/// How a log event is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// One line for people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// Where the operator wants a route's handler to run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Placement {
+    /// On a worker, as a call.
+    Worker,
+    /// In the API's child process.
+    Inline,
+}

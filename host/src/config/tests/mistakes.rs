@@ -1,0 +1,299 @@
+//! The exact words for each kind of mistake.
+
+use super::*;
+
+#[test]
+fn broken_toml_is_shown() {
+    let case = case().file("a.toml", "[api\nlisten = 1\n[log]\nfilter = 'x\n");
+    says(
+        &case,
+        r#"
+error: this is not TOML
+ --> a.toml:1:5
+  |
+1 | [api
+  |     ^ unclosed table, expected `]`
+
+error: this is not TOML
+ --> a.toml:4:12
+  |
+4 | filter = 'x
+  |            ^ invalid literal string, expected `'`"#,
+    );
+}
+
+#[test]
+fn all_mistakes_of_a_file_are_told_at_once() {
+    let case = case().file(
+        "a.toml",
+        "[api]\nlisen = ''\nin_flight_max = 'many'\ncall_timeout_ms = '30s'\nbody_max_bytes = 3\n[brokr]\n",
+    );
+    says(
+        &case,
+        r#"
+error: there is no option `api.lisen`
+ --> a.toml:2:1
+  |
+2 | lisen = ''
+  | ^^^^^ unknown
+  |
+  = help: did you mean `listen`?
+
+error: `api.in_flight_max` has the wrong type
+ --> a.toml:3:17
+  |
+3 | in_flight_max = 'many'
+  |                 ^^^^^^ expected an integer from 1 to 65536, found a string
+
+error: `api.call_timeout_ms` has the wrong type
+ --> a.toml:4:19
+  |
+4 | call_timeout_ms = '30s'
+  |                   ^^^^^ expected an integer from 10 to 3600000, found a string
+  |
+  = help: the unit is part of the option's name: write the number alone
+
+error: `api.body_max_bytes` is out of range
+ --> a.toml:5:18
+  |
+5 | body_max_bytes = 3
+  |                  ^ must be from 1024 to 1073741824
+
+error: there is no section `brokr`
+ --> a.toml:6:2
+  |
+6 | [brokr]
+  |  ^^^^^ unknown
+  |
+  = help: did you mean `broker`?"#,
+    );
+}
+
+#[test]
+fn an_option_in_the_wrong_section_is_sent_home() {
+    says(
+        &case().file("a.toml", "listen = '[::1]:80'\n[worker]\nlease_ms = 4"),
+        r#"
+error: there is no section `listen`
+ --> a.toml:1:1
+  |
+1 | listen = '[::1]:80'
+  | ^^^^^^ unknown
+  |
+  = help: `listen` belongs in `[api]`
+
+error: there is no option `worker.lease_ms`
+ --> a.toml:3:1
+  |
+3 | lease_ms = 4
+  | ^^^^^^^^ unknown
+  |
+  = help: `lease_ms` belongs in `[tasks]`"#,
+    );
+}
+
+#[test]
+fn a_variable_or_flag_is_named_and_its_value_is_not() {
+    let case = case()
+        .variable("CARDCAGE__TASKS__LOST_LIMIT", "1000")
+        .variable("CARDCAGE__BROKR__URL", "geheim")
+        .flag("worker.task_concurrency=geheim");
+    says(
+        &case,
+        r#"
+error: `tasks.lost_limit` is out of range
+ |
+ = note: set by environment variable CARDCAGE__TASKS__LOST_LIMIT: must be from 1 to 100
+
+error: there is no section `brokr`
+ |
+ = note: set by environment variable CARDCAGE__BROKR__URL: unknown
+ = help: did you mean `broker`?
+
+error: `worker.task_concurrency` has the wrong type
+ |
+ = note: set by flag --set worker.task_concurrency=…: expected an integer from 1 to 4096, found a string"#,
+    );
+}
+
+#[test]
+fn a_mistake_points_at_the_file_it_came_from() {
+    let case = case().file("a.toml", "[tasks]\nlease_ms = 6000").file("b.toml", "\n[drain]\ngrace_ms = 5001");
+    says(
+        &case,
+        r#"
+error: `drain.grace_ms` (5001) is longer than five sixths of `tasks.lease_ms` (6000)
+ --> b.toml:3:12
+  |
+3 | grace_ms = 5001
+  |            ^^^^ must be at most 5000
+  |
+ ::: a.toml:2:12
+  |
+2 | lease_ms = 6000
+  |            ---- the lease
+  |
+  = help: what a drain hands back must still be under its lease: lower the grace or raise the lease"#,
+    );
+}
+
+#[test]
+fn a_section_that_is_no_table_is_told_even_under_a_right_layer() {
+    let case = case().file("a.toml", "api = 3").flag("api.in_flight_max=3");
+    says(
+        &case,
+        r#"
+error: `api` has the wrong type
+ --> a.toml:1:7
+  |
+1 | api = 3
+  |       ^ expected a table, found an integer"#,
+    );
+}
+
+#[test]
+fn credentials_in_the_url_are_refused_and_masked() {
+    says(
+        &case().file("a.toml", "[broker]\nurl = 'nats://me:geheim@host'\nstorage = 'flie'"),
+        r#"
+error: `broker.url` cannot be used
+ --> a.toml:2:7
+  |
+2 | url = ***********************
+  |       ^^^^^^^^^^^^^^^^^^^^^^^ must not hold credentials
+  |
+  = help: put the credentials in a file and name it in `broker.credentials_file`
+
+error: `broker.storage` cannot be used
+ --> a.toml:3:11
+  |
+3 | storage = 'flie'
+  |           ^^^^^^ expected `file` or `memory`
+  |
+  = help: did you mean `file`?"#,
+    );
+}
+
+#[test]
+fn plugin_names_and_prefixes_are_checked() {
+    let case = case().file(
+        "a.toml",
+        "[plugins.Hello]\nlibrary = 'h.so'\n[plugins.tasks]\nlibrary = 't.so'\n[plugins.a]\n[plugins.b]\nlibrary = 'b.so'\nprefix = '/a'\n",
+    );
+    says(
+        &case,
+        r#"
+error: `Hello` cannot name a plugin
+ --> a.toml:1:10
+  |
+1 | [plugins.Hello]
+  |          ^^^^^ expected 1 to 64 of a-z, 0-9, `_` and `-`
+
+error: plugin `tasks` cannot be mounted at `/tasks`
+ --> a.toml:3:10
+  |
+3 | [plugins.tasks]
+  |          ^^^^^ `/tasks` belongs to the host
+  |
+  = help: set another `prefix` for the plugin
+
+error: plugin `a` has no library
+ --> a.toml:5:10
+  |
+5 | [plugins.a]
+  |          ^ `library` is missing
+  |
+  = help: add `library = "path/to/lib.so"`, relative to this file
+
+error: plugins `a` and `b` are both mounted at `/a`
+ --> a.toml:8:1
+  |
+8 | prefix = '/a'
+  | ^^^^^^ second
+  |
+ ::: a.toml:5:10
+  |
+5 | [plugins.a]
+  |          - first
+  |
+  = help: set another `prefix` for one of them"#,
+    );
+}
+
+#[test]
+fn every_reserved_prefix_is_refused() {
+    for prefix in
+        ["/tasks", "/docs/x", "/openapi.json", "/problems", "/", "", "a", "/a/", "/a//b", "/{x}", "/.."]
+    {
+        let case = case().file("a.toml", &format!("[plugins.x]\nlibrary = 'x.so'\nprefix = '{prefix}'"));
+        assert!(case.mistakes().contains("`plugins.x.prefix` cannot be used"), "{prefix}");
+    }
+}
+
+#[test]
+fn a_missing_secret_names_key_and_variable() {
+    says(
+        &case().file("a.toml", "[plugins.x]\nlibrary = 'x.so'\nconfig.keys = [{ env = 'NOPE' }]"),
+        r#"
+error: the secret `plugins.x.config.keys[0]` cannot be read
+ --> a.toml:3:24
+  |
+3 | config.keys = [{ env = 'NOPE' }]
+  |                        ^^^^^^ environment variable NOPE is not set
+  |
+  = help: set NOPE, or refer to a file: { file = "path" }"#,
+    );
+}
+
+#[test]
+fn a_missing_secret_file_is_told() {
+    let case = case().file("a.toml", "[plugins.x]\nlibrary = 'x.so'\nconfig.key = { file = 'gone' }");
+    assert!(case.mistakes().contains("cannot read gone: No such file"), "{}", case.mistakes());
+}
+
+#[test]
+fn routes_are_checked() {
+    says(
+        &case().file(
+            "a.toml",
+            "[plugins.x]\nlibrary = 'x.so'\n[plugins.x.routes]\n'POST' = 'worker'\n'GET /' = 'enqueue'",
+        ),
+        r#"
+error: `POST` in `plugins.x.routes` is not a route
+ --> a.toml:4:1
+  |
+4 | 'POST' = 'worker'
+  | ^^^^^^ expected a method and a path
+  |
+  = help: write it like `"POST /call" = "inline"`
+
+error: `plugins.x.routes."GET /"` cannot be used
+ --> a.toml:5:11
+  |
+5 | 'GET /' = 'enqueue'
+  |           ^^^^^^^^^ expected `worker` or `inline`"#,
+    );
+}
+
+#[test]
+fn a_drop_in_holds_plugins_only() {
+    let case = case().file("a.toml", "").write("plugins.d/x.toml", "[broker]\nurl = 'nats://evil'");
+    says(
+        &case,
+        r#"
+error: `broker` does not belong in plugins.d
+ --> plugins.d/x.toml:1:2
+  |
+1 | [broker]
+  |  ^^^^^^ only `[plugins.<name>]` may stand here
+  |
+  = help: move it to a file given with --config"#,
+    );
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_told() {
+    let mut case = case();
+    case.sources.files.push(case.path().join("gone.toml"));
+    says(&case, "error: cannot read gone.toml: No such file or directory (os error 2)");
+}

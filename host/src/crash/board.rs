@@ -1,0 +1,338 @@
+//! What is in flight in a child, in memory that outlives the child.
+//!
+//! The supervisor creates the board and passes its file to the child; both map it. The child claims an
+//! entry before it starts a call or task and releases it after the answer is sent. The supervisor reads:
+//! while the child lives, to renew leases; when it has died, to answer and hand back what it held.
+//!
+//! Invariants: exactly one process, the living child, claims; the supervisor resets the board between
+//! two children, never under a living one. The board holds no payload and no secret: ids, names, subjects.
+
+use super::entry::{Draft, Entry, Kind, TEXT_MAX};
+use super::free_list::FreeList;
+use super::region::{self, Region, Slot};
+use super::thread_slot::{self, Polling, ThreadSlot};
+use rustix::time::ClockId;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// How many calls and tasks a child can hold at once.
+pub const ENTRIES: usize = 8192;
+
+/// A board could not be made or mapped. The host's fault or the machine's; a retry seldom helps.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The file is no board of this version: wrong size, seals or magic.
+    #[error("the file passed as the board is not one; supervisor and child must be the same executable")]
+    NotABoard,
+    /// The kernel refused to make the memory file.
+    #[error("cannot make the shared memory for the board: {0}; is memory exhausted or memfd forbidden?")]
+    Create(#[from] rustix::io::Errno),
+    /// The kernel refused to map it.
+    #[error("cannot map the board: {0}; is memory or address space exhausted?")]
+    Map(#[source] std::io::Error),
+}
+
+/// An entry could not be claimed. Nothing was started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ClaimError {
+    /// All [`ENTRIES`] are taken: answer "busy"; a retry elsewhere or later helps.
+    #[error("the board is full: {ENTRIES} calls and tasks are in flight")]
+    Full,
+    /// Subject, plugin and name are longer than [`TEXT_MAX`] bytes together: a retry never helps.
+    #[error("subject, plugin and name have {0} bytes together, more than {TEXT_MAX}")]
+    TooLong(usize),
+}
+
+struct Shared {
+    region: &'static Region,
+    free: FreeList,
+    fd: OwnedFd,
+}
+
+/// A mapping of the board. Copies are the same mapping; it lives as long as the process.
+#[derive(Clone, Copy)]
+pub struct Board {
+    shared: &'static Shared,
+}
+
+impl std::fmt::Debug for Board {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Board").field("fd", &self.shared.fd).finish_non_exhaustive()
+    }
+}
+
+impl Board {
+    /// A new, empty board.
+    ///
+    /// # Errors
+    /// When the kernel refuses the memory.
+    pub fn create() -> Result<Self, OpenError> {
+        Self::attach(region::create()?)
+    }
+
+    /// Maps a board that another process created.
+    ///
+    /// # Errors
+    /// When the file is no board, or the kernel refuses to map it.
+    pub fn attach(fd: OwnedFd) -> Result<Self, OpenError> {
+        let region = region::map(fd.as_fd())?;
+        let free = FreeList::full(u32::try_from(ENTRIES).unwrap_or(0));
+        // Leaked as the mapping is: claims on the hot path need no reference count.
+        Ok(Self { shared: Box::leak(Box::new(Shared { region, free, fd })) })
+    }
+
+    /// The memory file, to be passed to a child.
+    #[must_use]
+    pub fn fd(&self) -> BorrowedFd<'static> {
+        self.shared.fd.as_fd()
+    }
+
+    /// Notes that a call or task is in flight, until the claim is dropped.
+    ///
+    /// `subject` is the reply subject of a call or the ack subject of a task; `attempt` counts from 1.
+    ///
+    /// # Errors
+    /// When the board is full, or the texts do not fit.
+    #[allow(clippy::too_many_arguments, reason = "an entry's fields; a struct would only be taken apart")]
+    pub fn claim(
+        &self,
+        kind: Kind,
+        id: [u8; 16],
+        subject: &str,
+        plugin: &str,
+        name: &str,
+        attempt: u32,
+        hard_deadline_unix_ms: u64,
+    ) -> Result<Claim, ClaimError> {
+        let draft = Draft { kind, id, texts: [subject, plugin, name], attempt, hard_deadline_unix_ms };
+        if draft.text_len() > TEXT_MAX {
+            return Err(ClaimError::TooLong(draft.text_len()));
+        }
+        let index = self.shared.free.pop().ok_or(ClaimError::Full)?;
+        let slot = self.shared.region.slots.get(index as usize).ok_or(ClaimError::Full)?;
+        slot.publish(&draft);
+        Ok(Claim { shared: self.shared, slot, index })
+    }
+
+    /// Copies of all entries in flight. Reads 4 MiB at most; entries being written are left out.
+    #[must_use]
+    pub fn live(&self) -> Vec<Entry> {
+        self.shared.region.slots.iter().filter_map(Slot::read).collect()
+    }
+
+    /// The calling thread's slot for marking what it polls: the same one at every call, freed when the
+    /// thread ends. `None` when too many threads have one. Valid for the process's life.
+    #[must_use]
+    pub fn thread_slot(&self) -> Option<&'static ThreadSlot> {
+        thread_slot::of_this_thread(&self.shared.region.threads)
+    }
+
+    /// What is being polled, by which threads.
+    #[must_use]
+    pub fn polling(&self) -> Vec<Polling> {
+        self.shared.region.threads.iter().filter_map(ThreadSlot::polling).collect()
+    }
+
+    /// A sign of life from the child.
+    pub fn beat(&self) {
+        self.shared.region.heartbeat_ms.store(monotonic_ms(), Ordering::Release);
+    }
+
+    /// How old the last sign of life is; `None` before the first.
+    #[must_use]
+    pub fn heartbeat_age(&self) -> Option<Duration> {
+        let last = self.shared.region.heartbeat_ms.load(Ordering::Acquire);
+        (last != 0).then(|| Duration::from_millis(monotonic_ms().saturating_sub(last)))
+    }
+
+    /// Empties the board. Only for the supervisor, only after the child is dead and reaped.
+    pub fn reset(&self) {
+        self.shared.region.slots.iter().for_each(Slot::clear);
+        self.shared.region.threads.iter().for_each(ThreadSlot::clear);
+        self.shared.region.heartbeat_ms.store(0, Ordering::Release);
+    }
+}
+
+/// The same clock in every process of the machine, and no operator can turn it back.
+fn monotonic_ms() -> u64 {
+    let now = rustix::time::clock_gettime(ClockId::Monotonic);
+    u64::try_from(now.tv_sec * 1000 + now.tv_nsec / 1_000_000).unwrap_or(1).max(1)
+}
+
+/// A call or task noted as in flight. Dropping it frees the entry.
+#[must_use = "dropping the claim at once says that nothing is in flight"]
+pub struct Claim {
+    shared: &'static Shared,
+    slot: &'static Slot,
+    index: u32,
+}
+
+impl Claim {
+    /// Frees the entry: the answer is sent, or the task is handed back.
+    pub fn release(self) {
+        drop(self);
+    }
+}
+
+impl std::fmt::Debug for Claim {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Claim").field("index", &self.index).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.slot.clear();
+        self.shared.free.push(self.index);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn second_mapping(board: &Board) -> Board {
+        Board::attach(board.fd().try_clone_to_owned().unwrap()).unwrap()
+    }
+
+    fn claim(board: &Board, n: u8) -> Result<Claim, ClaimError> {
+        board.claim(Kind::Task, [n; 16], "$JS.ACK.a.b", "orders", "fulfil", 3, 1_700_000_000_000)
+    }
+
+    #[test]
+    fn another_mapping_reads_what_was_claimed_and_not_what_was_released() {
+        let child = Board::create().unwrap();
+        let supervisor = second_mapping(&child);
+        assert_eq!(supervisor.live(), []);
+        let one = claim(&child, 1).unwrap();
+        let two = child.claim(Kind::Call, [2; 16], "_INBOX.x", "hello", "call-é", 0, 7).unwrap();
+        one.release();
+        let expected = Entry {
+            kind: Kind::Call,
+            id: [2; 16],
+            subject: "_INBOX.x".into(),
+            plugin: "hello".into(),
+            name: "call-é".into(),
+            attempt: 0,
+            hard_deadline_unix_ms: 7,
+        };
+        assert_eq!(supervisor.live(), [expected]);
+        drop(two);
+        assert_eq!(supervisor.live(), []);
+    }
+
+    #[test]
+    fn a_full_board_is_an_error_and_a_release_makes_room() {
+        let board = Board::create().unwrap();
+        let mut claims: Vec<Claim> = (0..ENTRIES).map(|n| claim(&board, n as u8).unwrap()).collect();
+        assert_eq!(claim(&board, 0).unwrap_err(), ClaimError::Full);
+        assert_eq!(board.live().len(), ENTRIES);
+        claims.pop();
+        assert!(claim(&board, 0).is_ok());
+    }
+
+    #[test]
+    fn text_that_just_fits_comes_back_whole_and_more_is_an_error() {
+        let board = Board::create().unwrap();
+        let subject = "s".repeat(TEXT_MAX - 9);
+        let fits = board.claim(Kind::Call, [1; 16], &subject, "plugin", "abc", 0, 0);
+        let live = board.live();
+        assert_eq!((live[0].subject.as_str(), live[0].name.as_str()), (subject.as_str(), "abc"));
+        drop(fits);
+        let error = board.claim(Kind::Call, [1; 16], &subject, "plugin", "abcd", 0, 0).unwrap_err();
+        assert_eq!(error, ClaimError::TooLong(TEXT_MAX + 1));
+        assert_eq!(board.live(), [], "a refused claim takes no slot");
+    }
+
+    #[test]
+    fn torn_entries_are_never_seen() {
+        let child = Board::create().unwrap();
+        let supervisor = second_mapping(&child);
+        let texts: Vec<String> = (0..16u8).map(|n| char::from(b'a' + n).to_string().repeat(120)).collect();
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        let mut seen = 0;
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    for (n, text) in texts.iter().enumerate() {
+                        let n = n as u8;
+                        let claim = child.claim(Kind::Task, [n; 16], text, text, text, n.into(), n.into());
+                        // Long enough for a reader to get in between, sometimes.
+                        (0..u32::from(n) * 200).for_each(|_| std::hint::spin_loop());
+                        claim.unwrap().release();
+                    }
+                }
+            });
+            let slots = &supervisor.shared.region.slots;
+            while seen < 1_000 {
+                for entry in slots.iter().take(2).filter_map(Slot::read) {
+                    seen += 1;
+                    let n = entry.id[0];
+                    let text = &texts[usize::from(n)];
+                    assert_eq!(entry.id, [n; 16]);
+                    assert_eq!((entry.attempt, entry.hard_deadline_unix_ms), (n.into(), n.into()));
+                    assert!([&entry.subject, &entry.plugin, &entry.name].iter().all(|have| *have == text));
+                }
+            }
+            stop.store(true, Ordering::Relaxed);
+        });
+    }
+
+    #[test]
+    fn nonsense_written_by_a_plugin_is_skipped() {
+        let board = Board::create().unwrap();
+        let claims: Vec<Claim> = (1..=4).map(|n| claim(&board, n).unwrap()).collect();
+        let slots = &board.shared.region.slots;
+        slots[0].words[0].store(99, Ordering::Relaxed);
+        slots[1].words[4].store(u64::MAX, Ordering::Relaxed);
+        slots[2].words[5].store(u64::MAX, Ordering::Relaxed);
+        let ids: Vec<u8> = board.live().iter().map(|entry| entry.id[0]).collect();
+        assert_eq!(ids, [4]);
+        drop(claims);
+    }
+
+    #[test]
+    fn reset_leaves_an_empty_board_without_a_sign_of_life() {
+        let board = Board::create().unwrap();
+        let _held = std::mem::ManuallyDrop::new(claim(&board, 1).unwrap());
+        board.beat();
+        assert!(board.heartbeat_age().unwrap() < Duration::from_secs(5));
+        board.thread_slot().unwrap().enter(1, [9; 16]);
+        board.reset();
+        assert_eq!((board.live(), board.polling(), board.heartbeat_age()), (vec![], vec![], None));
+    }
+
+    #[test]
+    fn a_thread_keeps_its_slot_until_it_ends() {
+        let board = Board::create().unwrap();
+        let supervisor = second_mapping(&board);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let slot = board.thread_slot().unwrap();
+                slot.enter(2, [7; 16]);
+                assert!(std::ptr::eq(slot, board.thread_slot().unwrap()));
+                let polling = supervisor.polling();
+                assert_eq!((polling.len(), polling[0].plugin, polling[0].id), (1, 2, [7; 16]));
+                slot.leave();
+                assert_eq!(supervisor.polling(), []);
+                slot.enter(2, [8; 16]);
+            });
+        });
+        // A scope ends before thread-locals are dropped for certain; wait for the slot itself.
+        let free = || board.shared.region.threads.iter().all(|slot| slot.tid.load(Ordering::Acquire) == 0);
+        let deadline = std::time::Instant::now() + Duration::from_secs(10);
+        while !free() {
+            assert!(std::time::Instant::now() < deadline, "the slot of an ended thread was not freed");
+            std::thread::yield_now();
+        }
+        assert_eq!(supervisor.polling(), []);
+    }
+
+    #[test]
+    fn a_file_that_is_no_board_is_refused() {
+        let file = rustix::fs::memfd_create("not-a-board", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+        assert!(matches!(Board::attach(file), Err(OpenError::NotABoard)));
+    }
+}

@@ -1,0 +1,104 @@
+//! Which context a plugin's thread is polling now.
+//!
+//! The SDK asks the host once per thread for a slot and marks it around every poll: two relaxed stores,
+//! no call into the host. After a crash the supervisor reads which contexts were being polled.
+//!
+//! A mark is a hint, not a fact: a thread that was preempted between poll and mark leaves the last one
+//! standing, and a plugin may write nonsense. It names suspects in a log line and decides nothing alone.
+
+use std::cell::RefCell;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+/// How many threads can be watched at once; a thread beyond that polls unmarked.
+pub const THREAD_SLOTS: usize = 256;
+
+/// One thread's mark, in the shared memory. A cache line of its own, so that two threads' marks never
+/// slow each other down. The layout is shared with plugins: append only.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub struct ThreadSlot {
+    /// The kernel's thread id; 0 while the slot is free. Written by the host only.
+    pub tid: AtomicU32,
+    /// The plugin's index in the child, counted from 1; 0 = not known. Written by the plugin's SDK.
+    pub plugin: AtomicU32,
+    /// The context that is being polled: its 16-byte id as two big-endian halves. Both 0 = none.
+    pub context: [AtomicU64; 2],
+}
+
+/// A thread that was marked as polling something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Polling {
+    /// The kernel's thread id.
+    pub tid: u32,
+    /// The plugin's index in the child, counted from 1; 0 = not known.
+    pub plugin: u32,
+    /// The id of the call or task.
+    pub id: [u8; 16],
+}
+
+impl ThreadSlot {
+    /// Marks the context as being polled. This is what the SDK does on its side of the ABI.
+    pub fn enter(&self, plugin: u32, id: [u8; 16]) {
+        let id = u128::from_be_bytes(id);
+        self.plugin.store(plugin, Ordering::Relaxed);
+        self.context[1].store(id as u64, Ordering::Relaxed);
+        self.context[0].store((id >> 64) as u64, Ordering::Release);
+    }
+
+    /// Marks that nothing is being polled.
+    pub fn leave(&self) {
+        self.context[0].store(0, Ordering::Relaxed);
+        self.context[1].store(0, Ordering::Release);
+    }
+
+    /// What the thread is polling, if its slot says so.
+    pub(super) fn polling(&self) -> Option<Polling> {
+        let tid = self.tid.load(Ordering::Acquire);
+        let high = u128::from(self.context[0].load(Ordering::Acquire));
+        let low = u128::from(self.context[1].load(Ordering::Relaxed));
+        let id = (high << 64) | low;
+        let plugin = self.plugin.load(Ordering::Relaxed);
+        (tid != 0 && id != 0).then(|| Polling { tid, plugin, id: id.to_be_bytes() })
+    }
+
+    /// Frees the slot.
+    pub(super) fn clear(&self) {
+        self.leave();
+        self.plugin.store(0, Ordering::Relaxed);
+        self.tid.store(0, Ordering::Release);
+    }
+}
+
+/// A thread's hold on its slot; freed by the thread's end.
+struct Held(&'static ThreadSlot);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.clear();
+    }
+}
+
+thread_local! {
+    /// One slot per board: a process has one board, tests have several.
+    static HELD: RefCell<Vec<Held>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The calling thread's slot among `slots`: the one it has, or a free one, or `None` when all are taken
+/// or the thread is ending.
+pub(super) fn of_this_thread(slots: &'static [ThreadSlot]) -> Option<&'static ThreadSlot> {
+    HELD.try_with(|held| {
+        let mut held = held.try_borrow_mut().ok()?;
+        let range = slots.as_ptr_range();
+        if let Some(mine) = held.iter().find(|held| range.contains(&std::ptr::from_ref(held.0))) {
+            return Some(mine.0);
+        }
+        let tid = rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs();
+        let slot = slots.iter().find(|slot| {
+            slot.tid.compare_exchange(0, tid, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        })?;
+        held.push(Held(slot));
+        Some(slot)
+    })
+    .ok()
+    .flatten()
+}

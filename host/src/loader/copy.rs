@@ -1,0 +1,48 @@
+//! Private copies of libraries, named by content.
+//!
+//! glibc finds an already open library by path and inode: a file replaced under the same path would give the old
+//! code, and a file overwritten in place crashes whoever has it mapped. A copy named by hash has neither fault.
+
+use super::refusal::{Code, Refusal};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// The folder used where none is configured: private to this user.
+pub(super) fn default_dir() -> PathBuf {
+    let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|dir| dir.is_dir());
+    let user = rustix::process::geteuid().as_raw();
+    runtime.unwrap_or_else(std::env::temp_dir).join(format!("cardcage-{user}"))
+}
+
+/// Writes the bytes to `<dir>/<hash>.so` unless they are there, and answers that path.
+pub(super) fn private(dir: &Path, original: &Path, hash: &str, bytes: &[u8]) -> Result<PathBuf, Refusal> {
+    let failed = |error: std::io::Error| {
+        let fault = format!("cannot be copied to {} ({error})", dir.display());
+        Refusal::new(original, Code::Unreadable, fault, "make `loading.cache_dir` writable")
+    };
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed)?;
+    // A folder in a shared place must not be another user's: they could swap the libraries.
+    let meta = rustix::fs::lstat(dir).map_err(|errno| failed(errno.into()))?;
+    if meta.st_uid != rustix::process::geteuid().as_raw() || meta.st_mode & 0o022 != 0 {
+        let fault = format!("cannot be copied: others may write to {}", dir.display());
+        return Err(Refusal::new(original, Code::Unreadable, fault, "set `loading.cache_dir` to a folder of your own"));
+    }
+    let path = dir.join(format!("{hash}.so"));
+    if std::fs::read(&path).is_ok_and(|there| there == bytes) {
+        return Ok(path);
+    }
+    let temporary = dir.join(format!("{hash}.{}.{}.tmp", std::process::id(), fastrand::u32(..)));
+    let write = || {
+        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o500).open(&temporary)?;
+        file.write_all(bytes)?;
+        drop(file);
+        // Atomic: another process that does the same at once writes the same bytes.
+        std::fs::rename(&temporary, &path)
+    };
+    write().map_err(|error| {
+        let _ = std::fs::remove_file(&temporary);
+        failed(error)
+    })?;
+    Ok(path)
+}

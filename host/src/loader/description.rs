@@ -1,0 +1,152 @@
+//! What a plugin declares, as the host understands it: parsed once, checked once.
+
+use http::Method;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// Where a route's handler runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Placement {
+    /// On a worker, the API instance forwarding the call.
+    Worker,
+    /// In the API instance's child.
+    Inline,
+    /// Nowhere: the host publishes the body as a task.
+    Enqueue,
+}
+
+impl Placement {
+    /// As written in the configuration.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Worker => "worker",
+            Self::Inline => "inline",
+            Self::Enqueue => "enqueue",
+        }
+    }
+}
+
+/// A route, relative to its plugin's prefix.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RouteDescription {
+    /// The subject token: `[a-z0-9_-]{1,64}`, unique in the plugin.
+    pub name: String,
+    /// The method, upper case.
+    pub method: String,
+    /// The path template below the prefix, as in `/orders/{id}`.
+    pub path: String,
+    /// Where the author wants it to run.
+    pub placement: Placement,
+    /// For [`Placement::Enqueue`]: the task.
+    pub task: Option<String>,
+}
+
+/// A task. Options that are `None` come from the configuration.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct TaskDescription {
+    /// The subject token.
+    pub name: String,
+    /// For people.
+    #[serde(default)]
+    pub description: String,
+    /// JSON Schema of the body.
+    pub input_schema: Value,
+    /// JSON Schema of the result.
+    #[serde(default)]
+    pub output_schema: Value,
+    /// How many attempts at most.
+    pub max_attempts: Option<u32>,
+    /// The wait before the second attempt.
+    pub backoff_initial_ms: Option<u64>,
+    /// The longest wait between attempts.
+    pub backoff_max_ms: Option<u64>,
+    /// The hard limit of one attempt.
+    pub timeout_ms: Option<u64>,
+    /// How long its record is kept.
+    pub result_ttl_s: Option<u64>,
+}
+
+/// A plugin's paths and schemas for the merged OpenAPI document.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct OpenApiPart {
+    /// Path → method → operation.
+    #[serde(default)]
+    pub paths: Map<String, Value>,
+    /// Component schemas by name.
+    #[serde(default)]
+    pub schemas: Map<String, Value>,
+}
+
+/// All of it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Description {
+    /// The plugin's name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// Its routes.
+    pub routes: Vec<RouteDescription>,
+    /// Its tasks.
+    pub tasks: Vec<TaskDescription>,
+    /// JSON Schema of its settings.
+    #[serde(default)]
+    pub config_schema: Option<Value>,
+    /// Its part of the OpenAPI document.
+    #[serde(default)]
+    pub openapi: OpenApiPart,
+}
+
+impl Description {
+    /// The most routes, and the most tasks, of one plugin.
+    pub const ENTRIES_MAX: usize = 500;
+
+    /// Reads and checks the JSON of `describe`.
+    ///
+    /// # Errors
+    /// What is wrong, as the end of a sentence that starts with the file.
+    pub fn parse(json: &[u8]) -> Result<Self, String> {
+        let description: Self = serde_json::from_slice(json).map_err(|error| format!("describes itself wrongly ({error})"))?;
+        description.check()?;
+        Ok(description)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if self.routes.len() > Self::ENTRIES_MAX || self.tasks.len() > Self::ENTRIES_MAX {
+            return Err(format!("declares more than {} routes or tasks", Self::ENTRIES_MAX));
+        }
+        let mut names = std::collections::HashSet::new();
+        for task in &self.tasks {
+            if !super::inspect::is_name(&task.name) {
+                return Err(format!("declares a task `{}`, which is no name", task.name));
+            }
+            if !names.insert(&task.name) {
+                return Err(format!("declares the task `{}` twice", task.name));
+            }
+        }
+        let mut route_names = std::collections::HashSet::new();
+        for route in &self.routes {
+            let shown = format!("{} {}", route.method, route.path);
+            if !super::inspect::is_name(&route.name) || !route_names.insert(&route.name) {
+                return Err(format!("declares the route {shown} with the name `{}`, which is taken or none", route.name));
+            }
+            if Method::from_bytes(route.method.as_bytes()).is_err() || !route.path.starts_with('/') {
+                return Err(format!("declares the route {shown}, which is no method and path"));
+            }
+            let enqueues = route.placement == Placement::Enqueue;
+            let known = route.task.as_ref().is_some_and(|task| names.contains(task));
+            if enqueues && !known {
+                let task = route.task.as_deref().unwrap_or("none");
+                return Err(format!("declares the route {shown} for the task `{task}`, which it does not have"));
+            }
+        }
+        Ok(())
+    }
+
+    /// A task's place in the list, which is how `task` names it at the boundary.
+    #[must_use]
+    pub fn task_index(&self, name: &str) -> Option<u32> {
+        self.tasks.iter().position(|task| task.name == name).and_then(|index| u32::try_from(index).ok())
+    }
+}

@@ -1,0 +1,263 @@
+//! Reads what a library is and needs, without running any of it.
+//!
+//! Constructors of a library run inside `dlopen`, before any check could be made, so everything that can be known
+//! from the file is checked here first. Input is bytes; nothing in them makes this panic.
+
+use super::refusal::{Code, Refusal};
+use object::read::elf::{Dyn, ElfFile64, FileHeader, ProgramHeader};
+use object::{Object, ObjectSection, elf};
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+/// The largest library that is read: 512 MiB.
+pub const LIBRARY_MAX_BYTES: u64 = 512 * 1024 * 1024;
+
+/// What a library says of itself in its `.cardcage` section.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// The plugin's name.
+    pub name: String,
+    /// The plugin's version, semver.
+    pub version: String,
+    /// The boundary's version that it was built against.
+    pub abi: String,
+    /// The SDK's version.
+    #[serde(default)]
+    pub sdk: String,
+    /// The compiler.
+    #[serde(default)]
+    pub rustc: String,
+    /// The target triple.
+    #[serde(default)]
+    pub target: String,
+    /// `unwind`.
+    #[serde(default)]
+    pub panic: String,
+    /// The revision of the plugin's repo, where its build told.
+    #[serde(default)]
+    pub git_revision: String,
+}
+
+impl Manifest {
+    /// The plugin's major: the first number of its version.
+    #[must_use]
+    pub fn major(&self) -> Option<u32> {
+        self.version.split('.').next()?.parse().ok()
+    }
+}
+
+/// All that can be known of a library from its bytes.
+#[derive(Debug, Clone, Serialize)]
+pub struct Inspection {
+    /// SHA-256 of the file, hex.
+    pub sha256: String,
+    /// Bytes.
+    pub size_bytes: u64,
+    /// The manifest.
+    pub manifest: Manifest,
+    /// The newest glibc symbol version that it needs, as in `2.34`.
+    pub needs_glibc: Option<String>,
+    /// Whether it needs static thread-local storage, as libraries with an allocator of their own do.
+    pub static_tls: bool,
+    /// The shared libraries that it needs.
+    pub needs_libraries: Vec<String>,
+}
+
+/// Whether a name can be a subject token.
+pub(super) fn is_name(name: &str) -> bool {
+    let legal = |c: char| matches!(c, 'a'..='z' | '0'..='9' | '_' | '-');
+    !name.is_empty() && name.len() <= 64 && name.chars().all(legal)
+}
+
+/// Reads a file and inspects it.
+///
+/// # Errors
+/// A [`Refusal`] that says why no host could load this file.
+pub fn file(path: &Path) -> Result<(Inspection, Vec<u8>), Refusal> {
+    let unreadable = |error: std::io::Error| {
+        let remedy = "check the path in `library` and the file's permissions";
+        Refusal::new(path, Code::Unreadable, format!("cannot be read ({error})"), remedy)
+    };
+    let meta = std::fs::metadata(path).map_err(unreadable)?;
+    if !meta.is_file() {
+        let remedy = "point `library` at the plugin's .so file";
+        return Err(Refusal::new(path, Code::NotALibrary, "is not a regular file", remedy));
+    }
+    if meta.len() > LIBRARY_MAX_BYTES {
+        let fault = format!("has {} bytes, more than the {LIBRARY_MAX_BYTES} allowed", meta.len());
+        return Err(Refusal::new(path, Code::NotALibrary, fault, "strip the library or point `library` elsewhere"));
+    }
+    let bytes = std::fs::read(path).map_err(unreadable)?;
+    let inspection = bytes_of(path, &bytes)?;
+    Ok((inspection, bytes))
+}
+
+fn truncated(path: &Path, what: &str) -> Refusal {
+    let fault = format!("is cut short or damaged: {what}");
+    Refusal::new(path, Code::Truncated, fault, "copy or build it again")
+}
+
+/// Inspects a library's bytes.
+///
+/// # Errors
+/// As [`file`].
+pub fn bytes_of(path: &Path, bytes: &[u8]) -> Result<Inspection, Refusal> {
+    let rebuild = "build the plugin as a cdylib with the Cardcage SDK (`crate-type = [\"cdylib\"]`)";
+    if !bytes.starts_with(&elf::ELFMAG) {
+        let what = if bytes.is_empty() {
+            "is empty"
+        } else if bytes.starts_with(b"#!") {
+            "is a script, not a library"
+        } else {
+            "is not an ELF library"
+        };
+        return Err(Refusal::new(path, Code::NotALibrary, what, rebuild));
+    }
+    let architecture = std::env::consts::ARCH;
+    let wrong = |what: String| {
+        let remedy = format!("build it for {architecture} with `cargo build --target {architecture}-unknown-linux-gnu`");
+        Refusal::new(path, Code::WrongArchitecture, what, remedy)
+    };
+    if bytes.get(4) == Some(&elf::ELFCLASS32.0) {
+        return Err(wrong("is a 32-bit library".into()));
+    }
+    let header = elf::FileHeader64::<object::Endianness>::parse(bytes).map_err(|e| truncated(path, &e.to_string()))?;
+    let endian = header.endian().map_err(|e| truncated(path, &e.to_string()))?;
+    let machine = match header.e_machine(endian) {
+        elf::EM_X86_64 => "x86_64",
+        elf::EM_AARCH64 => "aarch64",
+        elf::EM_RISCV => "riscv64",
+        _ => "another machine",
+    };
+    if machine != architecture {
+        return Err(wrong(format!("is built for {machine}, and this host is {architecture}")));
+    }
+    if header.e_type(endian) != elf::ET_DYN {
+        return Err(Refusal::new(path, Code::NotALibrary, "is an ELF file but no shared library", rebuild));
+    }
+    // Where the loader maps from must lie in the file: glibc answers a cut file with SIGBUS.
+    let segments = header.program_headers(endian, bytes).map_err(|e| truncated(path, &e.to_string()))?;
+    let size = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+    for segment in segments {
+        let end = segment.p_offset(endian).checked_add(segment.p_filesz(endian));
+        if end.is_none_or(|end| end > size) {
+            return Err(truncated(path, "a segment lies beyond the end of the file"));
+        }
+    }
+    let sections_end = u64::from(header.e_shnum(endian))
+        .checked_mul(u64::from(header.e_shentsize(endian)))
+        .and_then(|length| header.e_shoff(endian).checked_add(length));
+    if sections_end.is_none_or(|end| end > size) {
+        return Err(truncated(path, "its section table lies beyond the end of the file"));
+    }
+    let elf = ElfFile64::<object::Endianness>::parse(bytes).map_err(|e| truncated(path, &e.to_string()))?;
+    let manifest = manifest(path, &elf)?;
+    let (needs_glibc, needs_libraries) = needs(&elf);
+    Ok(Inspection {
+        sha256: sha256(bytes),
+        size_bytes: size,
+        manifest,
+        needs_glibc,
+        static_tls: static_tls(&elf),
+        needs_libraries,
+    })
+}
+
+/// SHA-256, hex.
+#[must_use]
+pub fn sha256(bytes: &[u8]) -> String {
+    use sha2::Digest;
+    hex::encode(sha2::Sha256::digest(bytes))
+}
+
+fn manifest(path: &Path, elf: &ElfFile64<'_>) -> Result<Manifest, Refusal> {
+    let section = elf.section_by_name(cardcage_abi::manifest::SECTION).ok_or_else(|| {
+        let fault = "has no Cardcage manifest, so it is not a plugin";
+        Refusal::new(path, Code::NoManifest, fault, "export the plugin with the SDK's `plugin!` macro")
+    })?;
+    let bad = |what: String| {
+        let fault = format!("has a manifest that cannot be read ({what})");
+        Refusal::new(path, Code::BadManifest, fault, "build it again with the SDK's `plugin!` macro")
+    };
+    let data = section.data().map_err(|error| bad(error.to_string()))?;
+    if data.len() > cardcage_abi::manifest::MAX_BYTES {
+        return Err(bad(format!("{} bytes are too many", data.len())));
+    }
+    let manifest: Manifest = serde_json::from_slice(data).map_err(|error| bad(error.to_string()))?;
+    if !is_name(&manifest.name) {
+        return Err(bad("the name is not 1 to 64 of a-z, 0-9, _ and -".into()));
+    }
+    if manifest.major().is_none() {
+        return Err(bad("the version does not start with a number".into()).of(&manifest.name));
+    }
+    Ok(manifest)
+}
+
+/// The newest `GLIBC_x.y` among the version needs, and the libraries needed.
+fn needs(elf: &ElfFile64<'_>) -> (Option<String>, Vec<String>) {
+    let endian = elf.endian();
+    let mut newest: Option<Vec<u32>> = None;
+    let mut libraries = Vec::new();
+    if let Ok(Some((mut needs, link))) = elf.elf_section_table().gnu_verneed(endian, elf.data()) {
+        let strings = elf.elf_section_table().strings(endian, elf.data(), link).unwrap_or_default();
+        // The iterators end at the section's end, and each entry moves forward.
+        while let Ok(Some((_, mut entries))) = needs.next() {
+            while let Ok(Some(entry)) = entries.next() {
+                let name = entry.name(endian, strings).unwrap_or_default();
+                let Some(version) = std::str::from_utf8(name).ok().and_then(|n| n.strip_prefix("GLIBC_")) else {
+                    continue;
+                };
+                let version: Vec<u32> = version.split('.').map_while(|part| part.parse().ok()).collect();
+                if newest.as_ref().is_none_or(|known| *known < version) {
+                    newest = Some(version);
+                }
+            }
+        }
+    }
+    if let Ok(imports) = elf.import_libraries() {
+        libraries.extend(imports.flatten().map(|import| String::from_utf8_lossy(import.name()).into_owned()));
+    }
+    let newest = newest.map(|parts| parts.iter().map(ToString::to_string).collect::<Vec<_>>().join("."));
+    (newest, libraries)
+}
+
+fn static_tls(elf: &ElfFile64<'_>) -> bool {
+    let endian = elf.endian();
+    let Ok(Some((entries, _))) = elf.elf_section_table().dynamic(endian, elf.data()) else { return false };
+    entries
+        .iter()
+        .any(|entry| entry.tag(endian) == elf::DT_FLAGS && entry.val(endian) & elf::DF_STATIC_TLS.0 != 0)
+}
+
+/// Whether a host with the boundary `host` loads a plugin built against `plugin`.
+///
+/// # Errors
+/// The fault and the remedy, as the two halves of a sentence.
+pub fn abi_verdict(plugin: &str, host: &str) -> Result<(), (String, String)> {
+    let major = |version: &str| version.split('.').next().and_then(|part| part.parse::<u32>().ok());
+    if major(plugin).is_some() && major(plugin) == major(host) {
+        return Ok(());
+    }
+    let fault = format!("is built against ABI {plugin}, and this host speaks ABI {host}");
+    let remedy = match (major(plugin), major(host)) {
+        (Some(plugin), Some(host)) if plugin > host => "update the host".to_owned(),
+        _ => "build the plugin with a current SDK".to_owned(),
+    };
+    Err((fault, remedy))
+}
+
+/// Refuses what inspection shows cannot work on this host.
+///
+/// # Errors
+/// A [`Refusal`] for another ABI major, or static thread-local storage.
+pub fn verdict(path: &Path, inspection: &Inspection) -> Result<(), Refusal> {
+    let name = &inspection.manifest.name;
+    abi_verdict(&inspection.manifest.abi, cardcage_abi::VERSION)
+        .map_err(|(fault, remedy)| Refusal::new(path, Code::AbiMajor, fault, remedy).of(name))?;
+    if inspection.static_tls {
+        let fault = "needs static thread-local storage, which a loaded library cannot get; most often an allocator";
+        let remedy = "remove jemalloc, mimalloc or another #[global_allocator] from the plugin";
+        return Err(Refusal::new(path, Code::StaticTls, fault, remedy).of(name));
+    }
+    Ok(())
+}

@@ -1,0 +1,33 @@
+//! From a file on disk to a plugin that answers calls.
+//!
+//! The way of a library: [`inspect`] reads its manifest and its needs without running a line of it; a private copy
+//! named by content hash is opened; the boundary's layout is checked; `describe` and `init` run. Anything wrong on
+//! the way is a [`Refusal`]: one sentence that names file, fault and remedy.
+//!
+//! # Invariants
+//! * One of the four rooms with `unsafe`: all of the host's side of the boundary stands in `open.rs`, `services.rs`
+//!   and `plugin.rs`.
+//! * A library is never closed, and a path is never opened twice: the loader hands out copies named by hash.
+//! * No plugin code runs before inspection has passed, and none runs on a thread that serves HTTP or NATS.
+//!
+//! # What it refuses
+//! It does not watch files, restart anything or enforce deadlines: a plugin that hangs here is the supervisor's to end.
+
+mod answer;
+mod copy;
+mod description;
+pub mod inspect;
+mod open;
+mod plugin;
+mod refusal;
+mod services;
+mod set;
+
+pub use answer::{Answered, AnswerBody, Attempt, Outcome, RequestBody};
+pub use description::{Description, Placement, RouteDescription, TaskDescription};
+pub use inspect::{Inspection, Manifest};
+pub use open::exit_now;
+pub use plugin::{Call, Plugin, TaskStart};
+pub use refusal::{Code, Refusal};
+pub use services::{EnqueueRequest, Identity, OutgoingCall, Receipt, Services};
+pub use set::{LoadOptions, PluginSet, Source, describe_all, load_all};

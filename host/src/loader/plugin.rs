@@ -1,0 +1,255 @@
+//! A loaded plugin, and what can be asked of it. A room with `unsafe` only where a context is leaked.
+
+use super::answer::{Answered, Attempt, Outcome, RequestBody};
+use super::description::Description;
+use super::inspect::Manifest;
+use super::refusal::{Code, Refusal};
+use super::services::{CallSide, Identity, PluginHost, Services, TaskSide, vtable};
+use crate::crash::Board;
+use abi_stable::prefix_type::PrefixTypeTrait;
+use bytes::Bytes;
+use cardcage_abi::{CallHead, FfiBytes, HostCtx, HostRef, InitHead, Instance, PluginRef, RootRef, Running, TaskHead, code};
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+/// A library that was opened and described, but not started.
+pub(super) struct Opened {
+    pub(super) manifest: Manifest,
+    pub(super) file: PathBuf,
+    pub(super) description: Arc<Description>,
+    vtable: PluginRef,
+}
+
+impl Opened {
+    /// Runs `describe`.
+    pub(super) fn describe(root: RootRef, manifest: Manifest, file: &Path) -> Result<Self, Refusal> {
+        let vtable = root.plugin();
+        let refuse = |code, fault: String, remedy: &str| Refusal::new(file, code, fault, remedy).of(&manifest.name);
+        let answer = (vtable.describe())();
+        if answer.code != code::OK {
+            let fault = format!("panicked while it described itself ({})", answer.value.to_text());
+            return Err(refuse(Code::DescribeFailed, fault, "mend the plugin's `build` expression"));
+        }
+        let description = Description::parse(answer.value.as_slice())
+            .map_err(|fault| refuse(Code::BadDescription, fault, "mend the plugin"))?;
+        if description.name != manifest.name || description.version != manifest.version {
+            let fault = format!(
+                "describes itself as {} {}, but its manifest says {} {}",
+                description.name, description.version, manifest.name, manifest.version
+            );
+            return Err(refuse(Code::NameMismatch, fault, "build it again from one source"));
+        }
+        Ok(Self { manifest, file: file.to_owned(), description: Arc::new(description), vtable })
+    }
+
+    /// Runs `init`. Blocks until the plugin has started or failed.
+    pub(super) fn init(self, start: &InitOptions<'_>) -> Result<Plugin, Refusal> {
+        let identity = Identity {
+            name: Arc::from(self.manifest.name.as_str()),
+            version: Arc::from(self.manifest.version.as_str()),
+            major: self.manifest.major().unwrap_or(0),
+        };
+        let config = Bytes::from(serde_json::to_vec(start.config).unwrap_or_default());
+        let host: &'static PluginHost = Box::leak(Box::new(PluginHost {
+            identity: identity.clone(),
+            index: start.index,
+            config: config.clone(),
+            services: start.services.clone(),
+            runtime: start.runtime.clone(),
+            board: start.board,
+        }));
+        let head = InitHead {
+            config: FfiBytes::from_owner(config),
+            log_filter: FfiBytes::from(start.log_filter.to_owned()),
+            threads: start.threads,
+            ext: FfiBytes::empty(),
+        };
+        static VTABLE: OnceLock<HostRef> = OnceLock::new();
+        let host_vtable = *VTABLE.get_or_init(|| vtable().leak_into_prefix());
+        let reply = (self.vtable.init())(host_vtable, HostCtx(std::ptr::from_ref(host).cast()), head);
+        let text = reply.answer.value.to_text();
+        let refuse = |fault: String, remedy: &str| {
+            Refusal::new(&self.file, Code::InitFailed, fault, remedy).of(&self.manifest.name)
+        };
+        match reply.answer.code {
+            code::OK if !reply.instance.0.is_null() => {}
+            code::PANICKED => return Err(refuse(format!("panicked in its init ({text})"), "mend the plugin")),
+            _ => {
+                let remedy = "mend its settings under plugins.<name>.config, or what it needs to start";
+                return Err(refuse(format!("could not start ({text})"), remedy));
+            }
+        }
+        let Self { file, description, vtable, .. } = self;
+        Ok(Plugin { identity, file, description, vtable, instance: reply.instance })
+    }
+}
+
+/// What `init` needs besides the library.
+pub(super) struct InitOptions<'a> {
+    pub(super) index: u32,
+    pub(super) config: &'a serde_json::Value,
+    pub(super) log_filter: &'a str,
+    pub(super) threads: u32,
+    pub(super) services: Arc<dyn Services>,
+    pub(super) runtime: tokio::runtime::Handle,
+    pub(super) board: Option<Board>,
+}
+
+/// A started plugin. Dropping it stops nothing: a library stays until the process ends.
+pub struct Plugin {
+    /// Name, version and major.
+    pub identity: Identity,
+    /// The library it came from.
+    pub file: PathBuf,
+    /// What it declares.
+    pub description: Arc<Description>,
+    vtable: PluginRef,
+    instance: Instance,
+}
+
+impl std::fmt::Debug for Plugin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Plugin").field("identity", &self.identity).field("file", &self.file).finish_non_exhaustive()
+    }
+}
+
+/// A request for one of a plugin's routes.
+pub struct Call {
+    /// 16 random bytes.
+    pub request_id: [u8; 16],
+    /// Milliseconds since the Unix epoch.
+    pub deadline_unix_ms: u64,
+    /// Header block with `:method` and `:path`.
+    pub headers: Bytes,
+    /// The whole body, where it does not stream.
+    pub body: Bytes,
+    /// A body that streams.
+    pub stream: Option<RequestBody>,
+}
+
+impl std::fmt::Debug for Call {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Call").field("body_bytes", &self.body.len()).field("streams", &self.stream.is_some()).finish()
+    }
+}
+
+impl Plugin {
+    /// Starts a route's handler on the plugin's runtime. Dropping the future before its end cancels the handler.
+    pub fn call(&self, call: Call) -> CallFuture {
+        let (reply, answered) = oneshot::channel();
+        let streaming = u8::from(call.stream.is_some());
+        let token = CallSide::new(reply, call.stream).into_token();
+        let head = CallHead {
+            request_id: call.request_id,
+            deadline_unix_ms: call.deadline_unix_ms,
+            headers: FfiBytes::from_owner(call.headers),
+            body: FfiBytes::from_owner(call.body),
+            streaming,
+            ext: FfiBytes::empty(),
+        };
+        let running = (self.vtable.call())(self.instance, head, token);
+        CallFuture { answered, running: Some(Handle { vtable: self.vtable, running }) }
+    }
+
+    /// Starts an attempt of a task. Dropping the future before its end cancels the handler.
+    pub fn start(&self, attempt: Attempt) -> TaskStart {
+        let (outcome, ended) = oneshot::channel();
+        let head = TaskHead {
+            task_id: attempt.task_id,
+            task: attempt.task,
+            attempt: attempt.attempt,
+            deadline_unix_ms: attempt.deadline_unix_ms,
+            enqueued_unix_ms: attempt.enqueued_unix_ms,
+            headers: FfiBytes::from_owner(attempt.headers),
+            body: FfiBytes::from_owner(attempt.body),
+            ext: FfiBytes::empty(),
+        };
+        let running = (self.vtable.task())(self.instance, head, TaskSide::token(outcome));
+        TaskStart { ended, handle: Handle { vtable: self.vtable, running } }
+    }
+
+    /// Tells the plugin that the host is about to stop.
+    pub fn drain(&self) {
+        (self.vtable.drain())(self.instance);
+    }
+
+    /// Stops the plugin's runtime. Blocks for `within` at most.
+    pub fn stop(&self, within: Duration) {
+        (self.vtable.stop())(self.instance, u64::try_from(within.as_millis()).unwrap_or(u64::MAX));
+    }
+
+    /// The plugin's own word on its health, as JSON.
+    #[must_use]
+    pub fn health(&self) -> String {
+        (self.vtable.health())(self.instance).value.to_text().into_owned()
+    }
+}
+
+/// The plugin's handle of a running handler: cancelled where it is dropped before the end was seen.
+struct Handle {
+    vtable: PluginRef,
+    running: Running,
+}
+
+impl std::fmt::Debug for Handle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Handle").field(&self.running.0).finish()
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        // After the end this is a no-op on the plugin's side.
+        (self.vtable.cancel())(self.running);
+        (self.vtable.forget())(self.running);
+    }
+}
+
+/// A handler at work.
+#[derive(Debug)]
+pub struct CallFuture {
+    answered: oneshot::Receiver<Answered>,
+    running: Option<Handle>,
+}
+
+/// Keeps the handler of a streaming reply alive; dropping it cancels the handler.
+#[derive(Debug)]
+pub struct KeepRunning(#[allow(dead_code, reason = "held for its Drop")] Option<Handle>);
+
+impl Future for CallFuture {
+    type Output = (Answered, KeepRunning);
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let answered = std::task::ready!(Pin::new(&mut self.answered).poll(cx));
+        let answered = answered.unwrap_or_else(|_| Answered::Failed("the handler ended without an answer".into()));
+        Poll::Ready((answered, KeepRunning(self.running.take())))
+    }
+}
+
+/// An attempt at work.
+#[derive(Debug)]
+pub struct TaskStart {
+    ended: oneshot::Receiver<Outcome>,
+    handle: Handle,
+}
+
+impl TaskStart {
+    /// Asks the handler to stop at its next await.
+    pub fn cancel(&self) {
+        (self.handle.vtable.cancel())(self.handle.running);
+    }
+}
+
+impl Future for TaskStart {
+    type Output = Outcome;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
+        let ended = std::task::ready!(Pin::new(&mut self.ended).poll(cx));
+        Poll::Ready(ended.unwrap_or(Outcome::Dropped))
+    }
+}

@@ -1,0 +1,379 @@
+//! What supervisor and child say to each other: length-prefixed JSON over a Unix stream socket.
+//!
+//! A frame is a `u32` length (little endian) and that many bytes of JSON. The first frame's length
+//! carries the child's file descriptors (SCM_RIGHTS): the board, then the HTTP listener if there is one.
+//!
+//! Invariants: both ends are the same executable, so that the messages need no versions. A frame is at
+//! most [`MESSAGE_MAX`] bytes; a longer one, or one that does not parse, breaks the channel for good.
+//!
+//! What it refuses to do: it carries orders and reports, never calls, tasks or bodies.
+
+use bytes::{Buf, BytesMut};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::io::{IoSlice, IoSliceMut, Read, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+/// The longest message, in bytes.
+pub const MESSAGE_MAX: usize = 16 * 1024 * 1024;
+/// Most file descriptors that the first message carries.
+const FDS_MAX: usize = 2;
+
+/// The channel is broken. The host's own fault, or that of a plugin that meddled with its descriptors;
+/// retrying on the same channel never helps.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Reading or writing failed, or a write timed out.
+    #[error("the control channel failed: {0}")]
+    Io(#[from] std::io::Error),
+    /// A message is over the limit.
+    #[error("a control message of {0} bytes is over the limit of {MESSAGE_MAX}")]
+    TooLong(usize),
+    /// A message does not parse.
+    #[error("a control message is malformed: {0}")]
+    Malformed(#[from] serde_json::Error),
+    /// The other end closed in the middle of a message.
+    #[error("the control channel ended in the middle of a message")]
+    Cut,
+    /// An earlier write failed half way.
+    #[error("the control channel is broken by an earlier failure")]
+    Broken,
+}
+
+/// What a host is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Takes HTTP calls.
+    Api,
+    /// Runs calls and tasks.
+    Worker,
+}
+
+impl Role {
+    /// The word for it, as on the command line.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Api => "api",
+            Self::Worker => "worker",
+        }
+    }
+}
+
+impl std::fmt::Display for Role {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The supervisor's orders.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "order", rename_all = "snake_case")]
+pub enum ToChild {
+    /// The first message, and only the first.
+    Start(Start),
+    /// Stop taking work, finish or hand back what is held, exit.
+    Drain {
+        /// How long that may take, in ms.
+        grace_ms: u64,
+    },
+    /// Send the metrics text.
+    Metrics {
+        /// Comes back with the text.
+        id: u64,
+    },
+}
+
+/// All a child needs to know.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Start {
+    /// What the host is for.
+    pub role: Role,
+    /// The instance's name.
+    pub instance: String,
+    /// The resolved settings.
+    pub settings: serde_json::Value,
+    /// The grace for a drain that the end of the channel orders, in ms.
+    pub grace_ms: u64,
+    /// Plugins that must not be loaded again.
+    pub excluded: Vec<Excluded>,
+}
+
+/// A plugin that took an earlier child down while loading.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Excluded {
+    /// The plugin's name.
+    pub plugin: String,
+    /// One sentence.
+    pub reason: String,
+}
+
+/// The child's reports.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "report", rename_all = "snake_case")]
+pub enum ToSupervisor {
+    /// Sent before each step of loading a plugin, and with `None` when the last step is over.
+    Phase {
+        /// What is entered; `None`: nothing is being loaded now.
+        entered: Option<Phase>,
+    },
+    /// A plugin was refused; the child goes on.
+    Refused(Refusal),
+    /// The child serves.
+    Ready(Ready),
+    /// Something the child needs is missing; it serves what it can.
+    Degraded {
+        /// One short sentence each.
+        reasons: Vec<String>,
+    },
+    /// Nothing is missing any more.
+    Restored,
+    /// Whether a worker takes work from the broker.
+    Consuming {
+        /// True while it does.
+        active: bool,
+    },
+    /// Answer to [`ToChild::Metrics`].
+    MetricsText {
+        /// The request's id.
+        id: u64,
+        /// Prometheus or OpenMetrics text.
+        text: String,
+    },
+    /// The drain is over; the child exits next.
+    Drained {
+        /// How many calls and tasks were handed back or cut off.
+        unfinished: u64,
+    },
+    /// The child cannot start; it exits next.
+    Failed {
+        /// The exit code that fits.
+        exit_code: u8,
+        /// One sentence: whose fault, what to do.
+        message: String,
+        /// True: start another child instead of exiting with the code.
+        #[serde(default)]
+        retry: bool,
+    },
+}
+
+/// A step of loading one plugin, in which plugin code may run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Phase {
+    /// The plugin's name; the file's name while the plugin's is not known.
+    pub plugin: String,
+    /// Its version, once known.
+    #[serde(default)]
+    pub version: String,
+    /// The library's path.
+    #[serde(default)]
+    pub file: String,
+    /// Which step.
+    #[serde(rename = "phase")]
+    pub step: Step,
+}
+
+/// The steps of loading.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Step {
+    /// The library is opened; its constructors run.
+    Open,
+    /// It is asked what it declares.
+    Describe,
+    /// It builds its state.
+    Init,
+}
+
+impl std::fmt::Display for Step {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Open => "open",
+            Self::Describe => "describe",
+            Self::Init => "init",
+        })
+    }
+}
+
+/// Why a plugin was not loaded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// The plugin's name.
+    pub plugin: String,
+    /// The library's path.
+    pub file: String,
+    /// A stable code.
+    pub code: String,
+    /// One sentence: what is wrong, what to do.
+    pub message: String,
+    /// Whether the host may not serve without it.
+    pub required: bool,
+}
+
+/// What a child serves.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ready {
+    /// The plugins it loaded.
+    pub plugins: Vec<LoadedPlugin>,
+    /// The addresses it listens on.
+    #[serde(default)]
+    pub bound: Vec<String>,
+}
+
+/// A plugin that was loaded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoadedPlugin {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// How many routes it declares.
+    pub routes: usize,
+    /// How many tasks it declares.
+    pub tasks: usize,
+}
+
+/// A message as bytes on the channel.
+///
+/// # Errors
+/// When it is over the limit or cannot be JSON.
+pub fn encode(message: &impl Serialize) -> Result<Vec<u8>, Error> {
+    let mut frame = vec![0; 4];
+    serde_json::to_writer(&mut frame, message)?;
+    let length = frame.len() - 4;
+    let prefix = u32::try_from(length).ok().filter(|_| length <= MESSAGE_MAX).ok_or(Error::TooLong(length))?;
+    if let Some(head) = frame.first_chunk_mut::<4>() {
+        *head = prefix.to_le_bytes();
+    }
+    Ok(frame)
+}
+
+fn checked_length(prefix: [u8; 4]) -> Result<usize, Error> {
+    let length = u32::from_le_bytes(prefix) as usize;
+    if length > MESSAGE_MAX { Err(Error::TooLong(length)) } else { Ok(length) }
+}
+
+/// Sends the four bytes of the first frame's length, with the descriptors. Never blocks on a new socket.
+///
+/// # Errors
+/// When the kernel refuses, or there are too many descriptors.
+pub fn send_prefix_with_fds(socket: impl AsFd, prefix: [u8; 4], fds: &[BorrowedFd<'_>]) -> Result<(), Error> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
+        return Err(std::io::Error::other("too many file descriptors for one message").into());
+    }
+    let sent = rustix::net::sendmsg(socket, &[IoSlice::new(&prefix)], &mut control, SendFlags::NOSIGNAL)
+        .map_err(std::io::Error::from)?;
+    if sent == prefix.len() { Ok(()) } else { Err(Error::Cut) }
+}
+
+/// Reads the first frame and its descriptors, blocking.
+///
+/// # Errors
+/// When the channel is broken, or the first message is not of type `T`.
+pub fn receive_first<T: DeserializeOwned>(socket: &mut UnixStream) -> Result<(T, Vec<OwnedFd>), Error> {
+    let mut prefix = [0; 4];
+    let mut fds = Vec::new();
+    let mut have = 0;
+    while let Some(rest) = prefix.get_mut(have..).filter(|rest| !rest.is_empty()) {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let flags = RecvFlags::CMSG_CLOEXEC;
+        let got = rustix::io::retry_on_intr(|| {
+            rustix::net::recvmsg(&*socket, &mut [IoSliceMut::new(rest)], &mut control, flags)
+        })
+        .map_err(std::io::Error::from)?;
+        if got.bytes == 0 {
+            return Err(Error::Cut);
+        }
+        have += got.bytes;
+        for message in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(more) = message {
+                fds.extend(more);
+            }
+        }
+    }
+    let mut body = vec![0; checked_length(prefix)?];
+    socket.read_exact(&mut body)?;
+    Ok((serde_json::from_slice(&body)?, fds))
+}
+
+/// Writes one message, blocking until the socket's write timeout.
+///
+/// # Errors
+/// When writing fails: the channel may hold half a message then and must not be used again.
+pub fn send_blocking(socket: &mut impl Write, message: &impl Serialize) -> Result<(), Error> {
+    Ok(socket.write_all(&encode(message)?)?)
+}
+
+/// Frames out of bytes, whatever pieces they come in.
+#[derive(Debug, Default)]
+pub struct Decoder {
+    buffer: BytesMut,
+}
+
+impl Decoder {
+    /// Adds bytes that were read.
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.buffer.extend_from_slice(bytes);
+    }
+
+    /// The next whole message, if there is one.
+    ///
+    /// # Errors
+    /// When it is over the limit or malformed.
+    pub fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, Error> {
+        let Some(prefix) = self.buffer.first_chunk::<4>() else { return Ok(None) };
+        let length = checked_length(*prefix)?;
+        let Some(body) = self.buffer.get(4..4 + length) else { return Ok(None) };
+        let message = serde_json::from_slice(body)?;
+        self.buffer.advance(4 + length);
+        Ok(Some(message))
+    }
+
+    /// The end of the channel.
+    ///
+    /// # Errors
+    /// When it came in the middle of a message.
+    pub fn end(&self) -> Result<(), Error> {
+        if self.buffer.is_empty() { Ok(()) } else { Err(Error::Cut) }
+    }
+}
+
+/// The supervisor's reading end.
+#[derive(Debug)]
+pub struct Reader<R> {
+    stream: R,
+    decoder: Decoder,
+}
+
+impl<R: AsyncRead + Unpin> Reader<R> {
+    /// Reads messages from `stream`.
+    pub fn new(stream: R) -> Self {
+        Self { stream, decoder: Decoder::default() }
+    }
+
+    /// The next message; `None` at the end of the channel. Cancel safe: nothing is lost when the future
+    /// is dropped.
+    ///
+    /// # Errors
+    /// When the channel is broken.
+    pub async fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, Error> {
+        loop {
+            if let Some(message) = self.decoder.next()? {
+                return Ok(Some(message));
+            }
+            if self.stream.read_buf(&mut self.decoder.buffer).await? == 0 {
+                return self.decoder.end().map(|()| None);
+            }
+        }
+    }
+}

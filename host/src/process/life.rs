@@ -1,0 +1,322 @@
+//! One child's life: from its start to its end, whatever ends it.
+//!
+//! Everything that happens to a child is one of: a message, its end, an order to stop, a deadline. This
+//! loop waits for them and says at the end which [`Ending`] it was; what follows from that is the
+//! supervisor's business.
+//!
+//! Invariants: it returns only after the child is reaped, and after every message that the child sent
+//! before its end was read. It never waits for a child without a deadline, except for one that serves.
+
+use super::control::{Error, Phase, Reader, Start, ToChild, ToSupervisor, encode, send_prefix_with_fds};
+use super::spawn::{Process, Spawn};
+use super::status::{Stage, Status};
+use super::{Death, Shutdown};
+use crate::crash::Board;
+use crate::exit::Exit;
+use std::collections::{BTreeSet, HashMap};
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until, timeout};
+
+/// A starting child outside any loading phase must say something within this time: it may be waiting
+/// for the broker, which takes 10 s at most.
+const START_SILENCE: Duration = Duration::from_secs(60);
+/// After the grace, the child's own watchdog comes first; then we kill it.
+const GRACE_MARGIN: Duration = Duration::from_secs(1);
+/// A child that does not serve yet holds nothing that deserves the full grace.
+const START_GRACE: Duration = Duration::from_secs(2);
+/// A child that said "failed" or closed its channel has this long to exit.
+const EXIT_WAIT: Duration = Duration::from_secs(2);
+/// How long to wait for the rest of a dead child's messages.
+const REST_WAIT: Duration = Duration::from_millis(500);
+/// Metrics requests that may wait for the child at once.
+const METRICS_PENDING_MAX: usize = 8;
+
+/// What a child's life needs.
+pub(super) struct Setting<'a> {
+    pub(super) spawn: &'a dyn Spawn,
+    pub(super) board: Board,
+    /// Given up at a drain, so that the kernel refuses connections as soon as the child closes its own.
+    pub(super) listener: &'a mut Option<OwnedFd>,
+    pub(super) grace: Duration,
+    pub(super) load_timeout: Duration,
+    pub(super) required: &'a BTreeSet<String>,
+    pub(super) status: &'a Status,
+    pub(super) metrics: &'a mut mpsc::Receiver<oneshot::Sender<String>>,
+}
+
+/// How a child's life ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// It said that it cannot start.
+    Failed { exit_code: u8, message: String, retry: bool },
+    /// It died in this step of loading a plugin.
+    Loading(Phase),
+    /// It died before it served, and no plugin is to blame.
+    Starting,
+    /// It died while it served.
+    Serving,
+    /// It serves without a plugin that is required.
+    Incomplete,
+    /// It was asked to stop.
+    Stopped(Exit),
+}
+
+/// A child's life, looked back upon.
+#[derive(Debug)]
+pub(super) struct Lived {
+    pub(super) ending: Ending,
+    pub(super) death: Death,
+    pub(super) alive: Duration,
+}
+
+struct Life<'a, 'b> {
+    setting: &'b mut Setting<'a>,
+    process: Box<dyn Process>,
+    reader: Reader<OwnedReadHalf>,
+    orders: mpsc::UnboundedSender<Vec<u8>>,
+    pending: HashMap<u64, oneshot::Sender<String>>,
+    next_metrics_id: u64,
+    /// When the child last said something, or the phase was entered.
+    heard: Instant,
+    phase: Option<Phase>,
+    served: bool,
+    open: bool,
+    exit_by: Option<Instant>,
+    failed: Option<Ending>,
+    drain_by: Option<Instant>,
+    killed: Option<&'static str>,
+    forced: bool,
+}
+
+/// Starts a child and stays with it until it has ended.
+pub(super) async fn live(
+    setting: &mut Setting<'_>,
+    start: Start,
+    shutdown: &Shutdown,
+) -> Result<Lived, Error> {
+    let born = Instant::now();
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+    let frame = encode(&ToChild::Start(start))?;
+    let (prefix, body) = frame.split_first_chunk::<4>().ok_or(Error::Cut)?;
+    let fds: Vec<_> = std::iter::once(setting.board.fd())
+        .chain(setting.listener.as_ref().map(AsFd::as_fd))
+        .collect();
+    send_prefix_with_fds(&ours, *prefix, &fds)?;
+    let process = setting.spawn.spawn(OwnedFd::from(theirs))?;
+    let pid = process.id();
+    setting.status.update(|now| now.child_pid = pid);
+
+    ours.set_nonblocking(true)?;
+    let (read, write) = tokio::net::UnixStream::from_std(ours)?.into_split();
+    let (orders, queue) = mpsc::unbounded_channel();
+    let mut writer = JoinSet::new();
+    writer.spawn(write_orders(write, queue));
+    // The queue's receiver lives as long as the writer: an error means a broken channel, which is noticed.
+    let _ = orders.send(body.to_vec());
+
+    let life = Life {
+        setting,
+        process,
+        reader: Reader::new(read),
+        orders,
+        pending: HashMap::new(),
+        next_metrics_id: 0,
+        heard: born,
+        phase: None,
+        served: false,
+        open: true,
+        exit_by: None,
+        failed: None,
+        drain_by: None,
+        killed: None,
+        forced: false,
+    };
+    Ok(life.run(shutdown, born).await)
+}
+
+async fn write_orders(mut write: OwnedWriteHalf, mut queue: mpsc::UnboundedReceiver<Vec<u8>>) {
+    use tokio::io::AsyncWriteExt;
+    while let Some(frame) = queue.recv().await {
+        if write.write_all(&frame).await.is_err() {
+            return;
+        }
+    }
+}
+
+impl Life<'_, '_> {
+    async fn run(mut self, shutdown: &Shutdown, born: Instant) -> Lived {
+        let (mut first, mut second) = (shutdown.clone(), shutdown.clone());
+        let status = loop {
+            let deadline = self.deadline().filter(|_| self.killed.is_none());
+            let (at, why) = deadline.unwrap_or((born, ""));
+            tokio::select! {
+                status = self.process.wait() => break status,
+                message = self.reader.next(), if self.open => self.heard(message),
+                () = first.drain(), if self.drain_by.is_none() => self.drain(),
+                () = second.now(), if !self.forced => {
+                    self.forced = true;
+                    self.kill("was told to stop at once");
+                }
+                () = sleep_until(at), if deadline.is_some() => self.kill(why),
+                Some(request) = self.setting.metrics.recv() => self.ask_metrics(request),
+            }
+        };
+        while self.open {
+            match timeout(REST_WAIT, self.reader.next()).await {
+                Ok(message) => self.heard(message),
+                // Something else holds the channel open, such as a process that a plugin started.
+                Err(_) => break,
+            }
+        }
+        let death = match (status, self.killed) {
+            (Ok(status), why) => match (Death::of(status), why) {
+                (Death::Signalled(name), Some(why)) if name == "SIGKILL" => Death::Killed(why),
+                (death, _) => death,
+            },
+            (Err(error), _) => Death::Signalled(format!("a cause that is not known ({error})")),
+        };
+        let ending = self.ending(&death);
+        Lived { ending, death, alive: born.elapsed() }
+    }
+
+    /// The next deadline, and what the child is killed for when it passes.
+    fn deadline(&self) -> Option<(Instant, &'static str)> {
+        let loading = self.phase.as_ref().map(|_| {
+            (self.heard + self.setting.load_timeout, "hung while loading a plugin")
+        });
+        let starting = (!self.served).then_some((self.heard + START_SILENCE, "hung in its start"));
+        let drain = self.drain_by.map(|by| (by, "did not finish within the grace"));
+        drain.or(self.exit_by.map(|by| (by, "was at its end and did not exit"))).or(loading).or(starting)
+    }
+
+    fn kill(&mut self, why: &'static str) {
+        if self.killed.is_none() {
+            tracing::warn!(pid = self.process.id(), why, "killing the child");
+        }
+        self.killed.get_or_insert(why);
+        self.process.kill();
+    }
+
+    fn drain(&mut self) {
+        let grace = self.setting.grace;
+        self.drain_by = Some(Instant::now() + if self.served { grace + GRACE_MARGIN } else { grace.min(START_GRACE) });
+        self.setting.status.update(|now| now.status = Stage::Draining);
+        *self.setting.listener = None;
+        self.order(&ToChild::Drain { grace_ms: u64::try_from(grace.as_millis()).unwrap_or(u64::MAX) });
+    }
+
+    fn order(&self, order: &ToChild) {
+        match encode(order) {
+            // No receiver: the channel is broken, which the reading side notices too.
+            Ok(frame) => drop(self.orders.send(frame)),
+            Err(error) => tracing::error!(%error, "an order cannot be sent"),
+        }
+    }
+
+    fn ask_metrics(&mut self, request: oneshot::Sender<String>) {
+        self.pending.retain(|_, waiting| !waiting.is_closed());
+        if self.served && self.open && self.pending.len() < METRICS_PENDING_MAX {
+            self.next_metrics_id += 1;
+            self.pending.insert(self.next_metrics_id, request);
+            self.order(&ToChild::Metrics { id: self.next_metrics_id });
+        }
+    }
+
+    fn heard(&mut self, message: Result<Option<ToSupervisor>, Error>) {
+        let message = match message {
+            Ok(Some(message)) => message,
+            Ok(None) => return self.closed(),
+            Err(error) => {
+                // A child's death cuts its channel: that is no message of its own.
+                tracing::debug!(%error, "the control channel broke");
+                return self.closed();
+            }
+        };
+        let status = self.setting.status;
+        match message {
+            ToSupervisor::Phase { entered } => {
+                self.heard = Instant::now();
+                self.phase = entered;
+            }
+            ToSupervisor::Refused(refusal) => {
+                self.heard = Instant::now();
+                tracing::error!(
+                    plugin = refusal.plugin, file = refusal.file, code = refusal.code, reason = refusal.message,
+                    "a plugin was refused"
+                );
+                status.update(|now| now.refuse(refusal));
+            }
+            ToSupervisor::Ready(ready) => self.ready(ready),
+            ToSupervisor::Degraded { reasons } => status.update(|now| now.degraded = reasons),
+            ToSupervisor::Restored => status.update(|now| now.degraded.clear()),
+            ToSupervisor::Consuming { active } => status.update(|now| now.consuming = Some(active)),
+            ToSupervisor::MetricsText { id, text } => {
+                if let Some(waiting) = self.pending.remove(&id) {
+                    // Whoever asked may have given up.
+                    let _ = waiting.send(text);
+                }
+            }
+            ToSupervisor::Drained { unfinished } => tracing::info!(unfinished, "the child has drained"),
+            ToSupervisor::Failed { exit_code, message, retry } => {
+                self.phase = None;
+                self.exit_by = Some(Instant::now() + EXIT_WAIT);
+                self.failed = Some(Ending::Failed { exit_code, message, retry });
+            }
+        }
+    }
+
+    fn ready(&mut self, ready: super::control::Ready) {
+        self.phase = None;
+        self.served = true;
+        let refused = self.setting.status.snapshot().refused;
+        if refused.iter().any(|one| one.required || self.setting.required.contains(&one.plugin)) {
+            self.failed = Some(Ending::Incomplete);
+            return self.kill("serves without a required plugin");
+        }
+        if self.drain_by.is_some() {
+            return;
+        }
+        let pid = self.process.id();
+        tracing::info!(pid, plugins = ready.plugins.len(), bound = ?ready.bound, "the child serves");
+        self.setting.status.update(|now| {
+            now.status = Stage::Serving;
+            now.plugins = ready.plugins;
+            now.bound = ready.bound;
+        });
+    }
+
+    fn closed(&mut self) {
+        self.open = false;
+        self.exit_by.get_or_insert(Instant::now() + EXIT_WAIT);
+    }
+
+    fn ending(self, death: &Death) -> Ending {
+        if self.drain_by.is_some() || self.forced {
+            return Ending::Stopped(self.stopped(death));
+        }
+        match (self.failed, self.phase) {
+            (Some(failed), _) => failed,
+            (None, Some(phase)) => Ending::Loading(phase),
+            (None, None) if self.served => Ending::Serving,
+            (None, None) => Ending::Starting,
+        }
+    }
+
+    fn stopped(&self, death: &Death) -> Exit {
+        let late = i32::from(Exit::DrainDeadline.code());
+        match death {
+            _ if self.forced => Exit::DrainDeadline,
+            _ if !self.served => Exit::Success,
+            Death::Exited(0) => Exit::Success,
+            Death::Exited(code) if *code == late => Exit::DrainDeadline,
+            // The grace was exceeded: the child's watchdog and the supervisor both use SIGKILL.
+            Death::Killed(_) => Exit::DrainDeadline,
+            Death::Signalled(name) if name == "SIGKILL" => Exit::DrainDeadline,
+            Death::Exited(_) | Death::Signalled(_) => Exit::Unexpected,
+        }
+    }
+}

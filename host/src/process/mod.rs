@@ -1,0 +1,42 @@
+//! One supervisor, one child, and what passes between them.
+//!
+//! Plugins can crash, hang and exit. So no process that must survive loads one: the supervisor owns the
+//! sockets, the admin listener and the leases, and starts the same executable again as a child, which
+//! loads the plugins and does the work.
+//!
+//! ```text
+//! supervisor ── Start, Drain, Metrics ──▶ child        (control channel: a Unix socket, child's stdin)
+//!            ◀─ Phase, Ready, … ─────────
+//!            ◀─ board (shared memory): what is in flight
+//! ```
+//!
+//! Invariants:
+//! - The supervisor outlives any child, unless a required plugin is refused or the child says it cannot
+//!   start. It never runs plugin code.
+//! - A child never outlives its supervisor for longer than the grace.
+//! - A plugin that took its child down while loading is not loaded again by this supervisor.
+//!
+//! What it refuses to do: it knows nothing of NATS or HTTP. What a child held is answered by an
+//! [`Aftermath`], leases are renewed by a [`Renewer`]; both are given from outside.
+
+mod backoff;
+pub mod child;
+pub mod control;
+mod death;
+mod lease;
+mod life;
+mod shutdown;
+mod spawn;
+mod status;
+mod supervisor;
+mod watchdog;
+
+#[cfg(test)]
+mod tests;
+
+pub use death::Death;
+pub use lease::{LeaseKeeper, Renewer};
+pub use shutdown::{Shutdown, ShutdownHandle};
+pub use spawn::{Process, SelfExecutable, Spawn};
+pub use status::{ChildMetrics, Handle, Snapshot, Stage, Status};
+pub use supervisor::{Aftermath, Supervisor, SupervisorOptions};

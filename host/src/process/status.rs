@@ -1,0 +1,137 @@
+//! What a supervisor shows of itself: the source of readiness and of the supervisor's own metrics.
+
+use super::control::{LoadedPlugin, Refusal, Role};
+use serde::Serialize;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// Where a supervisor stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// No child serves yet, or a new one is on its way.
+    Starting,
+    /// A child serves.
+    Serving,
+    /// A stop was asked for.
+    Draining,
+    /// The child has ended for good.
+    Ended,
+}
+
+/// A supervisor's status at one moment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Snapshot {
+    /// What the host is for.
+    pub role: Role,
+    /// The instance's name.
+    pub instance: String,
+    /// Where the supervisor stands.
+    pub status: Stage,
+    /// Whether it should get traffic.
+    pub ready: bool,
+    /// Whether a worker takes work; `None` for an API.
+    pub consuming: Option<bool>,
+    /// What is missing; it serves what it can.
+    pub degraded: Vec<String>,
+    /// Plugins that are not loaded, and why.
+    pub refused: Vec<Refusal>,
+    /// Plugins that are.
+    pub plugins: Vec<LoadedPlugin>,
+    /// Where the child listens.
+    pub bound: Vec<String>,
+    /// The child's process id, while one runs.
+    pub child_pid: Option<u32>,
+    /// How many children were started after the first.
+    pub restarts: u64,
+}
+
+impl Snapshot {
+    fn judge(&mut self) {
+        self.ready = self.status == Stage::Serving && self.consuming != Some(false);
+    }
+
+    /// Shows a refusal; one per plugin, the first stands.
+    pub(super) fn refuse(&mut self, refusal: Refusal) {
+        if !self.refused.iter().any(|known| known.plugin == refusal.plugin) {
+            self.refused.push(refusal);
+        }
+    }
+}
+
+/// A supervisor's status, for reading. Clones are cheap and see the same.
+#[derive(Clone, Debug)]
+pub struct Status {
+    sender: Arc<watch::Sender<Snapshot>>,
+}
+
+impl Status {
+    pub(super) fn new(role: Role, instance: String) -> Self {
+        let snapshot = Snapshot {
+            role,
+            instance,
+            status: Stage::Starting,
+            ready: false,
+            consuming: (role == Role::Worker).then_some(false),
+            degraded: Vec::new(),
+            refused: Vec::new(),
+            plugins: Vec::new(),
+            bound: Vec::new(),
+            child_pid: None,
+            restarts: 0,
+        };
+        Self { sender: Arc::new(watch::Sender::new(snapshot)) }
+    }
+
+    /// The status now.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        self.sender.borrow().clone()
+    }
+
+    /// Waits until the status is as wanted, and returns it.
+    pub async fn wait_for(&self, wanted: impl FnMut(&Snapshot) -> bool) -> Snapshot {
+        match self.sender.subscribe().wait_for(wanted).await {
+            Ok(snapshot) => snapshot.clone(),
+            // The sender is in `self`.
+            Err(_) => self.snapshot(),
+        }
+    }
+
+    pub(super) fn update(&self, change: impl FnOnce(&mut Snapshot)) {
+        self.sender.send_modify(|snapshot| {
+            change(snapshot);
+            snapshot.judge();
+        });
+    }
+}
+
+/// Asks the child for its metrics. Clones are cheap.
+#[derive(Clone, Debug)]
+pub struct ChildMetrics {
+    requests: mpsc::Sender<oneshot::Sender<String>>,
+}
+
+impl ChildMetrics {
+    pub(super) fn channel() -> (Self, mpsc::Receiver<oneshot::Sender<String>>) {
+        let (requests, receiver) = mpsc::channel(8);
+        (Self { requests }, receiver)
+    }
+
+    /// The child's metrics text; `None` when there is no child or it does not answer in time.
+    pub async fn text(&self, within: Duration) -> Option<String> {
+        let (answer, text) = oneshot::channel();
+        self.requests.try_send(answer).ok()?;
+        tokio::time::timeout(within, text).await.ok()?.ok()
+    }
+}
+
+/// What others see of a supervisor. Clones are cheap.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    /// Its status.
+    pub status: Status,
+    /// Its child's metrics.
+    pub metrics: ChildMetrics,
+}

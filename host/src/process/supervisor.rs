@@ -1,0 +1,302 @@
+//! Keeps one child alive, and answers for the dead.
+//!
+//! ```text
+//!            ┌─────────── backoff ◀── died, no plugin to blame ──┐
+//!            ▼                                                   │
+//!        starting ── ready ──▶ serving ── died: aftermath ───────┘
+//!         │  │ ▲                   │
+//!         │  │ └ died loading P: P is refused, next child without it (P required: exit 70)
+//!         │  └── failed(code): exit code
+//!         └────────┬───────────────┘
+//!        first signal ▼
+//!              draining ── ended: exit 0 │ grace exceeded or second signal: exit 75
+//! ```
+//!
+//! Invariants: one child at a time. A dead child's board is read and emptied before the next child
+//! starts. A plugin that took a child down while loading is never loaded again by this supervisor.
+
+use super::backoff::Backoff;
+use super::control::{Excluded, Phase, Refusal, Role, Start};
+use super::life::{Ending, Lived, Setting, live};
+use super::spawn::Spawn;
+use super::status::{ChildMetrics, Handle, Snapshot, Stage, Status};
+use super::{Death, Shutdown};
+use crate::crash::{Board, Entry, Kind};
+use crate::exit::Exit;
+use futures_util::future::BoxFuture;
+use std::collections::BTreeSet;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+
+/// How long the aftermath may hold up the next child.
+const AFTERMATH_MAX: Duration = Duration::from_secs(5);
+/// So many starts in a row may fail with no plugin to blame.
+const FAILED_STARTS_MAX: u32 = 5;
+
+/// What is owed to others when a child has died: an answer for each call, the return of each task.
+pub trait Aftermath: Send + Sync {
+    /// Called once for each child that died while serving or left entries behind. It is given five seconds, during
+    /// which no new child starts.
+    fn child_died(&self, entries: Vec<Entry>, how: Death) -> BoxFuture<'_, ()>;
+}
+
+/// What a supervisor is given.
+pub struct SupervisorOptions {
+    /// What the host is for.
+    pub role: Role,
+    /// The instance's name.
+    pub instance: String,
+    /// The resolved settings, for the child.
+    pub settings: serde_json::Value,
+    /// How long a drain may take.
+    pub grace: Duration,
+    /// How long each step of loading a plugin may take.
+    pub load_timeout: Duration,
+    /// The bound HTTP listener of an API; it stays open between two children.
+    pub listener: Option<OwnedFd>,
+    /// The board; created by the caller, who needs it for the leases too.
+    pub board: Board,
+    /// Names of the plugins without which the host must not serve.
+    pub required: BTreeSet<String>,
+    /// Answers for the dead.
+    pub hooks: Arc<dyn Aftermath>,
+    /// Starts the children; [`super::SelfExecutable`] outside tests.
+    pub spawn: Arc<dyn Spawn>,
+}
+
+/// What follows from the end of a child.
+enum Next {
+    Exit(Exit),
+    AtOnce,
+    AfterPause,
+}
+
+/// Keeps one child alive.
+pub struct Supervisor {
+    options: SupervisorOptions,
+    status: Status,
+    metrics: ChildMetrics,
+    metrics_requests: mpsc::Receiver<oneshot::Sender<String>>,
+    /// Plugins that took a child down while loading.
+    banned: Vec<Refusal>,
+}
+
+impl Supervisor {
+    /// A supervisor that has not started yet.
+    #[must_use]
+    pub fn new(options: SupervisorOptions) -> Self {
+        let status = Status::new(options.role, options.instance.clone());
+        let (metrics, metrics_requests) = ChildMetrics::channel();
+        Self { options, status, metrics, metrics_requests, banned: Vec::new() }
+    }
+
+    /// What the admin listener needs to know.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        Handle { status: self.status.clone(), metrics: self.metrics.clone() }
+    }
+
+    /// Keeps a child alive until a stop is asked for or nothing more can be done; says how to exit.
+    pub async fn run(mut self, mut shutdown: Shutdown) -> Exit {
+        let exit = self.generations(&mut shutdown).await;
+        self.status.update(|now| {
+            now.status = Stage::Ended;
+            now.child_pid = None;
+        });
+        exit
+    }
+
+    async fn generations(&mut self, shutdown: &mut Shutdown) -> Exit {
+        let mut backoff = Backoff::default();
+        let mut failed_starts = 0;
+        while !shutdown.requested() {
+            let ended = self.live_once(shutdown).await;
+            failed_starts = match ended.as_ref().map(|lived| &lived.ending) {
+                None | Some(Ending::Starting) => failed_starts + 1,
+                Some(_) => 0,
+            };
+            if failed_starts >= FAILED_STARTS_MAX {
+                tracing::error!(failed_starts, "no child gets as far as serving; giving up");
+                return Exit::Unexpected;
+            }
+            let alive = ended.as_ref().map_or(Duration::ZERO, |lived| lived.alive);
+            let pause = match self.verdict(ended) {
+                Next::Exit(exit) => return exit,
+                Next::AtOnce => Duration::ZERO,
+                Next::AfterPause => backoff.after(alive),
+            };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => self.status.update(|now| now.restarts += 1),
+                () = shutdown.drain() => {}
+            }
+        }
+        Exit::Success
+    }
+
+    /// What follows from the end of a child.
+    fn verdict(&mut self, ended: Option<Lived>) -> Next {
+        let Some(Lived { ending, death, .. }) = ended else { return Next::AfterPause };
+        match ending {
+            Ending::Stopped(exit) => Next::Exit(exit),
+            Ending::Incomplete => Next::Exit(Exit::PluginRefused),
+            Ending::Failed { exit_code, message, retry: false } => {
+                tracing::error!(exit_code, reason = message, "the child cannot start");
+                Next::Exit(Exit::from_code(exit_code.into()).unwrap_or(Exit::Unexpected))
+            }
+            Ending::Failed { message, retry: true, .. } => {
+                tracing::warn!(reason = message, "the child cannot start; trying again");
+                Next::AfterPause
+            }
+            Ending::Loading(phase) if self.ban(&phase, &death) => Next::Exit(Exit::PluginRefused),
+            // The culprit is known and out: no reason to wait.
+            Ending::Loading(_) => Next::AtOnce,
+            Ending::Starting => {
+                tracing::error!(how = %death, "the child died before it served");
+                Next::AfterPause
+            }
+            Ending::Serving => Next::AfterPause,
+        }
+    }
+
+    /// One child's life and what follows at once from its end; `None` when none could be started.
+    async fn live_once(&mut self, shutdown: &Shutdown) -> Option<Lived> {
+        let start = self.start();
+        self.status.update(|now| renew(now, &self.banned));
+        let mut setting = Setting {
+            spawn: &*self.options.spawn,
+            board: self.options.board,
+            listener: &mut self.options.listener,
+            grace: self.options.grace,
+            load_timeout: self.options.load_timeout,
+            required: &self.options.required,
+            status: &self.status,
+            metrics: &mut self.metrics_requests,
+        };
+        match live(&mut setting, start, shutdown).await {
+            Ok(lived) => {
+                self.status.update(|now| {
+                    now.child_pid = None;
+                    if now.status == Stage::Serving {
+                        now.status = Stage::Starting;
+                    }
+                });
+                self.bury(&lived).await;
+                Some(lived)
+            }
+            Err(error) => {
+                tracing::error!(%error, "no child can be started");
+                None
+            }
+        }
+    }
+
+    fn start(&self) -> Start {
+        let options = &self.options;
+        Start {
+            role: options.role,
+            instance: options.instance.clone(),
+            settings: options.settings.clone(),
+            grace_ms: u64::try_from(options.grace.as_millis()).unwrap_or(u64::MAX),
+            excluded: self
+                .banned
+                .iter()
+                .map(|one| Excluded { plugin: one.plugin.clone(), reason: one.message.clone() })
+                .collect(),
+        }
+    }
+
+    /// Reads and empties the board, says who died of what, and has the dead child's debts paid.
+    async fn bury(&self, lived: &Lived) {
+        let board = &self.options.board;
+        let entries = board.live();
+        let polled = suspects(board, &entries);
+        // At once: while entries stand there, their leases are renewed.
+        board.reset();
+        if entries.is_empty() && lived.ending != Ending::Serving {
+            return;
+        }
+        let of = |kind| entries.iter().filter(|entry| entry.kind == kind).count();
+        tracing::error!(
+            how = %lived.death,
+            alive_ms = u64::try_from(lived.alive.as_millis()).unwrap_or(u64::MAX),
+            polled = polled.join(", "),
+            calls = of(Kind::Call),
+            tasks = of(Kind::Task),
+            "the child died, or ended with work unfinished"
+        );
+        let hooks = self.options.hooks.child_died(entries, lived.death.clone());
+        if tokio::time::timeout(AFTERMATH_MAX, hooks).await.is_err() {
+            tracing::error!("answering for the dead child took too long; its leases will run out instead");
+        }
+    }
+
+    /// Refuses a plugin that took a child down; true when the host cannot do without it.
+    fn ban(&mut self, phase: &Phase, death: &Death) -> bool {
+        let refusal = refusal(phase, death, self.options.load_timeout, &self.options.required);
+        tracing::error!(
+            plugin = refusal.plugin, file = refusal.file, code = refusal.code, reason = refusal.message,
+            "a plugin was refused"
+        );
+        let required = refusal.required;
+        self.status.update(|now| now.refuse(refusal.clone()));
+        // A child that loads what it was told to leave out would go round for ever.
+        let again = self.banned.iter().any(|one| one.plugin == refusal.plugin);
+        self.banned.push(refusal);
+        required || again
+    }
+}
+
+/// The status at the start of a child's life.
+fn renew(now: &mut Snapshot, banned: &[Refusal]) {
+    now.status = Stage::Starting;
+    now.consuming = (now.role == Role::Worker).then_some(false);
+    now.refused = banned.to_vec();
+    now.degraded.clear();
+    now.plugins.clear();
+    now.bound.clear();
+}
+
+/// What the child's threads were polling, in words.
+fn suspects(board: &Board, entries: &[Entry]) -> Vec<String> {
+    let polling = board.polling();
+    let named = polling.iter().map(|thread| {
+        let id = uuid::Uuid::from_bytes(thread.id);
+        match entries.iter().find(|entry| entry.id == thread.id) {
+            Some(entry) => format!("{}/{} {id}", entry.plugin, entry.name),
+            None => format!("plugin {} {id}", thread.plugin),
+        }
+    });
+    named.collect()
+}
+
+/// The sentence for a plugin that took its child down while loading.
+fn refusal(phase: &Phase, death: &Death, limit: Duration, required: &BTreeSet<String>) -> Refusal {
+    let Phase { plugin, file, step, .. } = phase;
+    let of = if file.is_empty() { String::new() } else { format!(" of {file}") };
+    let (code, message) = match death {
+        Death::Exited(code) => (
+            "plugin_exited",
+            format!("{step}{of} called exit({code}): a plugin must return an error instead of ending the process"),
+        ),
+        Death::Signalled(name) => (
+            "plugin_crashed",
+            format!("{step}{of} died of {name}: fix the plugin; the log above may hold its last words"),
+        ),
+        Death::Killed(_) => (
+            "plugin_hung",
+            format!(
+                "{step}{of} hung: it did not return within {} ms; make it faster or raise plugins.load_timeout_ms",
+                limit.as_millis()
+            ),
+        ),
+    };
+    Refusal {
+        plugin: plugin.clone(),
+        file: file.clone(),
+        code: code.to_owned(),
+        message,
+        required: required.contains(plugin),
+    }
+}

@@ -1,0 +1,11 @@
+//! One integration-test binary, one module per feature.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests may; clippy.toml reaches only what stands inside a test function"
+)]
+
+mod config;

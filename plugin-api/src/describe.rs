@@ -1,0 +1,101 @@
+//! What a plugin says of itself: routes, tasks and OpenAPI, as the JSON that the host reads.
+
+use http::Method;
+use serde_json::{Map, Value, json};
+use utoipa::openapi::path::Paths;
+use utoipa::openapi::{RefOr, schema::Schema};
+
+const METHODS: [&str; 7] = ["get", "post", "put", "delete", "patch", "head", "options"];
+
+#[derive(Debug, Default)]
+pub(crate) struct Described {
+    pub(crate) config_schema: Option<Value>,
+    routes: Vec<Value>,
+    paths: Map<String, Value>,
+    schemas: Map<String, Value>,
+}
+
+/// A subject token: what is not `[a-z0-9_-]` becomes `_`.
+fn token(text: &str) -> String {
+    let clean = |c: char| if c.is_ascii_alphanumeric() || c == '-' { c.to_ascii_lowercase() } else { '_' };
+    text.chars().map(clean).take(64).collect()
+}
+
+impl Described {
+    pub(crate) fn routes(&mut self, paths: &Paths, schemas: &[(String, RefOr<Schema>)], placement: &'static str) {
+        for (name, schema) in schemas {
+            if let Ok(schema) = serde_json::to_value(schema) {
+                self.schemas.insert(name.clone(), schema);
+            }
+        }
+        for (path, item) in &paths.paths {
+            let Ok(Value::Object(item)) = serde_json::to_value(item) else { continue };
+            let path = if path.is_empty() { "/" } else { path };
+            for (method, operation) in item {
+                if METHODS.contains(&method.as_str()) {
+                    self.route(&method, path, operation, placement, None);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn enqueue_route(&mut self, method: &Method, path: &str, task: &str, description: &str) {
+        let operation = json!({
+            "operationId": format!("enqueue_{task}"),
+            "summary": description,
+            "requestBody": { "required": true, "content": { "application/json": { "schema": {
+                "$ref": format!("#/components/schemas/{}", task_schema(task)),
+            } } } },
+            "responses": { "202": { "description": "The task is stored; the body is its receipt." } },
+        });
+        self.route(&method.as_str().to_ascii_lowercase(), path, operation, "enqueue", Some(task));
+    }
+
+    fn route(&mut self, method: &str, path: &str, mut operation: Value, placement: &str, task: Option<&str>) {
+        let id = operation.get("operationId").and_then(Value::as_str);
+        let mut name = token(id.unwrap_or(&format!("{method}_{path}")));
+        let taken = |name: &str, routes: &[Value]| routes.iter().any(|r| r.get("name").is_some_and(|n| n == name));
+        while taken(&name, &self.routes) {
+            // Handlers of one name in different modules: the second gets its method and path.
+            name = token(&format!("{name}_{method}"));
+            if name.len() == 64 {
+                break;
+            }
+        }
+        if let Some(operation) = operation.as_object_mut() {
+            operation.insert("operationId".into(), name.clone().into());
+        }
+        self.routes.push(json!({
+            "name": name,
+            "method": method.to_ascii_uppercase(),
+            "path": path,
+            "placement": placement,
+            "task": task,
+        }));
+        let item = self.paths.entry(path).or_insert_with(|| json!({}));
+        if let Some(item) = item.as_object_mut() {
+            item.insert(method.into(), operation);
+        }
+    }
+
+    pub(crate) fn to_json(&self, name: &str, version: &str, tasks: Vec<Value>) -> Value {
+        let mut schemas = self.schemas.clone();
+        for task in &tasks {
+            if let (Some(name), Some(schema)) = (task.get("name").and_then(Value::as_str), task.get("input_schema")) {
+                schemas.insert(task_schema(name), schema.clone());
+            }
+        }
+        json!({
+            "name": name,
+            "version": version,
+            "routes": self.routes,
+            "tasks": tasks,
+            "config_schema": self.config_schema,
+            "openapi": { "paths": self.paths, "schemas": schemas },
+        })
+    }
+}
+
+fn task_schema(task: &str) -> String {
+    format!("task.{task}")
+}

@@ -1,0 +1,122 @@
+//! The plugin's side of the boundary: the vtable's functions, generic over the author's definition.
+//!
+//! # Invariants
+//! * Every `extern "C"` function catches unwinding; nothing of the author's unwinds into the host.
+//! * The author's code runs on the plugin's own runtime only: handlers are spawned there, and the spawned task
+//!   itself answers through the host's vtable. No author's code and no author's destructor runs on a host thread
+//!   (but `describe` and `init`, which the host calls from threads it can spare).
+//! * A token is released exactly once, by the last holder of its guard.
+
+mod body;
+mod call;
+mod guarded;
+mod instance;
+mod run;
+
+pub use instance::Started;
+pub(crate) use guarded::current;
+
+use crate::plugin::Definition;
+use cardcage_abi::{
+    Answer, CallHead, CallToken, HostCtx, HostRef, InitHead, InitReply, Instance, Plugin, Running, TaskHead, TaskToken,
+    code,
+};
+use instance::PluginInstance;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use tokio::task::AbortHandle;
+
+/// The vtable of a library whose author's definition is `D`.
+pub fn vtable<D: Definition>() -> Plugin {
+    Plugin {
+        describe: describe::<D>,
+        init: init::<D>,
+        call,
+        task,
+        cancel,
+        forget,
+        drain,
+        stop,
+        health,
+    }
+}
+
+fn panic_text(payload: &(dyn std::any::Any + Send)) -> String {
+    payload
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| payload.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "a panic without a text".into())
+}
+
+extern "C" fn describe<D: Definition>() -> Answer {
+    let described = catch_unwind(|| D::build().describe(D::NAME, D::VERSION).to_string());
+    match described {
+        Ok(json) => Answer::ok(json),
+        Err(payload) => Answer::error(code::PANICKED, panic_text(&*payload)),
+    }
+}
+
+extern "C" fn init<D: Definition>(host: HostRef, ctx: HostCtx, head: InitHead) -> InitReply {
+    let started = catch_unwind(AssertUnwindSafe(|| PluginInstance::start::<D>(host, ctx, &head)));
+    let answer = match started {
+        Ok(Ok(instance)) => {
+            let instance: &'static PluginInstance = Box::leak(Box::new(instance));
+            let instance = Instance(std::ptr::from_ref(instance).cast());
+            return InitReply { answer: Answer::ok(String::new()), instance };
+        }
+        Ok(Err(error)) => Answer::error(code::FAILED, error.into_text()),
+        Err(payload) => Answer::error(code::PANICKED, panic_text(&*payload)),
+    };
+    InitReply { answer, instance: Instance(std::ptr::null()) }
+}
+
+fn instance(instance: Instance) -> &'static PluginInstance {
+    // SAFETY: the host hands back what `init` leaked, and never calls without a successful `init`.
+    // OWNERSHIP: leaked, so it lives as long as the process. THREADS: `PluginInstance` is `Sync`.
+    unsafe { &*instance.0.cast::<PluginInstance>() }
+}
+
+fn running(handle: Option<AbortHandle>) -> Running {
+    Running(handle.map_or(std::ptr::null_mut(), |handle| Box::into_raw(Box::new(handle)).cast()))
+}
+
+extern "C" fn call(this: Instance, head: CallHead, token: CallToken) -> Running {
+    running(catch_unwind(AssertUnwindSafe(|| call::spawn(instance(this), head, token))).ok())
+}
+
+extern "C" fn task(this: Instance, head: TaskHead, token: TaskToken) -> Running {
+    running(catch_unwind(AssertUnwindSafe(|| run::spawn(instance(this), head, token))).ok())
+}
+
+extern "C" fn cancel(handle: Running) {
+    if handle.0.is_null() {
+        return;
+    }
+    // SAFETY: a non-null `Running` is the boxed `AbortHandle` of `running`, not yet given to `forget`.
+    // OWNERSHIP: borrowed. THREADS: `AbortHandle` is `Sync`.
+    let handle = unsafe { &*handle.0.cast::<AbortHandle>() };
+    let _ = catch_unwind(AssertUnwindSafe(|| handle.abort()));
+}
+
+extern "C" fn forget(handle: Running) {
+    if handle.0.is_null() {
+        return;
+    }
+    // SAFETY: as in `cancel`; the host calls `forget` once and uses the handle no more.
+    // OWNERSHIP: taken here. THREADS: `AbortHandle` is `Send`.
+    let handle = unsafe { Box::from_raw(handle.0.cast::<AbortHandle>()) };
+    let _ = catch_unwind(AssertUnwindSafe(move || drop(handle)));
+}
+
+extern "C" fn drain(this: Instance) {
+    let _ = catch_unwind(AssertUnwindSafe(|| instance(this).drain()));
+}
+
+extern "C" fn stop(this: Instance, within_ms: u64) {
+    let _ = catch_unwind(AssertUnwindSafe(|| instance(this).stop(std::time::Duration::from_millis(within_ms))));
+}
+
+extern "C" fn health(this: Instance) -> Answer {
+    let alive = catch_unwind(AssertUnwindSafe(|| instance(this).is_running())).unwrap_or(false);
+    Answer::ok(format!("{{\"ok\":{alive}}}"))
+}

@@ -1,0 +1,286 @@
+//! Durable tasks: what an author declares, and how a handler says how it went.
+
+use crate::context::HostHandle;
+use cardcage_abi::code;
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+/// Why an attempt did not succeed, and what follows.
+///
+/// `?` on any error means [`TaskError::Retry`]: what failed now may work later.
+#[derive(Debug)]
+pub enum TaskError {
+    /// Try again, with the task's backoff, until its attempts are used up.
+    Retry(Failure),
+    /// Try again after this time; counts as an attempt.
+    RetryAfter(Duration, Failure),
+    /// Trying again is of no use: ends `failed` and becomes a dead letter.
+    Fail(Failure),
+    /// No longer wanted: ends `cancelled`, no dead letter.
+    Discard(Failure),
+}
+
+/// The text and the details of a failure, as `GET /tasks/{id}` and dead letters show them.
+#[derive(Debug, Clone, Serialize)]
+pub struct Failure {
+    /// What went wrong, for operators and callers of `GET /tasks/{id}`.
+    pub message: String,
+    /// Anything more, as JSON.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub details: Option<Value>,
+}
+
+impl TaskError {
+    /// See [`TaskError::Retry`].
+    pub fn retry(message: impl Into<String>) -> Self {
+        Self::Retry(Failure { message: message.into(), details: None })
+    }
+
+    /// See [`TaskError::RetryAfter`].
+    pub fn retry_after(delay: Duration, message: impl Into<String>) -> Self {
+        Self::RetryAfter(delay, Failure { message: message.into(), details: None })
+    }
+
+    /// See [`TaskError::Fail`].
+    pub fn fail(message: impl Into<String>) -> Self {
+        Self::Fail(Failure { message: message.into(), details: None })
+    }
+
+    /// See [`TaskError::Discard`].
+    pub fn discard(message: impl Into<String>) -> Self {
+        Self::Discard(Failure { message: message.into(), details: None })
+    }
+
+    /// Adds details.
+    pub fn with(mut self, value: impl Into<Value>) -> Self {
+        let (Self::Retry(failure) | Self::RetryAfter(_, failure) | Self::Fail(failure) | Self::Discard(failure)) =
+            &mut self;
+        failure.details = Some(value.into());
+        self
+    }
+}
+
+impl<E: std::error::Error> From<E> for TaskError {
+    fn from(error: E) -> Self {
+        let mut message = error.to_string();
+        let mut source = error.source();
+        while let Some(inner) = source {
+            message.push_str(": ");
+            message.push_str(&inner.to_string());
+            source = inner.source();
+        }
+        Self::retry(message)
+    }
+}
+
+/// What a task's handler answers.
+pub type TaskResult<T> = Result<T, TaskError>;
+
+/// What a task declares of itself. `None`: the operator's default.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct TaskOptions {
+    /// How many attempts at most, the first included.
+    pub max_attempts: Option<u32>,
+    /// The wait before the second attempt; doubles from then on, with jitter.
+    pub backoff_initial_ms: Option<u64>,
+    /// The longest wait.
+    pub backoff_max_ms: Option<u64>,
+    /// The hard limit of one attempt.
+    pub timeout_ms: Option<u64>,
+    /// How long result and record are kept.
+    pub result_ttl_s: Option<u64>,
+}
+
+/// A task that the `#[task]` attribute made of a function.
+pub trait Task: Send + Sync + 'static {
+    /// The plugin's state.
+    type State: Send + Sync + 'static;
+    /// The body.
+    type Input: DeserializeOwned + Serialize + JsonSchema + Send + 'static;
+    /// The result.
+    type Output: Serialize + JsonSchema + Send + 'static;
+    /// `[a-z0-9_-]{1,64}`; part of the wire format.
+    const NAME: &'static str;
+    /// The function's doc comment.
+    const DESCRIPTION: &'static str;
+    /// What the attribute declares.
+    const OPTIONS: TaskOptions;
+
+    /// Runs one attempt.
+    fn run(
+        ctx: TaskContext<Self::State>,
+        input: Self::Input,
+    ) -> impl Future<Output = TaskResult<Self::Output>> + Send;
+}
+
+/// What a task's handler knows of its attempt.
+#[derive(Debug)]
+pub struct TaskContext<S> {
+    pub(crate) state: Arc<S>,
+    pub(crate) info: AttemptInfo,
+}
+
+impl<S> Clone for TaskContext<S> {
+    fn clone(&self) -> Self {
+        Self { state: self.state.clone(), info: self.info.clone() }
+    }
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct AttemptInfo {
+    pub(crate) host: HostHandle,
+    pub(crate) id: [u8; 16],
+    pub(crate) attempt: u32,
+    pub(crate) deadline: SystemTime,
+    pub(crate) enqueued_at: SystemTime,
+    pub(crate) traceparent: Option<Arc<str>>,
+}
+
+impl<S> TaskContext<S> {
+    /// The plugin's state.
+    pub fn state(&self) -> &S {
+        &self.state
+    }
+
+    /// The task's id: the same for all attempts, so good as an idempotency key for other services.
+    pub fn id(&self) -> uuid::Uuid {
+        uuid::Uuid::from_bytes(self.info.id)
+    }
+
+    /// Which attempt this is, counted from 1.
+    pub fn attempt(&self) -> u32 {
+        self.info.attempt
+    }
+
+    /// When the attempt is ended from outside.
+    pub fn deadline(&self) -> SystemTime {
+        self.info.deadline
+    }
+
+    /// When the task was accepted.
+    pub fn enqueued_at(&self) -> SystemTime {
+        self.info.enqueued_at
+    }
+
+    /// The W3C trace context, to pass on to other services.
+    pub fn traceparent(&self) -> Option<&str> {
+        self.info.traceparent.as_deref()
+    }
+
+    /// For enqueueing further tasks.
+    pub fn tasks(&self) -> crate::Tasks {
+        crate::Tasks {
+            host: self.info.host,
+            context_id: self.info.id,
+            traceparent: self.info.traceparent.clone(),
+        }
+    }
+}
+
+/// An outcome as it crosses to the host.
+pub(crate) struct Outcome {
+    pub(crate) code: u32,
+    pub(crate) delay_ms: u64,
+    pub(crate) value: Vec<u8>,
+}
+
+impl Outcome {
+    pub(crate) fn failure(code: u32, message: impl Into<String>) -> Self {
+        let failure = Failure { message: message.into(), details: None };
+        Self { code, delay_ms: 0, value: serde_json::to_vec(&failure).unwrap_or_default() }
+    }
+
+    fn from_result<T: Serialize>(result: TaskResult<T>) -> Self {
+        let (code, delay, failure) = match result {
+            Ok(value) => {
+                return match serde_json::to_vec(&value) {
+                    Ok(value) => Self { code: code::TASK_SUCCEEDED, delay_ms: 0, value },
+                    Err(error) => {
+                        Self::failure(code::TASK_FAILED, format!("the result cannot be written as JSON: {error}"))
+                    }
+                };
+            }
+            Err(TaskError::Retry(failure)) => (code::TASK_RETRY, Duration::ZERO, failure),
+            Err(TaskError::RetryAfter(delay, failure)) => (code::TASK_RETRY_AFTER, delay, failure),
+            Err(TaskError::Fail(failure)) => (code::TASK_FAILED, Duration::ZERO, failure),
+            Err(TaskError::Discard(failure)) => (code::TASK_DISCARDED, Duration::ZERO, failure),
+        };
+        let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+        Self { code, delay_ms, value: serde_json::to_vec(&failure).unwrap_or_default() }
+    }
+}
+
+/// A task of a plugin whose state is `S`, types erased.
+pub(crate) trait ErasedTask<S>: Send + Sync {
+    fn name(&self) -> &'static str;
+    fn describe(&self) -> Value;
+    fn run(&self, ctx: TaskContext<S>, body: &[u8]) -> Pin<Box<dyn Future<Output = Outcome> + Send>>;
+}
+
+pub(crate) struct Erased<T>(std::marker::PhantomData<fn() -> T>);
+
+impl<T> Erased<T> {
+    pub(crate) fn new() -> Self {
+        Self(std::marker::PhantomData)
+    }
+}
+
+impl<T: Task> ErasedTask<T::State> for Erased<T> {
+    fn name(&self) -> &'static str {
+        T::NAME
+    }
+
+    fn describe(&self) -> Value {
+        let options = T::OPTIONS;
+        json!({
+            "name": T::NAME,
+            "description": T::DESCRIPTION,
+            "input_schema": schemars::schema_for!(T::Input),
+            "output_schema": schemars::schema_for!(T::Output),
+            "max_attempts": options.max_attempts,
+            "backoff_initial_ms": options.backoff_initial_ms,
+            "backoff_max_ms": options.backoff_max_ms,
+            "timeout_ms": options.timeout_ms,
+            "result_ttl_s": options.result_ttl_s,
+        })
+    }
+
+    fn run(&self, ctx: TaskContext<T::State>, body: &[u8]) -> Pin<Box<dyn Future<Output = Outcome> + Send>> {
+        let mut reader = serde_json::Deserializer::from_slice(body);
+        match serde_path_to_error::deserialize::<_, T::Input>(&mut reader) {
+            Ok(input) => Box::pin(async move { Outcome::from_result(T::run(ctx, input).await) }),
+            Err(error) => {
+                let text = format!("the body does not fit at `{}`: {}", error.path(), error.inner());
+                Box::pin(std::future::ready(Outcome::failure(code::TASK_UNDECODABLE, text)))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_error_means_retry_and_keeps_its_causes() {
+        fn fails() -> TaskResult<()> {
+            Err(std::io::Error::other("the disk is full"))?;
+            Ok(())
+        }
+        let outcome = Outcome::from_result(fails());
+        assert_eq!(outcome.code, code::TASK_RETRY);
+        assert!(String::from_utf8_lossy(&outcome.value).contains("the disk is full"));
+    }
+
+    #[test]
+    fn retry_after_carries_its_delay() {
+        let outcome = Outcome::from_result::<()>(Err(TaskError::retry_after(Duration::from_secs(3), "busy")));
+        assert_eq!((outcome.code, outcome.delay_ms), (code::TASK_RETRY_AFTER, 3000));
+    }
+}
