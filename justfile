@@ -21,7 +21,7 @@ demo *ARGS: fetch-tools build
 
 # the same, kept running: nats-server, an api and a worker with the example plugins; restarts on a changed library
 dev *ARGS: fetch-tools build
-    cargo run --quiet --package cardcage -- dev --config config/dev.toml "$@"
+    @scripts/dev "$@"
 
 # measure the three paths against their floors (release build; see docs/performance.md)
 bench *ARGS: fetch-tools

@@ -1,8 +1,18 @@
-//! The host as a library.
+//! The host as a library. `main.rs` is the binary; ARCHITECTURE.md shows how the rooms hang together.
 
-pub mod crash;
+pub mod admin;
+pub mod broker;
 pub mod cli;
+pub mod command;
 pub mod config;
+pub mod crash;
+pub mod edge;
+pub mod enqueue;
 pub mod exit;
 pub mod loader;
+pub mod logging;
+pub mod lookup;
 pub mod process;
+pub mod role;
+pub mod stream;
+pub mod worker;

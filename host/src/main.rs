@@ -1,2 +1,42 @@
-//! stub
-fn main() {}
+//! `cardcage`: parse what was typed, do it, say by the exit code how it went.
+
+use std::process::ExitCode;
+
+use cardcage::cli::{self, Cli, Command, PluginCommand, TasksCommand};
+use cardcage::exit::Exit;
+use cardcage::process::control::Role;
+use cardcage::{command, role};
+use clap::Parser as _;
+use tokio::runtime::Runtime;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match Runtime::new() {
+        Ok(runtime) => dispatch(cli.command, &runtime).into(),
+        Err(_) => Exit::Unexpected.into(),
+    }
+}
+
+fn dispatch(command: Command, runtime: &Runtime) -> Exit {
+    match command {
+        Command::Plugin(PluginCommand::Inspect { file, json }) => command::inspect::run(&file, json),
+        Command::Check { json, configuration } => runtime.block_on(command::check::run(configuration, json)),
+        Command::Dev(configuration) => {
+            // The hosts get what was typed after `dev`.
+            let typed = std::env::args_os().skip(2).collect();
+            runtime.block_on(command::dev::run(configuration, typed))
+        }
+        Command::Tasks(TasksCommand::Show { id, json, configuration }) => {
+            runtime.block_on(command::tasks_show::run(id, json, configuration))
+        }
+        Command::Completions { shell } => match cli::completions(shell, &mut std::io::stdout()) {
+            Ok(()) => Exit::Success,
+            Err(_) => Exit::Unexpected,
+        },
+        Command::DescribeChild => command::describe_child::run(),
+        Command::DevBrokerGuard { folder, command } => runtime.block_on(command::dev::guard::run(&folder, &command)),
+        Command::Api(configuration) => runtime.block_on(command::host::run(Role::Api, configuration)),
+        Command::Worker(configuration) => runtime.block_on(command::host::run(Role::Worker, configuration)),
+        Command::Child => runtime.block_on(role::run_child()),
+    }
+}

@@ -3,6 +3,7 @@
 use cardcage_abi::{HostCtx, HostRef};
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Why a plugin cannot start. The text goes to the operator: say what is wrong and what to do.
 #[derive(Debug)]
@@ -16,6 +17,13 @@ impl InitError {
 
     pub(crate) fn into_text(self) -> String {
         self.0
+    }
+}
+
+// No `Error`: the conversion below from every error would overlap with the one of `From` to itself.
+impl std::fmt::Display for InitError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
     }
 }
 
@@ -37,6 +45,13 @@ impl<E: std::error::Error> From<E> for InitError {
 pub(crate) struct HostHandle {
     pub(crate) vtable: HostRef,
     pub(crate) ctx: HostCtx,
+}
+
+impl HostHandle {
+    /// Broker time, which deadlines are in too.
+    pub(crate) fn now(self) -> SystemTime {
+        UNIX_EPOCH + Duration::from_nanos((self.vtable.now_unix_ns())(self.ctx))
+    }
 }
 
 impl std::fmt::Debug for HostHandle {
@@ -78,15 +93,20 @@ pub struct RequestContext {
     /// The request's id, as in the logs.
     pub request_id: [u8; 16],
     /// When the caller stops waiting.
-    pub deadline: std::time::SystemTime,
+    pub deadline: SystemTime,
     pub(crate) host: HostHandle,
     pub(crate) traceparent: Option<Arc<str>>,
 }
 
 impl RequestContext {
+    /// The host's clock: broker time, the same for all hosts. What signatures and deadlines are compared with.
+    pub fn now(&self) -> SystemTime {
+        self.host.now()
+    }
+
     /// How long the caller still waits.
-    pub fn time_left(&self) -> std::time::Duration {
-        self.deadline.duration_since(std::time::SystemTime::now()).unwrap_or_default()
+    pub fn time_left(&self) -> Duration {
+        self.deadline.duration_since(self.now()).unwrap_or_default()
     }
 }
 

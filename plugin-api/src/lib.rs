@@ -3,6 +3,7 @@
 //! A plugin is a library that registers routes (axum handlers with utoipa documentation) and tasks (durable work
 //! with typed bodies). It depends on this crate only for the host; handlers may use tokio, reqwest, sqlx and so on
 //! as usual, because each plugin has a tokio runtime of its own.
+//! Beside it, `Cargo.toml` names `serde`: what `#[derive(Deserialize)]` writes looks for a crate of that name.
 //!
 //! ```no_run
 //! use plugin_api::prelude::*;
@@ -55,12 +56,14 @@ mod plugin;
 mod problem;
 mod task;
 mod telemetry;
+#[doc(hidden)]
+pub mod testing;
 
 pub use context::{InitError, PluginContext, RequestContext};
 pub use enqueue::{Accepted, Enqueue, Tasks};
 pub use plugin::{Definition, ErasedPlugin, Plugin};
 pub use problem::Problem;
-pub use task::{Task, TaskContext, TaskError, TaskOptions, TaskResult};
+pub use task::{Failure, Task, TaskContext, TaskError, TaskOptions, TaskResult};
 
 pub use axum;
 pub use bytes;

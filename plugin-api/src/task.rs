@@ -158,6 +158,11 @@ impl<S> TaskContext<S> {
         self.info.attempt
     }
 
+    /// The host's clock: broker time, the same for all hosts.
+    pub fn now(&self) -> SystemTime {
+        self.info.host.now()
+    }
+
     /// When the attempt is ended from outside.
     pub fn deadline(&self) -> SystemTime {
         self.info.deadline

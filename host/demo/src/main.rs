@@ -28,7 +28,14 @@ struct Arguments {
     /// Keep everything running after the table, until Ctrl-C.
     #[arg(long)]
     keep: bool,
+    /// Start nothing but the fake order API (127.0.0.1:9470) and LMS (127.0.0.1:9471) that config/dev.toml names.
+    #[arg(long, conflicts_with = "keep")]
+    downstream: bool,
 }
+
+/// Where config/dev.toml expects the two.
+const ORDER_API_ADDRESS: &str = "127.0.0.1:9470";
+const LMS_ADDRESS: &str = "127.0.0.1:9471";
 
 /// What a shell says of a command that Ctrl-C ended.
 const INTERRUPTED: u8 = 130;
@@ -54,6 +61,10 @@ async fn main() -> ExitCode {
 async fn run(arguments: &Arguments) -> Result<bool> {
     let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures");
     let samples = samples::Samples::read(arguments.dir.as_deref().unwrap_or(&own))?;
+    if arguments.downstream {
+        let _fakes = stage::Downstream::at(&samples, ORDER_API_ADDRESS, LMS_ADDRESS).await?;
+        std::future::pending::<()>().await;
+    }
     let stage = stage::Stage::set(&samples).await?;
     let rows = script::play(&stage, &samples).await?;
     let all_as_expected = table::show(&rows, &stage);

@@ -87,7 +87,7 @@ async fn orders(stage: &Stage, samples: &Samples, rows: &mut Vec<Row>) -> Result
         let mut expected = expected::of_message(&sample.json);
         let mut name = sample.name.clone();
         if repeatable.is_none() && expected::is_fulfilment(&sample.json) {
-            stage.orders.faults().next(1, Fault::Status(503));
+            stage.downstream.orders.faults().next(1, Fault::Status(503));
             expected = Expected::Succeeded { attempts: 2 };
             name.push_str(" (order API: 503 once)");
         }

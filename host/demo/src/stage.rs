@@ -10,16 +10,34 @@ use crate::samples::Samples;
 /// The secret that signs the demo's Stripe events.
 pub(crate) const STRIPE_SECRET: &str = "whsec_cardcage_demo";
 
+const ANY_PORT: &str = "127.0.0.1:0";
+
 /// The grace of a drain is 30 s by default; the demo leaves nothing to drain.
 const STOP: Duration = Duration::from_secs(35);
+
+/// The fake downstream services.
+pub(crate) struct Downstream {
+    pub(crate) orders: OrderApi,
+    pub(crate) lms: Lms,
+}
+
+impl Downstream {
+    /// Starts both; the order API serves the samples' orders.
+    pub(crate) async fn at(samples: &Samples, order_api_address: &str, lms_address: &str) -> Result<Self> {
+        let orders = OrderApi::start_at(order_api_address, samples.project()).await?;
+        for (id, order) in &samples.orders {
+            orders.serve_as(id, order.clone());
+        }
+        Ok(Self { orders, lms: Lms::start_at(lms_address).await? })
+    }
+}
 
 /// What is running. Fields are dropped in order: hosts first, then what they depend on.
 pub(crate) struct Stage {
     pub(crate) api: Cardcage,
     pub(crate) worker: Cardcage,
     pub(crate) http: Http,
-    pub(crate) orders: OrderApi,
-    pub(crate) lms: Lms,
+    pub(crate) downstream: Downstream,
     pub(crate) nats: Nats,
 }
 
@@ -27,23 +45,19 @@ impl Stage {
     /// Starts it all and waits until it is ready.
     pub(crate) async fn set(samples: &Samples) -> Result<Self> {
         let nats = Nats::start().await?;
-        let orders = OrderApi::start(samples.project()).await?;
-        for (id, order) in &samples.orders {
-            orders.serve_as(id, order.clone());
-        }
-        let lms = Lms::start().await?;
+        let downstream = Downstream::at(samples, ANY_PORT, ANY_PORT).await?;
         let config = Config::new(&nats)
             .plugin("hello")?
             .plugin("payments")?
             .plugin_set("payments", "stripe_webhook_secrets", vec![STRIPE_SECRET])
             .plugin("orders")?
-            .plugin_set("orders", "order_api_base_url", orders.base_url())
-            .plugin_set("orders", "lms_base_url", lms.base_url())
+            .plugin_set("orders", "order_api_base_url", downstream.orders.base_url())
+            .plugin_set("orders", "lms_base_url", downstream.lms.base_url())
             .plugin_set("orders", "project_key", samples.project());
         let (api, worker) = tokio::join!(Cardcage::api(&config), Cardcage::worker(&config));
         let api = api?;
         let http = api.http()?;
-        Ok(Self { api, worker: worker?, http, orders, lms, nats })
+        Ok(Self { api, worker: worker?, http, downstream, nats })
     }
 
     /// Stops the hosts in order; a host that cannot stop in order is a fault that the demo shows.

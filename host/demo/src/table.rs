@@ -24,8 +24,8 @@ pub(crate) fn show(rows: &[Row], stage: &Stage) -> bool {
         ]);
     }
     println!("{table}");
-    let doubled = stage.lms.double_enrolments();
-    println!("{} enrolments at the LMS, {doubled} of them double", stage.lms.enrolments().len());
+    let doubled = stage.downstream.lms.double_enrolments();
+    println!("{} enrolments at the LMS, {doubled} of them double", stage.downstream.lms.enrolments().len());
 
     let objections: Vec<&Row> = rows.iter().filter(|row| row.objection.is_some()).collect();
     for row in &objections {
@@ -47,8 +47,8 @@ pub(crate) fn invite(stage: &Stage) {
     println!("\nStill running; Ctrl-C ends it.");
     println!("  api        {}", stage.http.url("/"));
     println!("  broker     {}", stage.nats.url());
-    println!("  order API  {}", stage.orders.base_url());
-    println!("  LMS        {}", stage.lms.base_url());
+    println!("  order API  {}", stage.downstream.orders.base_url());
+    println!("  LMS        {}", stage.downstream.lms.base_url());
     println!("  events are signed with {STRIPE_SECRET}");
     println!("Try: curl {}", stage.http.url("/hello/inline?name=you"));
 }

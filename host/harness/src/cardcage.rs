@@ -140,9 +140,9 @@ impl Launch {
         if self.own_group {
             command.process_group(0);
         }
-        let role =
-            self.arguments.first().map_or("cardcage".into(), |first| first.to_string_lossy().into_owned());
-        let process = Process::start(&role, command, folder.path())?;
+        let first = self.arguments.first().map(Path::new).and_then(Path::file_name);
+        let name = first.map_or("cardcage".into(), |name| name.to_string_lossy().into_owned());
+        let process = Process::start(&name, command, folder.path())?;
         Ok(Cardcage { process, mark: format!("{MARK}={mark}"), addresses: None, folder })
     }
 
@@ -282,6 +282,14 @@ impl Cardcage {
         let mut ids = process::processes_marked(&self.mark);
         ids.retain(|id| *id != self.process.id());
         ids
+    }
+
+    /// Stops the supervisor in its tracks, but not its children; SIGCONT lets it go on.
+    ///
+    /// # Errors
+    /// It has exited.
+    pub async fn pause(&self) -> Result<()> {
+        self.process.pause().await
     }
 
     /// Signals the supervisor.

@@ -107,8 +107,8 @@ impl Nats {
     ///
     /// # Errors
     /// It has exited.
-    pub fn pause(&self) -> Result<()> {
-        self.process.signal(Signal::STOP)
+    pub async fn pause(&self) -> Result<()> {
+        self.process.pause().await
     }
 
     /// Lets it go on after [`Nats::pause`].

@@ -61,6 +61,13 @@ impl Process {
         kill_process(self.pid()?, signal).map_err(Error::doing(format!("cannot signal {}", self.name)))
     }
 
+    /// Stops it in its tracks; returns when no thread of it runs any more.
+    pub(crate) async fn pause(&self) -> Result<()> {
+        self.signal(Signal::STOP)?;
+        let what = format!("{} is stopped", self.name);
+        eventually(Deadline::seconds(10), &what, async || is_stopped(self.id()).then_some(())).await
+    }
+
     /// Signals its process group, which it must lead.
     pub(crate) fn signal_group(&self, signal: Signal) -> Result<()> {
         kill_process_group(self.pid()?, signal)
@@ -107,6 +114,17 @@ impl Drop for Process {
             self.kill9();
         }
     }
+}
+
+/// Whether every thread of a process is stopped. The signal to stop is only the beginning of that: a thread that is
+/// running on another core goes on for a moment, and can still answer somebody.
+fn is_stopped(id: u32) -> bool {
+    let Ok(threads) = fs::read_dir(format!("/proc/{id}/task")) else { return false };
+    threads.flatten().all(|thread| {
+        let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        // The name before it may hold anything but is closed by the last bracket.
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
+    })
 }
 
 /// The ids of all living processes whose environment holds `entry` (`NAME=value`).

@@ -32,19 +32,13 @@ pub struct CallRequest {
     pub call_id: CallId,
     /// Milliseconds since 1970 by the broker's clock; later than this nobody waits for the reply.
     pub deadline_unix_ms: u64,
-    /// The HTTP method.
-    pub method: Text,
-    /// Path and query below the plugin's prefix, as the plugin sees it.
-    pub path_and_query: Text,
     /// The route's name.
     pub route: Text,
     /// The HTTP request's id.
     pub request_id: [u8; 16],
-    /// W3C trace context; empty when there is none.
-    pub traceparent: Text,
     /// The calling process, to which frames are addressed.
     pub caller_instance: Text,
-    /// The request's headers, encoded by the plugin boundary's codec.
+    /// Method, path and query (below the plugin's prefix) and headers, encoded by the plugin boundary's codec.
     pub header_block: Bytes,
     /// The request's body.
     pub body: CallBody,
@@ -60,16 +54,14 @@ impl CallRequest {
     pub fn encode(&self) -> Result<Bytes, WireError> {
         check_name("the route", &self.route)?;
         check_name("the caller's instance", &self.caller_instance)?;
-        let texts = self.method.len() + self.path_and_query.len() + self.route.len() + self.traceparent.len();
-        let blocks = self.header_block.len() + body_len(&self.body) + self.ext.len() + self.caller_instance.len();
+        let texts = self.route.len();
+        let blocks =
+            self.header_block.len() + body_len(&self.body) + self.ext.len() + self.caller_instance.len();
         let mut w = Writer::new(KIND_REQUEST, texts + blocks + 80);
         w.array(self.call_id.as_bytes());
         w.u64(self.deadline_unix_ms);
         w.array(&self.request_id);
-        w.bytes("the method", self.method.as_bytes(), limits::METHOD_MAX_BYTES)?;
-        w.bytes("the path", self.path_and_query.as_bytes(), limits::PATH_MAX_BYTES)?;
         w.bytes("the route", self.route.as_bytes(), limits::NAME_MAX_BYTES)?;
-        w.bytes("traceparent", self.traceparent.as_bytes(), limits::TRACEPARENT_MAX_BYTES)?;
         w.bytes("the caller's instance", self.caller_instance.as_bytes(), limits::NAME_MAX_BYTES)?;
         write_rest(&mut w, &self.header_block, &self.ext, &self.body)?;
         Ok(w.finish())
@@ -87,10 +79,7 @@ impl CallRequest {
         let call_id = CallId::from_bytes(r.array("the call id")?);
         let deadline_unix_ms = r.u64("the deadline")?;
         let request_id = r.array("the request id")?;
-        let method = r.text("the method", limits::METHOD_MAX_BYTES)?;
-        let path_and_query = r.text("the path", limits::PATH_MAX_BYTES)?;
         let route = r.text("the route", limits::NAME_MAX_BYTES)?;
-        let traceparent = r.text("traceparent", limits::TRACEPARENT_MAX_BYTES)?;
         let caller_instance = r.text("the caller's instance", limits::NAME_MAX_BYTES)?;
         let (header_block, ext, body) = read_rest(r)?;
         check_name("the route", &route)?;
@@ -98,11 +87,8 @@ impl CallRequest {
         Ok(Self {
             call_id,
             deadline_unix_ms,
-            method,
-            path_and_query,
             route,
             request_id,
-            traceparent,
             caller_instance,
             header_block,
             body,

@@ -233,19 +233,24 @@ impl TaskEnvelope {
         match found.envelope_version {
             None | Some("1") => {}
             Some(_) => {
-                return Err(wrong(header::ENVELOPE_VERSION, "this version is not supported; upgrade the worker"));
+                return Err(wrong(
+                    header::ENVELOPE_VERSION,
+                    "this version is not supported; upgrade the worker",
+                ));
             }
         }
         let version = found.version.ok_or(wrong(header::VERSION, "is missing"))?;
         let enqueued_at = found.enqueued_at.ok_or(wrong(header::ENQUEUED_AT, "is missing"))?;
         let id = address.id;
-        let mut envelope = Self::new(address, Arc::from(version), time(header::ENQUEUED_AT, enqueued_at)?, body);
+        let mut envelope =
+            Self::new(address, Arc::from(version), time(header::ENQUEUED_AT, enqueued_at)?, body);
         if let Some(attempt) = found.attempt {
             envelope.attempt = attempt.parse().map_err(|_| wrong(header::ATTEMPT, "is not a number"))?;
         }
         envelope.accept_by = found.accept_by.map(|text| time(header::ACCEPT_BY, text)).transpose()?;
         envelope.expires_at = found.expires_at.map(|text| time(header::EXPIRES_AT, text)).transpose()?;
-        envelope.root_id = found.root_id.map(|text| task_id(header::ROOT_ID, text)).transpose()?.unwrap_or(id);
+        envelope.root_id =
+            found.root_id.map(|text| task_id(header::ROOT_ID, text)).transpose()?.unwrap_or(id);
         envelope.parent_id = found.parent_id.map(|text| task_id(header::PARENT_ID, text)).transpose()?;
         envelope.idempotency_key = found.idempotency_key.map(str::to_owned);
         envelope.traceparent = found.traceparent.map(str::to_owned);

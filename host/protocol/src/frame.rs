@@ -46,7 +46,9 @@ impl Frame {
     /// An abort whose reason is cut to its bound.
     #[must_use]
     pub fn abort(reason: &str) -> Self {
-        Self::Abort { reason: Text::from(crate::record::cut(reason, limits::ABORT_REASON_MAX_BYTES)) }
+        Self::Abort {
+            reason: Text::from(crate::record::cut(reason, limits::ABORT_REASON_MAX_BYTES).into_owned()),
+        }
     }
 
     /// The frame as bytes.

@@ -39,6 +39,9 @@ pub const DEAD_REASON: &str = "Cardcage-Dead-Reason";
 /// On a dead letter: the subject of the original message.
 pub const ORIGINAL_SUBJECT: &str = "Cardcage-Original-Subject";
 
+/// On a dead letter: the history of attempts as JSON, errors shortened.
+pub const DEAD_ATTEMPTS: &str = "Cardcage-Dead-Attempts";
+
 /// NATS: identity of a publish; a second one within the window is reported as a duplicate.
 pub const NATS_MSG_ID: &str = "Nats-Msg-Id";
 /// NATS: compare-and-set on the last sequence of the subject; 0 means "there is none".
@@ -53,5 +56,9 @@ pub const NATS_SCHEDULER: &str = "Nats-Scheduler";
 pub const NATS_SEQUENCE: &str = "Nats-Sequence";
 /// NATS: on a direct get, the message's subject.
 pub const NATS_SUBJECT: &str = "Nats-Subject";
+/// NATS: on the end of a pull request, how many messages of it were not delivered.
+pub const NATS_PENDING_MESSAGES: &str = "Nats-Pending-Messages";
 /// NATS: on a direct get, when the message was stored.
 pub const NATS_TIME_STAMP: &str = "Nats-Time-Stamp";
+/// What NATS' own headers begin with; they do not outlive the hop that they were written for.
+pub const NATS_PREFIX: &str = "Nats-";

@@ -19,7 +19,9 @@ use crate::name::is_name;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IdError {
     /// The text is no UUIDv7 in hyphenated form.
-    #[error("a task id is a UUID version 7 in hyphenated form, for example 01890a5d-ac96-774b-bcce-b302099a8057")]
+    #[error(
+        "a task id is a UUID version 7 in hyphenated form, for example 01890a5d-ac96-774b-bcce-b302099a8057"
+    )]
     TaskId,
     /// The text is not 32 hexadecimal digits.
     #[error("a call id is 32 hexadecimal digits")]

@@ -19,10 +19,6 @@ pub const STREAM_SILENCE_MAX_MS: u64 = 5_000;
 /// Longest reason text of an aborted stream.
 pub const ABORT_REASON_MAX_BYTES: usize = 512;
 
-/// Longest HTTP method in a call.
-pub const METHOD_MAX_BYTES: usize = 32;
-/// Longest path with query in a call.
-pub const PATH_MAX_BYTES: usize = 16 * 1024;
 /// Largest encoded header block of a call or reply.
 pub const HEADER_BLOCK_MAX_BYTES: usize = 128 * 1024;
 /// Largest extension field of a call or reply.
@@ -63,9 +59,11 @@ pub const RETRY_DELAY_MAX_MS: u64 = 7 * 24 * 60 * 60 * 1000;
 pub const MESSAGE_MAX_BYTES: usize = 1024 * 1024;
 
 const _: () = assert!(
-    INLINE_BODY_MAX_BYTES + HEADER_BLOCK_MAX_BYTES + EXT_MAX_BYTES + PATH_MAX_BYTES + 4096 < MESSAGE_MAX_BYTES
+    INLINE_BODY_MAX_BYTES + HEADER_BLOCK_MAX_BYTES + EXT_MAX_BYTES + 4096
+        < MESSAGE_MAX_BYTES
 );
 const _: () = assert!(TASK_BODY_MAX_BYTES + ENVELOPE_HEADERS_MAX_BYTES < MESSAGE_MAX_BYTES);
 const _: () = assert!(
-    RESULT_MAX_BYTES + (RECORD_ATTEMPTS_MAX + 1) * (ERROR_MAX_BYTES + ERROR_DETAILS_MAX_BYTES + 512) < MESSAGE_MAX_BYTES
+    RESULT_MAX_BYTES + (RECORD_ATTEMPTS_MAX + 1) * (ERROR_MAX_BYTES + ERROR_DETAILS_MAX_BYTES + 512)
+        < MESSAGE_MAX_BYTES
 );

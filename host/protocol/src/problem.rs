@@ -222,7 +222,8 @@ mod tests {
 
     #[test]
     fn problems_are_rfc_9457_json() {
-        let problem = Problem::new(ProblemCode::NoWorker).detail("plugin orders v1").member("request_id", "r1");
+        let problem =
+            Problem::new(ProblemCode::NoWorker).detail("plugin orders v1").member("request_id", "r1");
         let json: Value = serde_json::from_slice(&problem.to_json()).unwrap();
         assert_eq!(json["type"], "/problems/no_worker");
         assert_eq!(json["status"], 503);

@@ -136,7 +136,9 @@ impl TaskError {
     /// An error whose texts are cut to their bounds and whose details are left out when they are too large.
     #[must_use]
     pub fn new(code: &str, message: &str, details: Option<Value>) -> Self {
-        let fits = |value: &Value| serde_json::to_vec(value).is_ok_and(|v| v.len() <= limits::ERROR_DETAILS_MAX_BYTES);
+        let fits = |value: &Value| {
+            serde_json::to_vec(value).is_ok_and(|v| v.len() <= limits::ERROR_DETAILS_MAX_BYTES)
+        };
         Self {
             code: cut(code, limits::CODE_MAX_BYTES).into_owned(),
             message: cut(message, limits::ERROR_MAX_BYTES).into_owned(),
@@ -195,7 +197,8 @@ impl TaskRecord {
     pub fn bound(&mut self) {
         let excess = self.attempts.len().saturating_sub(limits::RECORD_ATTEMPTS_MAX);
         self.attempts.drain(..excess);
-        self.attempts_omitted = self.attempts_omitted.saturating_add(u32::try_from(excess).unwrap_or(u32::MAX));
+        self.attempts_omitted =
+            self.attempts_omitted.saturating_add(u32::try_from(excess).unwrap_or(u32::MAX));
         for error in self.attempts.iter_mut().filter_map(|a| a.error.as_mut()).chain(self.error.as_mut()) {
             if error.message.len() > limits::ERROR_MAX_BYTES || error.details.is_some() {
                 *error = TaskError::new(&error.code, &error.message, error.details.take());
@@ -233,12 +236,6 @@ pub fn cut(text: &str, max_bytes: usize) -> Cow<'_, str> {
     let room = max_bytes.saturating_sub(ELLIPSIS.len());
     let end = (0..=room).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
     Cow::Owned(format!("{}{ELLIPSIS}", text.get(..end).unwrap_or_default()))
-}
-
-impl From<Cow<'_, str>> for crate::wire::Text {
-    fn from(text: Cow<'_, str>) -> Self {
-        Self::from(text.into_owned())
-    }
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]

@@ -129,7 +129,9 @@ mod tests {
     fn delays_double_stay_in_the_upper_half_and_never_overflow() {
         let policy = RetryPolicy::new(8, "2s..10m".parse().unwrap()).unwrap();
         let mut rng = fastrand::Rng::with_seed(7);
-        for (attempt, full) in [(1, 2_000), (2, 4_000), (3, 8_000), (9, 512_000), (10, 600_000), (u32::MAX, 600_000)] {
+        for (attempt, full) in
+            [(1, 2_000), (2, 4_000), (3, 8_000), (9, 512_000), (10, 600_000), (u32::MAX, 600_000)]
+        {
             for _ in 0..200 {
                 let delay = policy.backoff_ms(attempt, &mut rng);
                 assert!((full / 2..=full).contains(&delay), "attempt {attempt}: {delay}");

@@ -181,7 +181,8 @@ mod tests {
 
     #[test]
     fn every_state_is_reached_and_every_open_state_can_be_cancelled() {
-        let seen: HashSet<_> = reachable(State::Queued).union(&reachable(State::Scheduled)).copied().collect();
+        let seen: HashSet<_> =
+            reachable(State::Queued).union(&reachable(State::Scheduled)).copied().collect();
         assert_eq!(seen.len(), State::ALL.len());
         for state in State::ALL.into_iter().filter(|s| !s.is_final()) {
             assert_eq!(next(state, Event::Cancelled), Some(State::Cancelled), "{state}");

@@ -168,6 +168,12 @@ impl Subjects {
         format!("{plugin}_v{major}_{task}")
     }
 
+    /// All ready tasks of all plugins.
+    #[must_use]
+    pub fn tasks(&self) -> String {
+        format!("{}.task.>", self.ns)
+    }
+
     /// Reads a ready task's subject.
     ///
     /// # Errors
@@ -299,6 +305,24 @@ impl Subjects {
     #[must_use]
     pub fn idempotency_bucket(&self) -> String {
         format!("{}_IDEMPOTENCY", self.ns)
+    }
+
+    /// The stream behind the bucket of idempotency keys.
+    #[must_use]
+    pub fn idempotency_stream(&self) -> String {
+        format!("KV_{}_IDEMPOTENCY", self.ns)
+    }
+
+    /// The subject of one idempotency key; `hash` is hexadecimal.
+    #[must_use]
+    pub fn idempotency_key(&self, hash: &str) -> String {
+        format!("$KV.{}_IDEMPOTENCY.{hash}", self.ns)
+    }
+
+    /// All idempotency keys.
+    #[must_use]
+    pub fn idempotency_keys(&self) -> String {
+        format!("$KV.{}_IDEMPOTENCY.>", self.ns)
     }
 
     /// Live hosts.

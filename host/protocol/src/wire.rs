@@ -130,7 +130,12 @@ impl Writer {
         self.0.put_slice(value);
     }
 
-    pub(crate) fn bytes(&mut self, field: &'static str, value: &[u8], max_bytes: usize) -> Result<(), WireError> {
+    pub(crate) fn bytes(
+        &mut self,
+        field: &'static str,
+        value: &[u8],
+        max_bytes: usize,
+    ) -> Result<(), WireError> {
         let bytes = value.len();
         let too_large = WireError::TooLarge { field, bytes, max_bytes };
         let length = u32::try_from(bytes).ok().filter(|_| bytes <= max_bytes).ok_or(too_large)?;

@@ -3,10 +3,9 @@
 //! They are read from the status at each scrape: there is no second truth to keep in step.
 
 use crate::process::Snapshot;
+use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
-use prometheus_client::encoding::EncodeMetric;
-use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 
 /// What the text is.
@@ -30,7 +29,7 @@ pub(super) fn text(now: &Snapshot, child: Option<&str>) -> String {
     let mut registry = Registry::default();
     let count = |count: usize| ConstGauge::new(i64::try_from(count).unwrap_or(i64::MAX));
     let fact = |fact: bool| ConstGauge::new(i64::from(fact));
-    let mut gauge = |name, help, value: ConstGauge<i64>| registry.register(name, help, Collected(value));
+    let mut gauge = |name, help: &str, value: ConstGauge<i64>| registry.register(name, help, value);
     gauge(names::READY, "1 while the host should get traffic", fact(now.ready));
     gauge(names::CHILD_UP, "1 while a child process runs", fact(now.child_pid.is_some()));
     gauge(names::CHILD_ANSWERED, "1 if the child's metrics are part of this answer", fact(child.is_some()));
@@ -38,7 +37,7 @@ pub(super) fn text(now: &Snapshot, child: Option<&str>) -> String {
     gauge(names::PLUGINS_REFUSED, "Plugins that were refused", count(now.refused.len()));
     gauge(names::DEGRADED, "Reasons why the host is degraded", count(now.degraded.len()));
     let restarts = ConstCounter::new(now.restarts);
-    registry.register(names::CHILD_RESTARTS, "Children started after the first", Collected(restarts));
+    registry.register(names::CHILD_RESTARTS, "Children started after the first", restarts);
 
     let mut text = String::new();
     if let Err(error) = encode(&mut text, &registry) {

@@ -99,7 +99,10 @@ async fn converse(stream: TcpStream, handle: Handle) {
 async fn answer(request: &Request<Incoming>, handle: &Handle) -> Response<Full<Bytes>> {
     let path = request.uri().path();
     if !["/livez", "/readyz", "/metrics"].contains(&path) {
-        return problem(StatusCode::NOT_FOUND, "There are /livez, /readyz (also with ?verbose) and /metrics.");
+        return problem(
+            StatusCode::NOT_FOUND,
+            "There are /livez, /readyz (also with ?verbose) and /metrics.",
+        );
     }
     if ![Method::GET, Method::HEAD].contains(request.method()) {
         let mut response = problem(StatusCode::METHOD_NOT_ALLOWED, "The admin listener is only for reading.");
@@ -129,13 +132,17 @@ fn readyz(now: &Snapshot, verbose: bool) -> Response<Full<Bytes>> {
             Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
         };
     }
-    respond(status, TEXT, match (now.ready, now.status) {
-        (true, _) => "ready\n",
-        (false, Stage::Starting) => "not ready: starting\n",
-        (false, Stage::Serving) => "not ready: not consuming\n",
-        (false, Stage::Draining) => "not ready: draining\n",
-        (false, Stage::Ended) => "not ready: ended\n",
-    })
+    respond(
+        status,
+        TEXT,
+        match (now.ready, now.status) {
+            (true, _) => "ready\n",
+            (false, Stage::Starting) => "not ready: starting\n",
+            (false, Stage::Serving) => "not ready: not consuming\n",
+            (false, Stage::Draining) => "not ready: draining\n",
+            (false, Stage::Ended) => "not ready: ended\n",
+        },
+    )
 }
 
 fn respond(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {

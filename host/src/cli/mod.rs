@@ -8,6 +8,7 @@ pub mod reference;
 #[cfg(test)]
 mod tests;
 
+use std::ffi::OsString;
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -40,7 +41,14 @@ pub enum Command {
     Dev(Configuration),
     /// Check configuration, plugins and broker, without serving.
     #[command(after_long_help = help::CHECK)]
-    Check(Configuration),
+    Check {
+        /// Write JSON instead of text.
+        #[arg(long)]
+        json: bool,
+        /// What to check.
+        #[command(flatten)]
+        configuration: Configuration,
+    },
     /// Look at plugin libraries.
     #[command(subcommand)]
     Plugin(PluginCommand),
@@ -56,6 +64,19 @@ pub enum Command {
     /// The process under a supervisor that loads the plugins; started by cardcage itself.
     #[command(hide = true)]
     Child,
+    /// The process that runs plugins' `describe` for `check`; started by cardcage itself.
+    #[command(hide = true)]
+    DescribeChild,
+    /// The process that keeps the nats-server of `dev`; started by cardcage itself.
+    #[command(hide = true)]
+    DevBrokerGuard {
+        /// Folder of that `dev`, removed at the end.
+        #[arg(long)]
+        folder: PathBuf,
+        /// The nats-server and its arguments.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        command: Vec<OsString>,
+    },
 }
 
 /// `cardcage plugin …`

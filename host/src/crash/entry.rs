@@ -74,7 +74,8 @@ impl Slot {
             Kind::Call => 1,
             Kind::Task => 2,
         };
-        let lengths = draft.texts.iter().rev().fold(0, |all, text| (all << 16) | (text.len() as u64 & 0xffff));
+        let lengths =
+            draft.texts.iter().rev().fold(0, |all, text| (all << 16) | (text.len() as u64 & 0xffff));
         let head = [
             kind | (u64::from(draft.attempt) << 32),
             (id >> 64) as u64,

@@ -1,7 +1,7 @@
 //! Which context a plugin's thread is polling now.
 //!
-//! The SDK asks the host once per thread for a slot and marks it around every poll: two relaxed stores,
-//! no call into the host. After a crash the supervisor reads which contexts were being polled.
+//! The SDK tells the host what it polls, around each poll, and the host marks it here: a thread-local
+//! look-up and three stores. After a crash the supervisor reads which contexts were being polled.
 //!
 //! A mark is a hint, not a fact: a thread that was preempted between poll and mark leaves the last one
 //! standing, and a plugin may write nonsense. It names suspects in a log line and decides nothing alone.
@@ -13,16 +13,16 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 pub const THREAD_SLOTS: usize = 256;
 
 /// One thread's mark, in the shared memory. A cache line of its own, so that two threads' marks never
-/// slow each other down. The layout is shared with plugins: append only.
+/// slow each other down.
 #[repr(C, align(64))]
 #[derive(Debug)]
 pub struct ThreadSlot {
-    /// The kernel's thread id; 0 while the slot is free. Written by the host only.
-    pub tid: AtomicU32,
-    /// The plugin's index in the child, counted from 1; 0 = not known. Written by the plugin's SDK.
-    pub plugin: AtomicU32,
+    /// The kernel's thread id; 0 while the slot is free.
+    pub(super) tid: AtomicU32,
+    /// The plugin's index in the child, counted from 1; 0 = not known.
+    plugin: AtomicU32,
     /// The context that is being polled: its 16-byte id as two big-endian halves. Both 0 = none.
-    pub context: [AtomicU64; 2],
+    context: [AtomicU64; 2],
 }
 
 /// A thread that was marked as polling something.
@@ -37,7 +37,7 @@ pub struct Polling {
 }
 
 impl ThreadSlot {
-    /// Marks the context as being polled. This is what the SDK does on its side of the ABI.
+    /// Marks the context as being polled.
     pub fn enter(&self, plugin: u32, id: [u8; 16]) {
         let id = u128::from_be_bytes(id);
         self.plugin.store(plugin, Ordering::Relaxed);
@@ -93,9 +93,9 @@ pub(super) fn of_this_thread(slots: &'static [ThreadSlot]) -> Option<&'static Th
             return Some(mine.0);
         }
         let tid = rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs();
-        let slot = slots.iter().find(|slot| {
-            slot.tid.compare_exchange(0, tid, Ordering::AcqRel, Ordering::Relaxed).is_ok()
-        })?;
+        let slot = slots
+            .iter()
+            .find(|slot| slot.tid.compare_exchange(0, tid, Ordering::AcqRel, Ordering::Relaxed).is_ok())?;
         held.push(Held(slot));
         Some(slot)
     })

@@ -10,7 +10,8 @@
 
 use bytes::{Buf, BytesMut};
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::io::{IoSlice, IoSliceMut, Read, Write};
@@ -248,7 +249,8 @@ pub fn encode(message: &impl Serialize) -> Result<Vec<u8>, Error> {
     let mut frame = vec![0; 4];
     serde_json::to_writer(&mut frame, message)?;
     let length = frame.len() - 4;
-    let prefix = u32::try_from(length).ok().filter(|_| length <= MESSAGE_MAX).ok_or(Error::TooLong(length))?;
+    let prefix =
+        u32::try_from(length).ok().filter(|_| length <= MESSAGE_MAX).ok_or(Error::TooLong(length))?;
     if let Some(head) = frame.first_chunk_mut::<4>() {
         *head = prefix.to_le_bytes();
     }
@@ -330,7 +332,7 @@ impl Decoder {
     ///
     /// # Errors
     /// When it is over the limit or malformed.
-    pub fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, Error> {
+    pub fn take<T: DeserializeOwned>(&mut self) -> Result<Option<T>, Error> {
         let Some(prefix) = self.buffer.first_chunk::<4>() else { return Ok(None) };
         let length = checked_length(*prefix)?;
         let Some(body) = self.buffer.get(4..4 + length) else { return Ok(None) };
@@ -368,7 +370,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
     /// When the channel is broken.
     pub async fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, Error> {
         loop {
-            if let Some(message) = self.decoder.next()? {
+            if let Some(message) = self.decoder.take()? {
                 return Ok(Some(message));
             }
             if self.stream.read_buf(&mut self.decoder.buffer).await? == 0 {

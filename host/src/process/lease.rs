@@ -98,7 +98,11 @@ impl Rounds {
         let stale = heartbeat_age.is_none_or(|age| age > ALIVE) && !tasks.is_empty();
         if stale && !self.stale {
             let age_ms = heartbeat_age.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
-            tracing::error!(tasks = tasks.len(), age_ms, "the child shows no sign of life; its leases run out");
+            tracing::error!(
+                tasks = tasks.len(),
+                age_ms,
+                "the child shows no sign of life; its leases run out"
+            );
         }
         self.stale = stale;
         if stale {

@@ -102,9 +102,8 @@ pub(super) async fn live(
     let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
     let frame = encode(&ToChild::Start(start))?;
     let (prefix, body) = frame.split_first_chunk::<4>().ok_or(Error::Cut)?;
-    let fds: Vec<_> = std::iter::once(setting.board.fd())
-        .chain(setting.listener.as_ref().map(AsFd::as_fd))
-        .collect();
+    let fds: Vec<_> =
+        std::iter::once(setting.board.fd()).chain(setting.listener.as_ref().map(AsFd::as_fd)).collect();
     send_prefix_with_fds(&ours, *prefix, &fds)?;
     let process = setting.spawn.spawn(OwnedFd::from(theirs))?;
     let pid = process.id();
@@ -155,7 +154,7 @@ impl Life<'_, '_> {
             let (at, why) = deadline.unwrap_or((born, ""));
             tokio::select! {
                 status = self.process.wait() => break status,
-                message = self.reader.next(), if self.open => self.heard(message),
+                message = self.reader.next(), if self.open => self.receive(message),
                 () = first.drain(), if self.drain_by.is_none() => self.drain(),
                 () = second.now(), if !self.forced => {
                     self.forced = true;
@@ -167,7 +166,7 @@ impl Life<'_, '_> {
         };
         while self.open {
             match timeout(REST_WAIT, self.reader.next()).await {
-                Ok(message) => self.heard(message),
+                Ok(message) => self.receive(message),
                 // Something else holds the channel open, such as a process that a plugin started.
                 Err(_) => break,
             }
@@ -185,9 +184,10 @@ impl Life<'_, '_> {
 
     /// The next deadline, and what the child is killed for when it passes.
     fn deadline(&self) -> Option<(Instant, &'static str)> {
-        let loading = self.phase.as_ref().map(|_| {
-            (self.heard + self.setting.load_timeout, "hung while loading a plugin")
-        });
+        let loading = self
+            .phase
+            .as_ref()
+            .map(|_| (self.heard + self.setting.load_timeout, "hung while loading a plugin"));
         let starting = (!self.served).then_some((self.heard + START_SILENCE, "hung in its start"));
         let drain = self.drain_by.map(|by| (by, "did not finish within the grace"));
         drain.or(self.exit_by.map(|by| (by, "was at its end and did not exit"))).or(loading).or(starting)
@@ -203,7 +203,8 @@ impl Life<'_, '_> {
 
     fn drain(&mut self) {
         let grace = self.setting.grace;
-        self.drain_by = Some(Instant::now() + if self.served { grace + GRACE_MARGIN } else { grace.min(START_GRACE) });
+        self.drain_by =
+            Some(Instant::now() + if self.served { grace + GRACE_MARGIN } else { grace.min(START_GRACE) });
         self.setting.status.update(|now| now.status = Stage::Draining);
         *self.setting.listener = None;
         self.order(&ToChild::Drain { grace_ms: u64::try_from(grace.as_millis()).unwrap_or(u64::MAX) });
@@ -226,7 +227,7 @@ impl Life<'_, '_> {
         }
     }
 
-    fn heard(&mut self, message: Result<Option<ToSupervisor>, Error>) {
+    fn receive(&mut self, message: Result<Option<ToSupervisor>, Error>) {
         let message = match message {
             Ok(Some(message)) => message,
             Ok(None) => return self.closed(),
@@ -245,7 +246,10 @@ impl Life<'_, '_> {
             ToSupervisor::Refused(refusal) => {
                 self.heard = Instant::now();
                 tracing::error!(
-                    plugin = refusal.plugin, file = refusal.file, code = refusal.code, reason = refusal.message,
+                    plugin = refusal.plugin,
+                    file = refusal.file,
+                    code = refusal.code,
+                    reason = refusal.message,
                     "a plugin was refused"
                 );
                 status.update(|now| now.refuse(refusal));

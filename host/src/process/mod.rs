@@ -32,6 +32,8 @@ mod supervisor;
 mod watchdog;
 
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
 
 pub use death::Death;

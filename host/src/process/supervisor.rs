@@ -236,13 +236,22 @@ impl Supervisor {
     fn ban(&mut self, phase: &Phase, death: &Death) -> bool {
         let refusal = refusal(phase, death, self.options.load_timeout, &self.options.required);
         tracing::error!(
-            plugin = refusal.plugin, file = refusal.file, code = refusal.code, reason = refusal.message,
+            plugin = refusal.plugin,
+            file = refusal.file,
+            code = refusal.code,
+            reason = refusal.message,
             "a plugin was refused"
         );
         let required = refusal.required;
         self.status.update(|now| now.refuse(refusal.clone()));
         // A child that loads what it was told to leave out would go round for ever.
         let again = self.banned.iter().any(|one| one.plugin == refusal.plugin);
+        if again {
+            tracing::error!(
+                plugin = refusal.plugin,
+                "a child loaded what it was told to leave out; giving up"
+            );
+        }
         self.banned.push(refusal);
         required || again
     }
@@ -278,7 +287,9 @@ fn refusal(phase: &Phase, death: &Death, limit: Duration, required: &BTreeSet<St
     let (code, message) = match death {
         Death::Exited(code) => (
             "plugin_exited",
-            format!("{step}{of} called exit({code}): a plugin must return an error instead of ending the process"),
+            format!(
+                "{step}{of} called exit({code}): a plugin must return an error instead of ending the process"
+            ),
         ),
         Death::Signalled(name) => (
             "plugin_crashed",

@@ -86,7 +86,7 @@ impl Orders {
     /// False when the channel is broken.
     fn take_messages(&mut self) -> bool {
         loop {
-            match self.decoder.next() {
+            match self.decoder.take() {
                 Ok(Some(ToChild::Drain { grace_ms })) => self.drain(Duration::from_millis(grace_ms)),
                 Ok(Some(order)) => self.pass_on(order),
                 Ok(None) => return true,

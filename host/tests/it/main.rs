@@ -8,4 +8,6 @@
     reason = "tests may; clippy.toml reaches only what stands inside a test function"
 )]
 
+mod broker;
+mod command;
 mod config;

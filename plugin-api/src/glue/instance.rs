@@ -39,6 +39,11 @@ impl Started {
         };
         Self { router, tasks: tasks.into_iter().map(erase).collect() }
     }
+
+    /// The plugin's routes, for `cardcage-testkit`.
+    pub(crate) fn into_router(self) -> axum::Router {
+        self.router
+    }
 }
 
 /// See the module. Never freed: its threads may run the library's code until the process ends.

@@ -11,7 +11,7 @@ use hyper::{Method, Request};
 use serde_json::{Value, json};
 
 use super::faults::{Fault, Faults};
-use super::server::{Answer, AsyncHandler, Server};
+use super::server::{ANY_PORT, Answer, AsyncHandler, Server};
 use crate::Result;
 
 /// Names that a caller may use for the order line; the first that is there counts.
@@ -51,13 +51,21 @@ struct Register {
 }
 
 impl Lms {
-    /// Starts one with nobody enrolled.
+    /// Starts one on a free port, with nobody enrolled.
     ///
     /// # Errors
     /// The machine has no free port.
     pub async fn start() -> Result<Self> {
+        Self::start_at(ANY_PORT).await
+    }
+
+    /// Starts one at an address, with nobody enrolled.
+    ///
+    /// # Errors
+    /// The address is taken, or is none of this machine's.
+    pub async fn start_at(address: &str) -> Result<Self> {
         let school = Arc::new(School { register: Mutex::default(), faults: Faults::new() });
-        Ok(Self { server: Server::start(Arc::clone(&school)).await?, school })
+        Ok(Self { server: Server::start(address, Arc::clone(&school)).await?, school })
     }
 
     /// The base URL.

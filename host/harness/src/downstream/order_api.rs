@@ -8,7 +8,7 @@ use hyper::{Method, Request};
 use serde_json::{Value, json};
 
 use super::faults::{Fault, Faults};
-use super::server::{Answer, AsyncHandler, Server};
+use super::server::{ANY_PORT, Answer, AsyncHandler, Server};
 use crate::Result;
 
 /// A running fake order API. Faults go by order id.
@@ -27,18 +27,26 @@ struct Shop {
 }
 
 impl OrderApi {
-    /// Starts one for a project, without orders.
+    /// Starts one for a project on a free port, without orders.
     ///
     /// # Errors
     /// The machine has no free port.
     pub async fn start(project: &str) -> Result<Self> {
+        Self::start_at(ANY_PORT, project).await
+    }
+
+    /// Starts one for a project at an address, without orders.
+    ///
+    /// # Errors
+    /// The address is taken, or is none of this machine's.
+    pub async fn start_at(address: &str, project: &str) -> Result<Self> {
         let shop = Arc::new(Shop {
             project: project.to_owned(),
             orders: Mutex::default(),
             asked: Mutex::default(),
             faults: Faults::new(),
         });
-        Ok(Self { server: Server::start(Arc::clone(&shop)).await?, shop })
+        Ok(Self { server: Server::start(address, Arc::clone(&shop)).await?, shop })
     }
 
     /// The base URL, without the project.

@@ -14,7 +14,10 @@ use tokio::task::JoinHandle;
 
 use crate::{Error, Result};
 
-/// A listener on a free port. Dropping it stops listening; open connections end with the runtime.
+/// Any free port of this machine.
+pub(super) const ANY_PORT: &str = "127.0.0.1:0";
+
+/// A listener. Dropping it stops listening; open connections end with the runtime.
 #[derive(Debug)]
 pub(super) struct Server {
     address: SocketAddr,
@@ -23,12 +26,12 @@ pub(super) struct Server {
 
 impl Server {
     /// Answers every request with `handler`, which gets its body read whole.
-    pub(super) async fn start<F>(handler: F) -> Result<Self>
+    pub(super) async fn start<F>(address: &str, handler: F) -> Result<Self>
     where
         F: AsyncHandler,
     {
-        let failed = || Error::doing("cannot listen for a fake service");
-        let listener = TcpListener::bind("127.0.0.1:0").await.map_err(failed())?;
+        let failed = || Error::doing(format!("cannot listen on {address} for a fake service"));
+        let listener = TcpListener::bind(address).await.map_err(failed())?;
         let address = listener.local_addr().map_err(failed())?;
         let accepting = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {

@@ -1,19 +1,17 @@
 //! The handle of a `cardcage` process, tried on a stand-in: a script that does of it only what the handle relies on.
-#![allow(clippy::unwrap_used, reason = "in tests; clippy.toml allows it in the test functions only")]
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
 use cardcage_harness::{Cardcage, Config, Deadline, Launch, Signal, eventually};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-/// A launch of a stand-in that runs `body` with bash.
+/// A launch of a stand-in that runs `body` with bash. The script is read, not executed: a file just written cannot
+/// be executed while a process that another test is starting still holds it open.
 fn stand_in(folder: &Path, body: &str) -> Launch {
     let script = folder.join("stand-in");
-    std::fs::write(&script, format!("#!/usr/bin/env bash\n{body}\n")).unwrap();
-    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
-    Launch::new(["worker"]).binary(&script)
+    std::fs::write(&script, body).unwrap();
+    Launch::new([script.as_os_str(), "worker".as_ref()]).binary(Path::new("/bin/bash"))
 }
 
 /// An admin listener that says 503 twice, then 200.

@@ -1,0 +1,126 @@
+//! Bare async-nats running tasks: pull, store the outcome, acknowledge.
+
+use std::sync::Arc;
+
+use async_nats::jetstream::{self, consumer::PullConsumer};
+use async_nats::{HeaderMap, Message};
+use bytes::Bytes;
+use cardcage_harness::{Error, Result};
+use cardcage_protocol::header;
+use futures_util::StreamExt;
+use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
+
+use super::{NAMESPACE, connect, record};
+use crate::envelope::Envelopes;
+use crate::part::{Ready, say};
+use crate::streams::{self, TASK_CONCURRENCY};
+
+/// The worker.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct TaskWorker {
+    /// The broker.
+    pub(crate) nats_url: String,
+    pub(crate) wire: Wire,
+}
+
+/// How much it does on the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Wire {
+    /// As the host: the id in the subject, an outcome record under compare-and-set, republished.
+    Same,
+    /// The least: one subject, one outcome stored under another, no headers.
+    Plain,
+}
+
+impl TaskWorker {
+    pub(crate) async fn serve(self) -> Result<()> {
+        let jetstream = jetstream::new(connect(&self.nats_url).await?);
+        let consumer = match self.wire {
+            Wire::Same => streams::floor_consumer(&jetstream, &Envelopes::new(NAMESPACE)?).await?,
+            Wire::Plain => streams::plain_consumer(&jetstream).await?,
+        };
+        say(&Ready { address: None }).await?;
+        self.work(jetstream, consumer).await
+    }
+
+    async fn work(self, jetstream: jetstream::Context, consumer: PullConsumer) -> Result<()> {
+        let pulling = consumer.stream().max_messages_per_batch(2 * TASK_CONCURRENCY).messages().await;
+        let mut messages = pulling.map_err(Error::doing("cannot pull"))?;
+        let x = std::env::var("BENCH_X").unwrap_or_default();
+        if x.contains('b') {
+            let a = x.contains('a');
+            let mut running = futures_util::stream::FuturesUnordered::new();
+            loop {
+                tokio::select! {
+                    Some(()) = running.next(), if !running.is_empty() => {}
+                    Some(message) = messages.next(), if running.len() < TASK_CONCURRENCY => {
+                        let message = message.map_err(Error::doing("pulling failed"))?;
+                        let jetstream = jetstream.clone();
+                        running.push(async move {
+                            let (message, acker) = message.split();
+                            let stored = match self.wire {
+                                Wire::Same if a => store_req(&jetstream, message).await,
+                                Wire::Same => store_record(&jetstream, message).await,
+                                Wire::Plain => store_plain(&jetstream, message.payload).await,
+                            };
+                            if stored.is_ok() {
+                                let _ = acker.ack().await;
+                            }
+                        });
+                    }
+                }
+            }
+        }
+        let a = x.contains('a');
+        let slots = Arc::new(Semaphore::new(TASK_CONCURRENCY));
+        while let Some(message) = messages.next().await {
+            let message = message.map_err(Error::doing("pulling failed"))?;
+            let slot = Arc::clone(&slots).acquire_owned().await.map_err(Error::doing("no slots"))?;
+            let jetstream = jetstream.clone();
+            tokio::spawn(async move {
+                let (message, acker) = message.split();
+                let stored = match self.wire {
+                    Wire::Same if a => store_req(&jetstream, message).await,
+                    Wire::Same => store_record(&jetstream, message).await,
+                    Wire::Plain => store_plain(&jetstream, message.payload).await,
+                };
+                // A failure shows: the client waits for the outcome in vain, and says so.
+                if stored.is_ok() {
+                    let _ = acker.ack().await;
+                }
+                drop(slot);
+            });
+        }
+        Err(Error::new("pulling ended"))
+    }
+}
+
+async fn store_record(jetstream: &jetstream::Context, message: Message) -> Result<()> {
+    let id = message.subject.rsplit('.').next().unwrap_or_default();
+    let body = str::from_utf8(&message.payload).map_err(Error::doing("the body is no text"))?;
+    let mut headers = HeaderMap::new();
+    headers.insert(header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, "0");
+    let subject = format!("{NAMESPACE}.state.{id}");
+    let publish = jetstream.publish_with_headers(subject, headers, record::succeeded(id, body).into()).await;
+    publish.map_err(Error::doing("cannot publish"))?.await.map_err(Error::doing("not stored"))?;
+    Ok(())
+}
+
+async fn store_plain(jetstream: &jetstream::Context, body: Bytes) -> Result<()> {
+    let publish = jetstream.publish(streams::PLAIN_OUTCOME, body).await;
+    publish.map_err(Error::doing("cannot publish"))?.await.map_err(Error::doing("not stored"))?;
+    Ok(())
+}
+
+async fn store_req(jetstream: &jetstream::Context, message: Message) -> Result<()> {
+    let id = message.subject.rsplit('.').next().unwrap_or_default();
+    let body = str::from_utf8(&message.payload).map_err(Error::doing("the body is no text"))?;
+    let mut headers = HeaderMap::new();
+    headers.insert(header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, "0");
+    let subject = format!("{NAMESPACE}.state.{id}");
+    let reply = jetstream.client().request_with_headers(subject, headers, record::succeeded(id, body).into()).await;
+    let reply = reply.map_err(Error::doing("cannot publish"))?;
+    if reply.payload.starts_with(b"{\"error") { return Err(Error::new("not stored")); }
+    Ok(())
+}

@@ -1,0 +1,80 @@
+//! The bench as a person starts it, cut short.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests; clippy.toml covers only the test functions"
+)]
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+fn bench(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_cardcage-bench")).args(arguments).output().unwrap()
+}
+
+/// Runs a smoke with these arguments too and returns the JSON it wrote.
+fn smoke(name: &str, arguments: &[&str]) -> Value {
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let file = file.to_str().unwrap();
+    let output = bench(&[&["--smoke", "--allow-debug", "--json", file], arguments].concat());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap()
+}
+
+/// The sides of each row, and that each of them has done something.
+fn sides(report: &Value) -> Vec<(String, u64, Vec<String>)> {
+    let rows = report["rows"].as_array().unwrap();
+    let side = |side: &Value| {
+        assert!(side[1]["requests_per_s"]["median"].as_f64().unwrap() > 0.0, "{side}");
+        assert!(side[1]["p99_us"]["median"].as_f64() >= side[1]["p50_us"]["median"].as_f64(), "{side}");
+        side[0].as_str().unwrap().to_owned()
+    };
+    let row = |row: &Value| {
+        let sides = row["sides"].as_array().unwrap().iter().map(side).collect();
+        (row["path"].as_str().unwrap().to_owned(), row["callers"].as_u64().unwrap(), sides)
+    };
+    rows.iter().map(row).collect()
+}
+
+#[test]
+fn smoke_measures_every_floor_under_every_load() {
+    let sides = sides(&smoke("floors.json", &["--floors-only"]));
+    let expected = [
+        ("inline", 32, "floor"),
+        ("inline", 1, "floor"),
+        ("call", 32, "floor"),
+        ("call", 1, "floor"),
+        ("task", 256, "floor plain"),
+        ("task", 32, "floor plain"),
+        ("task", 1, "floor plain"),
+        ("enqueue", 32, "floor"),
+        ("enqueue", 1, "floor"),
+    ];
+    let found: Vec<_> =
+        sides.iter().map(|(path, callers, sides)| (path.as_str(), *callers, sides.join(" "))).collect();
+    assert_eq!(found, expected.map(|(path, callers, sides)| (path, callers, sides.to_owned())));
+}
+
+#[test]
+fn smoke_compares_cardcage_with_every_floor() {
+    let report = smoke("cardcage.json", &[]);
+    for (path, callers, sides) in sides(&report) {
+        assert!(sides.iter().any(|side| side == "cardcage"), "{path}, {callers} callers: {sides:?}");
+    }
+    for row in report["rows"].as_array().unwrap() {
+        assert!(row["ratio"]["median"].as_f64().unwrap() > 0.0, "{row}");
+    }
+}
+
+#[test]
+fn debug_build_is_refused_and_the_refusal_says_what_to_do() {
+    if !cfg!(debug_assertions) {
+        return;
+    }
+    let output = bench(&["--smoke", "--floors-only"]);
+    let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && complaint.contains("--allow-debug"), "{complaint}");
+}

@@ -1,0 +1,114 @@
+//! The admin listener against a status that the test sets.
+
+use super::*;
+use crate::process::control::{Refusal, Role};
+use crate::process::testing::{StatusHandle, handle};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+struct Admin {
+    address: std::net::SocketAddr,
+    status: StatusHandle,
+}
+
+fn admin() -> Admin {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (status, handle) = handle(Role::Api, |_| Some("child_thing 1\n# EOF\n".to_owned()));
+    tokio::spawn(serve(listener, handle));
+    Admin { address, status }
+}
+
+impl Admin {
+    async fn raw(&self, request: &str) -> String {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        // The server may have refused and closed before all is written.
+        let _ = stream.write_all(request.as_bytes()).await;
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer).await;
+        String::from_utf8(answer).unwrap()
+    }
+
+    async fn get(&self, path: &str) -> String {
+        self.raw(&format!("GET {path} HTTP/1.1\r\nhost: a\r\n\r\n")).await
+    }
+}
+
+fn body(answer: &str) -> serde_json::Value {
+    serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
+}
+
+#[tokio::test]
+async fn readiness_follows_the_status_and_liveness_does_not() {
+    let admin = admin();
+    assert!(admin.get("/livez").await.starts_with("HTTP/1.1 200 "));
+    let starting = admin.get("/readyz").await;
+    assert!(
+        starting.starts_with("HTTP/1.1 503 ") && starting.ends_with("not ready: starting\n"),
+        "{starting}"
+    );
+    admin.status.update(|now| now.status = Stage::Serving);
+    assert!(admin.get("/readyz").await.starts_with("HTTP/1.1 200 "));
+    admin.status.update(|now| now.status = Stage::Draining);
+    assert!(admin.get("/readyz").await.ends_with("not ready: draining\n"));
+    assert!(admin.get("/livez").await.starts_with("HTTP/1.1 200 "));
+}
+
+#[tokio::test]
+async fn verbose_readiness_names_what_is_refused_and_degraded() {
+    let admin = admin();
+    admin.status.update(|now| {
+        now.status = Stage::Serving;
+        now.degraded = vec!["the broker is away".into()];
+        now.refused.push(Refusal {
+            plugin: "orders".into(),
+            file: "liborders.so".into(),
+            code: "plugin_hung".into(),
+            message: "init hung".into(),
+            required: false,
+        });
+    });
+    let answer = admin.get("/readyz?verbose").await;
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("application/json"), "{answer}");
+    let json = body(&answer);
+    assert_eq!((&json["status"], &json["ready"]), (&"serving".into(), &true.into()));
+    assert_eq!(json["degraded"][0], "the broker is away");
+    assert_eq!(
+        (&json["refused"][0]["plugin"], &json["refused"][0]["message"]),
+        (&"orders".into(), &"init hung".into())
+    );
+}
+
+#[tokio::test]
+async fn metrics_are_the_supervisors_and_the_childs_with_one_end() {
+    let admin = admin();
+    admin.status.update(|now| now.restarts = 2);
+    let answer = admin.get("/metrics").await;
+    for line in [
+        "cardcage_ready 0",
+        "cardcage_child_restarts_total 2",
+        "cardcage_child_metrics_answered 1",
+        "child_thing 1",
+    ] {
+        assert!(answer.lines().any(|have| have == line), "{line} is missing in {answer}");
+    }
+    assert_eq!(answer.matches("# EOF").count(), 1);
+    assert!(answer.ends_with("\n# EOF\n"));
+}
+
+#[tokio::test]
+async fn what_is_not_offered_is_a_problem() {
+    let admin = admin();
+    let unknown = admin.get("/").await;
+    assert!(
+        unknown.starts_with("HTTP/1.1 404 ") && unknown.contains("application/problem+json"),
+        "{unknown}"
+    );
+    assert_eq!(body(&unknown)["status"], 404);
+    let post = admin.raw("POST /livez HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n").await;
+    assert!(post.starts_with("HTTP/1.1 405 ") && post.contains("allow: GET, HEAD"), "{post}");
+    let long = admin.get(&format!("/{}", "x".repeat(64 * 1024))).await;
+    assert!(
+        ["HTTP/1.1 414 ", "HTTP/1.1 431 "].iter().any(|code| long.starts_with(code)) || long.is_empty(),
+        "{long}"
+    );
+}

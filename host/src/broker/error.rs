@@ -1,0 +1,132 @@
+//! What can go wrong with the broker, and what that means for whoever asked.
+
+use std::fmt;
+
+use cardcage_protocol::{EnvelopeError, ProblemCode};
+
+/// One field of a stream or consumer that is not as this host's settings want it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// The stream, or `stream/consumer`.
+    pub object: String,
+    /// The field, as NATS names it.
+    pub field: String,
+    /// The value that this host's settings ask for, as JSON.
+    pub want: String,
+    /// The value that the broker reports, as JSON.
+    pub have: String,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { object, field, want, have } = self;
+        write!(f, "{object}: {field} is {have} on the broker and {want} in the settings")
+    }
+}
+
+/// Why something with the broker did not work.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    /// The broker cannot be reached, or did not answer in time. A retry helps once it is back.
+    #[error("the broker is unavailable: {reason}{}", if *.in_doubt { " (the write may have been stored)" } else { "" })]
+    Unavailable {
+        /// What was observed.
+        reason: String,
+        /// Whether the write may have been stored all the same.
+        in_doubt: bool,
+    },
+    /// Nobody answers on this subject: for a call, no worker; for a publish, no stream.
+    #[error("nobody listens on {subject}")]
+    NoResponders {
+        /// The subject.
+        subject: String,
+    },
+    /// The deadline passed without an answer; the request may have been handled.
+    #[error("no answer within {after_ms} ms")]
+    Timeout {
+        /// The time waited, in milliseconds.
+        after_ms: u64,
+    },
+    /// The plugin's queue is at its bound. Nothing was stored; a retry helps once there is room.
+    #[error("the queue is full: {description}")]
+    QueueFull {
+        /// The broker's words.
+        description: String,
+    },
+    /// Somebody else has written in between. Nothing was stored; read again.
+    #[error("somebody else has written in between")]
+    Conflict {
+        /// The sequence that the subject stands at, where the broker said it.
+        last_sequence: Option<u64>,
+    },
+    /// The broker refuses. An operator must look.
+    #[error("the broker refuses ({code}): {description}")]
+    Refused {
+        /// NATS' error code, such as 10059.
+        code: u32,
+        /// The broker's words.
+        description: String,
+    },
+    /// Streams or consumers differ from the settings. An operator must correct one or the other.
+    #[error("the broker's streams differ from the settings: {}", list(.0))]
+    Layout(Vec<Difference>),
+    /// The envelope is malformed; its maker must correct it.
+    #[error("the task cannot be published: {0}")]
+    Envelope(#[from] EnvelopeError),
+    /// What the broker holds or answers cannot be read.
+    #[error("{what} cannot be read: {reason}")]
+    Unreadable {
+        /// What was read.
+        what: String,
+        /// Why it cannot be.
+        reason: String,
+    },
+    /// The settings cannot work, whatever the broker does.
+    #[error("{0}")]
+    Settings(String),
+}
+
+fn list(differences: &[Difference]) -> String {
+    differences.iter().map(Difference::to_string).collect::<Vec<_>>().join("; ")
+}
+
+impl Error {
+    pub(crate) fn unavailable(reason: impl Into<String>) -> Self {
+        Self::Unavailable { reason: reason.into(), in_doubt: false }
+    }
+
+    pub(crate) fn unreadable(what: impl Into<String>, reason: impl fmt::Display) -> Self {
+        Self::Unreadable { what: what.into(), reason: reason.to_string() }
+    }
+
+    /// Says whether the same operation may work later.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        matches!(
+            self,
+            Self::Unavailable { .. }
+                | Self::NoResponders { .. }
+                | Self::Timeout { .. }
+                | Self::QueueFull { .. }
+        )
+    }
+
+    /// What a caller is told when enqueueing, looking up or cancelling a task fails with this.
+    #[must_use]
+    pub fn problem_code(&self) -> ProblemCode {
+        match self {
+            Self::QueueFull { .. } => ProblemCode::QueueFull,
+            Self::Unavailable { .. } | Self::Timeout { .. } | Self::NoResponders { .. } => {
+                ProblemCode::BrokerUnavailable
+            }
+            Self::Envelope(EnvelopeError::BodyTooLarge { .. }) => ProblemCode::BodyTooLarge,
+            Self::Envelope(EnvelopeError::HeadersTooLarge { .. }) => ProblemCode::HeadersTooLarge,
+            Self::Envelope(_) => ProblemCode::MalformedRequest,
+            Self::Conflict { .. }
+            | Self::Refused { .. }
+            | Self::Layout(_)
+            | Self::Unreadable { .. }
+            | Self::Settings(_) => ProblemCode::Internal,
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! Idempotency keys: the same request twice becomes one task.
+//!
+//! The key's record is created before the task is published and holds the task's id. So a retry after any failure
+//! finds the id, and publishes *that* task again, which is a duplicate where the first publish was stored.
+//!
+//! Refuses: releasing a key after an ambiguous failure.
+
+use std::time::Duration;
+
+use async_nats::HeaderMap;
+use bytes::Bytes;
+use cardcage_protocol::{TaskId, header};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::publish::set;
+use super::{Broker, Error};
+
+/// Time that the note on a key may take.
+const CONFIRM_WAIT: Duration = Duration::from_secs(5);
+
+/// What a key stands for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyRecord {
+    /// Version of this record.
+    pub v: u32,
+    /// The task that the key's first request made.
+    pub task_id: TaskId,
+    /// SHA-256 of that request's body, hexadecimal.
+    pub body_sha256: String,
+    /// Whether the task's publish was acknowledged. False is no statement: the note may have been lost.
+    #[serde(default)]
+    pub stored: bool,
+}
+
+/// The outcome of claiming a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Claim {
+    /// The key is this request's.
+    Fresh,
+    /// The key was claimed before.
+    Existing(KeyRecord),
+}
+
+/// The name of a key: a hash of everything within which it must be unique, such as plugin, route, caller and key.
+#[must_use]
+pub fn key_hash(parts: &[&str]) -> String {
+    let mut hash = Sha256::new();
+    for part in parts {
+        // Each part is preceded by its length, so that ("ab", "c") and ("a", "bc") differ.
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part.as_bytes());
+    }
+    hex::encode(hash.finalize())
+}
+
+impl Broker {
+    /// Claims a key (see [`key_hash`]) for `task_id`.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when the broker does not confirm it within `wait`. The key may then be claimed all the
+    /// same; a repeat with the same `task_id` reports it as fresh.
+    pub async fn claim_key(
+        &self,
+        key_hash: &str,
+        task_id: TaskId,
+        body: &[u8],
+        wait: Duration,
+    ) -> Result<Claim, Error> {
+        let ours = KeyRecord { v: 1, task_id, body_sha256: hex::encode(Sha256::digest(body)), stored: false };
+        let json = serde_json::to_vec(&ours).map_err(|error| Error::unreadable("a key's record", error))?;
+        let mut headers = HeaderMap::new();
+        set(&mut headers, header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, "0")?;
+        let subject = self.subjects().idempotency_key(key_hash);
+        match self.publish_stored(&subject, headers, Bytes::from(json), wait).await {
+            Ok(_) => Ok(Claim::Fresh),
+            Err(Error::Conflict { .. }) => {
+                let stream = self.subjects().idempotency_stream();
+                let Some(message) = self.last_message(&stream, &subject).await? else {
+                    // It expired between the two requests; the next attempt will find it free.
+                    return Err(Error::unavailable("the idempotency key expired just now"));
+                };
+                let found: KeyRecord = serde_json::from_slice(&message.payload)
+                    .map_err(|error| Error::unreadable("an idempotency key's record", error))?;
+                Ok(if found == ours { Claim::Fresh } else { Claim::Existing(found) })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Notes on a key that its task was stored, so that a repeat need not look for it, not even when the task's record
+    /// is no longer kept.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`]; nothing is lost but the note.
+    pub async fn confirm_key(&self, key_hash: &str, task_id: TaskId) -> Result<(), Error> {
+        let subject = self.subjects().idempotency_key(key_hash);
+        let stream = self.subjects().idempotency_stream();
+        let Some(message) = self.last_message(&stream, &subject).await? else { return Ok(()) };
+        let mut record: KeyRecord = serde_json::from_slice(&message.payload)
+            .map_err(|error| Error::unreadable("an idempotency key's record", error))?;
+        if record.stored || record.task_id != task_id {
+            return Ok(());
+        }
+        record.stored = true;
+        let json = serde_json::to_vec(&record).map_err(|error| Error::unreadable("a key's record", error))?;
+        self.publish_stored(&subject, HeaderMap::new(), Bytes::from(json), CONFIRM_WAIT).await.map(|_| ())
+    }
+}

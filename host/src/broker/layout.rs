@@ -1,0 +1,237 @@
+//! The streams: what must exist, created where it is missing, compared where it does.
+//!
+//! Settings are compared with what the broker echoes. An older server takes unknown settings silently and leaves them
+//! out of its echo: a difference here is how that is noticed.
+//!
+//! Refuses: changing or deleting an existing stream.
+
+use std::time::Duration;
+
+use cardcage_protocol::{Name, Subjects};
+use serde_json::{Map, Value, json};
+
+use super::api::{API_TIMEOUT, STREAM_NAME_IN_USE, STREAM_NOT_FOUND, differences};
+use super::{Broker, Difference, Error, Options};
+
+/// Within this time a repeated message id is a duplicate.
+const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
+
+/// A stream as it must be.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StreamSpec {
+    /// Its name.
+    pub name: String,
+    config: Map<String, Value>,
+}
+
+/// What a comparison found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LayoutReport {
+    /// Streams that do not exist; [`Broker::ensure_layout`] has created them.
+    pub missing: Vec<String>,
+    /// What is different.
+    pub differences: Vec<Difference>,
+}
+
+impl StreamSpec {
+    /// The queue of one plugin's ready tasks.
+    #[must_use]
+    pub fn tasks(options: &Options, subjects: &Subjects, plugin: &Name) -> Self {
+        Self::new(
+            options,
+            subjects.tasks_stream(plugin),
+            &[subjects.tasks_of_plugin(plugin)],
+            json!({
+                "retention": "workqueue",
+                "discard": "new",
+                "max_msgs": options.queue_max_messages,
+                "max_bytes": options.queue_max_bytes,
+                "max_age": 0,
+                "duplicate_window": nanoseconds(DUPLICATE_WINDOW),
+            }),
+        )
+    }
+
+    /// Delayed and due tasks. No limits: `discard: new` is refused together with schedules, and nothing may vanish.
+    #[must_use]
+    pub fn schedule(options: &Options, subjects: &Subjects) -> Self {
+        Self::new(
+            options,
+            subjects.schedule_stream(),
+            &[subjects.schedules(), subjects.dues()],
+            json!({
+                "retention": "workqueue",
+                "discard": "old",
+                "max_msgs": -1,
+                "max_bytes": -1,
+                "max_age": 0,
+                "allow_msg_schedules": true,
+                "duplicate_window": nanoseconds(DUPLICATE_WINDOW),
+            }),
+        )
+    }
+
+    /// Records, republished to whoever waits for a task's outcome.
+    #[must_use]
+    pub fn state(options: &Options, subjects: &Subjects) -> Self {
+        Self::new(
+            options,
+            subjects.state_stream(),
+            &[subjects.states()],
+            json!({
+                "retention": "limits",
+                "discard": "old",
+                "max_msgs": -1,
+                "max_bytes": -1,
+                "max_msgs_per_subject": 1,
+                "max_age": nanoseconds(options.result_ttl),
+                "republish": { "src": subjects.states(), "dest": subjects.done_mapping() },
+            }),
+        )
+    }
+
+    /// Dead letters.
+    #[must_use]
+    pub fn dead(options: &Options, subjects: &Subjects) -> Self {
+        Self::new(
+            options,
+            subjects.dead_stream(),
+            &[subjects.deads()],
+            json!({
+                "retention": "limits",
+                "discard": "old",
+                "max_msgs": -1,
+                "max_bytes": -1,
+                "max_age": nanoseconds(options.dead_max_age),
+            }),
+        )
+    }
+
+    /// Idempotency keys: a key-value bucket, in the form that NATS' own tools know.
+    #[must_use]
+    pub fn idempotency(options: &Options, subjects: &Subjects) -> Self {
+        Self::new(
+            options,
+            subjects.idempotency_stream(),
+            &[subjects.idempotency_keys()],
+            json!({
+                "retention": "limits",
+                "discard": "new",
+                "max_msgs": -1,
+                "max_bytes": -1,
+                "max_msgs_per_subject": 1,
+                "max_age": nanoseconds(options.idempotency_ttl),
+                "allow_rollup_hdrs": true,
+                "deny_delete": true,
+            }),
+        )
+    }
+
+    /// Every stream of an installation with these plugins.
+    #[must_use]
+    pub fn all(options: &Options, subjects: &Subjects, plugins: &[Name]) -> Vec<Self> {
+        let mut specs = vec![
+            Self::state(options, subjects),
+            Self::schedule(options, subjects),
+            Self::dead(options, subjects),
+            Self::idempotency(options, subjects),
+        ];
+        specs.extend(plugins.iter().map(|plugin| Self::tasks(options, subjects, plugin)));
+        specs
+    }
+
+    fn new(options: &Options, name: String, stream_subjects: &[String], rest: Value) -> Self {
+        let mut config = match rest {
+            Value::Object(config) => config,
+            _ => Map::new(),
+        };
+        config.insert("name".into(), name.as_str().into());
+        config.insert("subjects".into(), stream_subjects.into());
+        config.insert("storage".into(), options.storage.as_str().into());
+        config.insert("num_replicas".into(), options.replicas.into());
+        config.insert("allow_direct".into(), true.into());
+        Self { name, config }
+    }
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+impl Broker {
+    /// Creates every missing stream for these plugins and compares the others.
+    ///
+    /// # Errors
+    /// [`Error::Layout`] names all differences; [`Error::Refused`] when the broker does not create one, for example
+    /// for want of space; [`Error::Unavailable`].
+    pub async fn ensure_layout(&self, plugins: &[Name]) -> Result<LayoutReport, Error> {
+        let mut report = LayoutReport::default();
+        for spec in StreamSpec::all(self.options(), self.subjects(), plugins) {
+            let (created, differences) = self.look_or_create(&spec).await?;
+            if created {
+                tracing::info!(stream = spec.name, "stream created");
+                report.missing.push(spec.name);
+            }
+            report.differences.extend(differences);
+        }
+        self.stream_names().forget();
+        if report.differences.is_empty() { Ok(report) } else { Err(Error::Layout(report.differences)) }
+    }
+
+    /// Compares without creating anything: what is missing is named, not made.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`], [`Error::Refused`].
+    pub async fn compare_layout(&self, plugins: &[Name]) -> Result<LayoutReport, Error> {
+        let mut report = LayoutReport::default();
+        for spec in StreamSpec::all(self.options(), self.subjects(), plugins) {
+            match self.stream_differences(&spec).await? {
+                None => report.missing.push(spec.name),
+                Some(differences) => report.differences.extend(differences),
+            }
+        }
+        Ok(report)
+    }
+
+    /// Creates one stream if it is missing.
+    ///
+    /// # Errors
+    /// As [`Broker::ensure_layout`].
+    pub async fn ensure_stream(&self, spec: &StreamSpec) -> Result<(), Error> {
+        let (_, differences) = self.look_or_create(spec).await?;
+        if differences.is_empty() { Ok(()) } else { Err(Error::Layout(differences)) }
+    }
+
+    async fn look_or_create(&self, spec: &StreamSpec) -> Result<(bool, Vec<Difference>), Error> {
+        if let Some(differences) = self.stream_differences(spec).await? {
+            return Ok((false, differences));
+        }
+        let request = Value::Object(spec.config.clone());
+        match self.api(&format!("STREAM.CREATE.{}", spec.name), &request, API_TIMEOUT).await {
+            Ok(answer) => Ok((true, compare(spec, &answer))),
+            // Another host was faster, with other settings.
+            Err(Error::Refused { code: STREAM_NAME_IN_USE, .. }) => {
+                Ok((false, self.stream_differences(spec).await?.unwrap_or_default()))
+            }
+            Err(Error::Refused { code, description }) => {
+                Err(Error::Refused { code, description: format!("creating {}: {description}", spec.name) })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// `None` when the stream does not exist.
+    async fn stream_differences(&self, spec: &StreamSpec) -> Result<Option<Vec<Difference>>, Error> {
+        match self.api(&format!("STREAM.INFO.{}", spec.name), &json!(null), API_TIMEOUT).await {
+            Ok(answer) => Ok(Some(compare(spec, &answer))),
+            Err(Error::Refused { code: STREAM_NOT_FOUND, .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn compare(spec: &StreamSpec, answer: &Map<String, Value>) -> Vec<Difference> {
+    let empty = Map::new();
+    let have = answer.get("config").and_then(Value::as_object).unwrap_or(&empty);
+    differences(&spec.name, &spec.config, have)
+}

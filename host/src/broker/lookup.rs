@@ -1,0 +1,175 @@
+//! Where a task is: in its record, in a queue, or waiting for its time.
+//!
+//! A task moves while one looks: from the schedule to the queue, from the queue into its record. So the places are
+//! asked in the order of that movement and then once more from the queue on; a task that is nowhere twice does not exist.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use cardcage_protocol::{TaskAddress, TaskEnvelope, TaskId, TaskRecord, Timestamp, header};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::api::{API_TIMEOUT, STREAM_NOT_FOUND};
+use super::direct::StoredMessage;
+use super::publish::pairs;
+use super::{Broker, Error};
+
+/// How long the list of task streams is believed.
+const NAMES_FRESH_FOR: Duration = Duration::from_secs(5);
+
+/// Where a task was found.
+#[derive(Debug, Clone)]
+pub enum Place {
+    /// It has a record, at this sequence.
+    Recorded(Box<TaskRecord>, u64),
+    /// It is in its plugin's queue; a worker may hold it (see [`Broker::ask_holder`]).
+    Queued(Box<Waiting>),
+    /// It waits for its time.
+    Scheduled(Box<Waiting>, Option<Timestamp>),
+    /// Its time has come, and it is on its way into the queue.
+    Due(Box<Waiting>),
+}
+
+/// A task that no record tells of.
+#[derive(Debug, Clone)]
+pub struct Waiting {
+    /// Where it belongs.
+    pub address: TaskAddress,
+    /// The whole envelope, if it is readable.
+    pub envelope: Option<TaskEnvelope>,
+    /// When the broker stored it.
+    pub stored_at: Option<Timestamp>,
+}
+
+impl Waiting {
+    fn new(address: TaskAddress, message: StoredMessage) -> Box<Self> {
+        let envelope = TaskEnvelope::decode_at(
+            address.clone(),
+            pairs(message.headers.as_ref()),
+            message.payload.clone(),
+        );
+        Box::new(Self { address, envelope: envelope.ok(), stored_at: message.stored_at })
+    }
+}
+
+/// The task streams that exist, remembered for a short time.
+#[derive(Default)]
+pub(super) struct StreamNames(Mutex<Option<(Instant, Vec<String>)>>);
+
+impl StreamNames {
+    fn fresh(&self) -> Option<Vec<String>> {
+        let guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        guard.as_ref().filter(|(at, _)| at.elapsed() < NAMES_FRESH_FOR).map(|(_, names)| names.clone())
+    }
+
+    fn remember(&self, names: &[String]) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), names.to_vec()));
+    }
+
+    pub(super) fn forget(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+impl Broker {
+    /// Finds a task; `None` when there is none.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] or [`Error::Timeout`]: then nothing is known.
+    pub async fn find_task(&self, id: TaskId) -> Result<Option<Place>, Error> {
+        if let Some(found) = self.in_records(id).await? {
+            return Ok(Some(found));
+        }
+        if let Some(found) = self.in_queues(id).await? {
+            return Ok(Some(found));
+        }
+        if let Some(found) = self.in_schedule(id).await? {
+            return Ok(Some(found));
+        }
+        if let Some(found) = self.in_queues(id).await? {
+            return Ok(Some(found));
+        }
+        self.in_records(id).await
+    }
+
+    /// Asks the workers who holds a task; the holder's answer, or `None` when nobody holds it or answers within `wait`.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn ask_holder(&self, id: TaskId, wait: Duration) -> Result<Option<Bytes>, Error> {
+        let question = Bytes::from(json!({ "id": id }).to_string());
+        match self.request(self.subjects().find(), None, question, wait).await {
+            Ok(message) => Ok(Some(message.payload)),
+            Err(Error::NoResponders { .. } | Error::Timeout { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn in_records(&self, id: TaskId) -> Result<Option<Place>, Error> {
+        let found = self.read_record(id).await?;
+        Ok(found.map(|(record, sequence)| Place::Recorded(Box::new(record), sequence)))
+    }
+
+    async fn in_queues(&self, id: TaskId) -> Result<Option<Place>, Error> {
+        let filter = self.subjects().task_by_id(id);
+        for stream in self.task_streams().await? {
+            let message = match self.first_message(&stream, &filter).await {
+                // The stream was deleted since its name was read.
+                Err(Error::NoResponders { .. } | Error::Refused { code: STREAM_NOT_FOUND, .. }) => {
+                    self.stream_names().forget();
+                    continue;
+                }
+                other => other?,
+            };
+            let Some(message) = message else { continue };
+            let address = self.subjects().parse_task(&message.subject);
+            if let Ok(address) = address {
+                return Ok(Some(Place::Queued(Waiting::new(address, message))));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn in_schedule(&self, id: TaskId) -> Result<Option<Place>, Error> {
+        let stream = self.subjects().schedule_stream();
+        if let Some(message) = self.first_message(&stream, &self.subjects().schedule_by_id(id)).await? {
+            let value = |name: &str| {
+                let headers = message.headers.as_ref()?;
+                Some(headers.get(name)?.as_str().to_owned())
+            };
+            let target = value(header::NATS_SCHEDULE_TARGET).unwrap_or_default();
+            let at = value(header::NATS_SCHEDULE).and_then(|text| text.strip_prefix("@at ")?.parse().ok());
+            if let Ok(address) = self.subjects().parse_due(&target) {
+                return Ok(Some(Place::Scheduled(Waiting::new(address, message), at)));
+            }
+        }
+        let due = self.first_message(&stream, &self.subjects().due_by_id(id)).await?;
+        let found = due.and_then(|message| {
+            let address = self.subjects().parse_due(&message.subject).ok()?;
+            Some(Place::Due(Waiting::new(address, message)))
+        });
+        Ok(found)
+    }
+
+    /// The streams of ready tasks, of whatever plugins there are.
+    pub(super) async fn task_streams(&self) -> Result<Vec<String>, Error> {
+        if let Some(names) = self.stream_names().fresh() {
+            return Ok(names);
+        }
+        let mut names = Vec::new();
+        loop {
+            let request = json!({ "subject": self.subjects().tasks(), "offset": names.len() });
+            let answer = self.api("STREAM.NAMES", &request, API_TIMEOUT).await?;
+            let page = answer.get("streams").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+            names.extend(page.iter().filter_map(Value::as_str).map(str::to_owned));
+            let total = answer.get("total").and_then(Value::as_u64).unwrap_or(0);
+            if page.is_empty() || names.len() as u64 >= total {
+                break;
+            }
+        }
+        self.stream_names().remember(&names);
+        Ok(names)
+    }
+}

@@ -1,0 +1,52 @@
+//! The broker: the only place that knows NATS.
+//!
+//! Everything else speaks of tasks, records, calls and leases; here they become publishes, acknowledgements and stream
+//! positions. [`Broker`] is a cheap handle on one connection; each file beside this one is one noun of what can be done
+//! with it.
+//!
+//! Invariants:
+//! - Nothing blocks for ever: every wait has a deadline, and while the connection is down an operation fails at once
+//!   with [`Error::Unavailable`].
+//! - An acknowledgement is a promise: `Ok` means that JetStream has stored it. An error that leaves this open says so.
+//! - Streams and consumers are created where they are missing and never changed; a difference is an error that names it.
+//! - No `async_nats` type leaves this module.
+//!
+//! Refuses: deciding what a task's next state is, and reading bodies.
+
+mod ack;
+mod api;
+mod calls;
+mod check;
+mod clock;
+mod connection;
+mod consumer;
+mod dead;
+mod delivery;
+mod direct;
+mod error;
+mod idempotency;
+mod layout;
+mod lookup;
+mod options;
+mod publish;
+mod pull;
+mod pump;
+mod record_store;
+mod schedule;
+mod task_queue;
+
+pub use ack::Ack;
+pub use calls::{Incoming, Subscription};
+pub use check::{CheckError, ServerFacts};
+pub use connection::{Broker, Link};
+pub use consumer::ConsumerSpec;
+pub use dead::DeadLetter;
+pub use delivery::Delivery;
+pub use error::{Difference, Error};
+pub use idempotency::{Claim, KeyRecord, key_hash};
+pub use layout::{LayoutReport, StreamSpec};
+pub use lookup::{Place, Waiting};
+pub use options::{Options, Storage};
+pub use publish::Stored;
+pub use pull::{Pull, PullHealth};
+pub use pump::Pump;

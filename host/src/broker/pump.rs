@@ -1,0 +1,155 @@
+//! The pump: moves due tasks into their plugins' queues.
+//!
+//! JetStream cannot have both a bounded queue and schedules on one stream, so a due task takes one hop. The hop loses
+//! and doubles nothing: it is published under its own message id, acknowledged by the queue, and only then removed.
+//!
+//! Invariants: a due task leaves the schedule stream only when its queue has stored it, or when it can never be one.
+//! A queue that is full keeps its own due tasks waiting (they come again after a lease), and nobody else's.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::HeaderMap;
+use cardcage_protocol::{TaskAddress, TaskEnvelope, header};
+use tokio::sync::Semaphore;
+
+use super::delivery::Delivery;
+use super::publish::set;
+use super::{Ack, Broker, ConsumerSpec, DeadLetter, Error, Pull, PullHealth};
+
+/// Due tasks that are moved at the same time.
+const IN_FLIGHT_MAX: usize = 256;
+/// Time for one publish into a queue.
+const PUBLISH_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Moves due tasks for as long as it runs. Any number may run: they share one consumer.
+#[derive(Debug)]
+pub struct Pump {
+    broker: Broker,
+    pull: Pull,
+}
+
+impl Pump {
+    /// A pump; it does nothing before [`Pump::run`].
+    #[must_use]
+    pub fn new(broker: &Broker) -> Self {
+        let spec = ConsumerSpec::pump(broker.options(), broker.subjects());
+        Self { broker: broker.clone(), pull: Pull::new(broker, spec) }
+    }
+
+    /// Tells others whether it is consuming.
+    #[must_use]
+    pub fn health(&self) -> PullHealth {
+        self.pull.health()
+    }
+
+    /// Runs until `stop` is ready; then hands back what it has not begun and waits for what it has.
+    pub async fn run(mut self, stop: impl Future<Output = ()>) {
+        let slots = Arc::new(Semaphore::new(IN_FLIGHT_MAX));
+        // Slots that are free and not yet demanded come back through this channel.
+        let (freed, mut free) = tokio::sync::mpsc::unbounded_channel::<()>();
+        self.pull.add_demand(IN_FLIGHT_MAX);
+        tokio::pin!(stop);
+        loop {
+            let delivery = tokio::select! {
+                biased;
+                () = &mut stop => break,
+                Some(()) = free.recv() => {
+                    self.pull.add_demand(1);
+                    continue;
+                }
+                delivery = self.pull.next() => delivery,
+            };
+            let (broker, freed) = (self.broker.clone(), freed.clone());
+            // A few more may come than were demanded: they wait here for their turn.
+            let slots = slots.clone();
+            tokio::spawn(async move {
+                let slot = slots.acquire_owned().await;
+                move_one(&broker, &delivery).await;
+                drop(slot);
+                let _ = freed.send(());
+            });
+        }
+        for delivery in self.pull.close().await {
+            let _ = self.broker.ack(delivery.ack_subject(), Ack::HandBack).await;
+        }
+        let all = u32::try_from(IN_FLIGHT_MAX).unwrap_or(u32::MAX);
+        let _ = tokio::time::timeout(PUBLISH_TIMEOUT, slots.acquire_many(all)).await;
+    }
+}
+
+/// Moves one due task. What fails is left where it is: its lease ends, and it comes again.
+async fn move_one(broker: &Broker, delivery: &Delivery) {
+    let ack = match read(broker, delivery) {
+        Ok((address, envelope)) => match publish(broker, delivery, &address, &envelope).await {
+            Ok(()) => Ack::Done,
+            Err(error) => {
+                tracing::warn!(id = %address.id, plugin = %address.plugin, %error, "a due task cannot be queued yet");
+                return;
+            }
+        },
+        Err(error) => match bury(broker, delivery, &error).await {
+            Ok(()) => Ack::Terminate,
+            Err(error) => {
+                tracing::warn!(subject = delivery.subject(), %error, "an unreadable due task cannot be put aside yet");
+                return;
+            }
+        },
+    };
+    if let Err(error) = broker.ack(delivery.ack_subject(), ack).await {
+        // It comes again, and the queue knows its message id.
+        tracing::debug!(subject = delivery.subject(), %error, "a moved task was not acknowledged");
+    }
+}
+
+fn read(
+    broker: &Broker,
+    delivery: &Delivery,
+) -> Result<(TaskAddress, TaskEnvelope), cardcage_protocol::EnvelopeError> {
+    let address = broker.subjects().parse_due(delivery.subject())?;
+    let envelope = TaskEnvelope::decode_at(address.clone(), task_headers(delivery), delivery.payload())?;
+    Ok((address, envelope))
+}
+
+/// The headers without NATS' own, which belong to the hop that ends here.
+fn task_headers(delivery: &Delivery) -> impl Iterator<Item = (&str, &str)> {
+    delivery.headers().filter(|(name, _)| !name.starts_with(header::NATS_PREFIX))
+}
+
+async fn publish(
+    broker: &Broker,
+    delivery: &Delivery,
+    address: &TaskAddress,
+    envelope: &TaskEnvelope,
+) -> Result<(), Error> {
+    // The headers as they came, not the envelope encoded anew: a neighbouring version may have written more of them.
+    let mut headers = HeaderMap::new();
+    for (name, value) in task_headers(delivery) {
+        let unreadable = |error: &dyn std::fmt::Display| Error::unreadable(format!("header {name}"), error);
+        let name: async_nats::HeaderName = name.parse().map_err(|error| unreadable(&error))?;
+        let value: async_nats::HeaderValue = value.parse().map_err(|error| unreadable(&error))?;
+        headers.insert(name, value);
+    }
+    set(&mut headers, header::NATS_MSG_ID, &envelope.message_id())?;
+    let subject = broker.subjects().task(address);
+    broker.publish_stored(&subject, headers, delivery.payload(), PUBLISH_TIMEOUT).await?;
+    Ok(())
+}
+
+/// A message that no worker will ever be able to read becomes a dead letter, if its subject still says whose it is.
+async fn bury(
+    broker: &Broker,
+    delivery: &Delivery,
+    reason: &cardcage_protocol::EnvelopeError,
+) -> Result<(), Error> {
+    tracing::error!(subject = delivery.subject(), %reason, "a due task is unreadable and will not run");
+    let Ok(address) = broker.subjects().parse_due(delivery.subject()) else { return Ok(()) };
+    let payload = delivery.payload();
+    if payload.len() > cardcage_protocol::limits::TASK_BODY_MAX_BYTES {
+        return Ok(());
+    }
+    let envelope = TaskEnvelope::new(address, "unknown".into(), delivery.stored_at, payload);
+    let reason = reason.to_string();
+    let letter = DeadLetter { envelope: &envelope, reason: &reason, attempts: &[] };
+    broker.publish_dead(letter, PUBLISH_TIMEOUT).await.map(|_| ())
+}

@@ -1,0 +1,42 @@
+//! Delayed tasks: they wait in the broker, not in a process.
+//!
+//! Each waits on a subject of its own, so that it can be replaced and cancelled. When its time has come the broker
+//! publishes it on the due subject, from where a [`super::Pump`] moves it into its plugin's queue.
+
+use std::time::Duration;
+
+use cardcage_protocol::{Name, TaskEnvelope, TaskId, Timestamp, header};
+
+use super::publish::set;
+use super::task_queue::envelope_headers;
+use super::{Broker, Error, Stored};
+
+impl Broker {
+    /// Stores a task to be queued at `at`; a time in the past means now. It replaces what waits under the same id.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] (a retry is harmless), [`Error::Envelope`].
+    pub async fn schedule_task(
+        &self,
+        envelope: &TaskEnvelope,
+        at: Timestamp,
+        wait: Duration,
+    ) -> Result<Stored, Error> {
+        let mut headers = envelope_headers(envelope, &envelope.message_id())?;
+        set(&mut headers, header::NATS_SCHEDULE, &format!("@at {at}"))?;
+        set(&mut headers, header::NATS_SCHEDULE_TARGET, &self.subjects().due(&envelope.address()))?;
+        let subject = self.subjects().schedule(&envelope.plugin, envelope.id);
+        self.publish_stored(&subject, headers, envelope.body.clone(), wait).await
+    }
+
+    /// Removes a task that waits for its time, or that is due and not yet queued. Says whether it was there.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn cancel_scheduled(&self, plugin: &Name, id: TaskId) -> Result<bool, Error> {
+        let stream = self.subjects().schedule_stream();
+        let waiting = self.purge(&stream, &self.subjects().schedule(plugin, id)).await?;
+        let due = self.purge(&stream, &self.subjects().due_by_id(id)).await?;
+        Ok(waiting + due > 0)
+    }
+}

@@ -1,0 +1,69 @@
+//! `cardcage check`: would a host start with this configuration? Everything that speaks against it is told at once.
+//!
+//! ```text
+//! configuration ─▶ settings ─┬▶ describer: each plugin describes itself, in a child ─▶ conflicts, overrides
+//!                            └▶ broker: version, JetStream, the streams' echoed options
+//! ```
+//!
+//! Invariants: it serves nothing, creates nothing on the broker that a host would not create, and runs plugin
+//! code only in a child that may die. The report goes to stdout; the exit code is the first of 78, 70, 69 that
+//! applies. A refusal of a plugin with `required = false` is a warning, as it is for a host.
+//!
+//! What it refuses to do: it does not start plugins (`init` may open connections and has side effects), and it
+//! does not go on to plugins and broker when the settings themselves are in doubt.
+
+mod broker;
+mod describer;
+mod overrides;
+mod report;
+
+use crate::cli::Configuration;
+use crate::config::{self, Settings};
+use crate::exit::Exit;
+use crate::loader::{Description, Refusal};
+
+use super::output;
+use report::{ConfigurationReport, PluginReport, Report};
+
+pub use overrides::overrides;
+
+/// Checks, and writes the report.
+pub async fn run(configuration: Configuration, json: bool) -> Exit {
+    let sources = configuration.sources();
+    let mut report = Report::new(ConfigurationReport::new(&sources.files));
+    match config::load(&sources) {
+        Ok(settings) => judge(&mut report, &settings).await,
+        Err(errors) => report.configuration.mistakes(&errors, output::styled() && !json),
+    }
+    report.exit_code = report.exit().code();
+    if json {
+        output::json(&report);
+    } else {
+        output::result(&report.text());
+    }
+    report.exit()
+}
+
+async fn judge(report: &mut Report, settings: &Settings) {
+    let (described, broker) = tokio::join!(describer::describe(settings), broker::probe(settings));
+    report.broker = Some(broker);
+    let plugins = settings.plugins.iter().map(|(name, plugin)| {
+        let description = described.descriptions.get(name);
+        let refusal = described.refused.iter().find(|refusal| refusal.plugin == *name);
+        if let Some(description) = description {
+            report.configuration.overrides.extend(overrides(name, plugin, description));
+        }
+        PluginReport::new(name, plugin, description, refusal)
+    });
+    report.plugins = Some(plugins.collect());
+    report.unexpected = described.unexpected;
+}
+
+/// What came of describing.
+#[derive(Debug, Default)]
+struct Described {
+    descriptions: std::collections::BTreeMap<String, Description>,
+    refused: Vec<Refusal>,
+    /// What went wrong and is no plugin's fault.
+    unexpected: Option<String>,
+}

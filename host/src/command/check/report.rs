@@ -1,0 +1,254 @@
+//! The report of `check`: one section each for configuration, plugins and broker, for people or programs.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::command::inspect::Refused;
+use crate::command::output;
+use crate::config::{Errors, PluginSettings};
+use crate::exit::Exit;
+use crate::loader::{Description, Placement, Refusal};
+
+/// All that was found.
+#[derive(Debug, Serialize)]
+pub(super) struct Report {
+    pub(super) exit_code: u8,
+    pub(super) configuration: ConfigurationReport,
+    /// `None`: not looked at, because the configuration is in doubt.
+    pub(super) plugins: Option<Vec<PluginReport>>,
+    /// `None`: not looked at, because the configuration is in doubt.
+    pub(super) broker: Option<BrokerReport>,
+    /// What went wrong and is nobody's fault but ours or the machine's.
+    pub(super) unexpected: Option<String>,
+}
+
+/// What was found in the configuration.
+#[derive(Debug, Serialize)]
+pub(super) struct ConfigurationReport {
+    files: Vec<PathBuf>,
+    mistakes: usize,
+    /// The mistakes with their places, for people.
+    text: Option<String>,
+    /// Route overrides that mean nothing, a sentence each.
+    pub(super) overrides: Vec<String>,
+}
+
+/// What was found of one plugin.
+#[derive(Debug, Serialize)]
+pub(super) struct PluginReport {
+    name: String,
+    version: Option<String>,
+    library: PathBuf,
+    required: bool,
+    routes: Vec<Route>,
+    tasks: Vec<String>,
+    refused: Option<Refused>,
+}
+
+#[derive(Debug, Serialize)]
+struct Route {
+    method: String,
+    /// With the prefix.
+    path: String,
+    /// As it would be, with the overrides.
+    placement: &'static str,
+}
+
+/// What was found at the broker.
+#[derive(Debug, Serialize)]
+pub(super) struct BrokerReport {
+    pub(super) url: String,
+    pub(super) namespace: String,
+    /// The server's version, once it was reached.
+    pub(super) server_version: Option<String>,
+    /// What speaks against it, a sentence each.
+    pub(super) faults: Vec<String>,
+    /// What is worth knowing.
+    pub(super) notes: Vec<String>,
+}
+
+impl ConfigurationReport {
+    pub(super) fn new(files: &[PathBuf]) -> Self {
+        Self { files: files.to_vec(), mistakes: 0, text: None, overrides: Vec::new() }
+    }
+
+    pub(super) fn mistakes(&mut self, errors: &Errors, styled: bool) {
+        self.mistakes = errors.len();
+        self.text = Some(errors.render(styled));
+    }
+
+    fn faults(&self) -> usize {
+        self.mistakes + self.overrides.len()
+    }
+}
+
+impl PluginReport {
+    pub(super) fn new(
+        name: &str,
+        settings: &PluginSettings,
+        description: Option<&Description>,
+        refusal: Option<&Refusal>,
+    ) -> Self {
+        let prefix = settings.prefix.trim_end_matches('/');
+        let routes = description.into_iter().flat_map(|description| &description.routes);
+        let routes = routes.map(|route| Route {
+            method: route.method.clone(),
+            path: format!("{prefix}{}", route.path),
+            placement: placement(settings, &format!("{} {}", route.method, route.path), route.placement),
+        });
+        let tasks = description.into_iter().flat_map(|description| &description.tasks);
+        Self {
+            name: name.to_owned(),
+            version: description.map(|description| description.version.clone()),
+            library: settings.library.clone(),
+            required: settings.required,
+            routes: routes.collect(),
+            tasks: tasks.map(|task| task.name.clone()).collect(),
+            refused: refusal.map(Refused::from),
+        }
+    }
+
+    fn verdict(&self) -> &'static str {
+        match (&self.refused, self.required) {
+            (None, _) => "good",
+            (Some(_), true) => "refused",
+            (Some(_), false) => "refused, not required",
+        }
+    }
+}
+
+/// Where the route would run: the single override before the plugin's, before what the author declared.
+fn placement(settings: &PluginSettings, route: &str, declared: Placement) -> &'static str {
+    use crate::config::Placement as Wanted;
+    match (declared, settings.routes.get(route).or(settings.placement.as_ref())) {
+        (Placement::Enqueue, _) | (_, None) => declared.as_str(),
+        (_, Some(Wanted::Worker)) => Placement::Worker.as_str(),
+        (_, Some(Wanted::Inline)) => Placement::Inline.as_str(),
+    }
+}
+
+impl Report {
+    pub(super) fn new(configuration: ConfigurationReport) -> Self {
+        Self { exit_code: 0, configuration, plugins: None, broker: None, unexpected: None }
+    }
+
+    /// The worst of what was found.
+    pub(super) fn exit(&self) -> Exit {
+        let refused = |plugin: &PluginReport| plugin.required && plugin.refused.is_some();
+        let found = [
+            (self.configuration.faults() > 0, Exit::Config),
+            (self.plugins.iter().flatten().any(refused), Exit::PluginRefused),
+            (self.broker.as_ref().is_some_and(|broker| !broker.faults.is_empty()), Exit::Unavailable),
+            (self.unexpected.is_some(), Exit::Unexpected),
+        ];
+        let found = found.into_iter().filter(|(found, _)| *found).map(|(_, exit)| exit);
+        found.fold(Exit::Success, Exit::or_worse)
+    }
+
+    /// The report for people.
+    pub(super) fn text(&self) -> String {
+        let mut text = self.configuration.section();
+        match &self.plugins {
+            None => text.push_str("\nPlugins: not checked, because the configuration must be right first.\n"),
+            Some(plugins) => text.push_str(&plugins_section(plugins)),
+        }
+        match &self.broker {
+            None => text.push_str("\nBroker: not checked, because the configuration must be right first.\n"),
+            Some(broker) => text.push_str(&broker.section()),
+        }
+        if let Some(fault) = &self.unexpected {
+            let _ = writeln!(text, "\nThe check itself failed: {}", output::shown(fault));
+        }
+        let exit = self.exit();
+        if exit == Exit::Success {
+            text.push_str("\nAll is in order.\n");
+        } else {
+            let _ = writeln!(text, "\nExit code {}: {}", exit.code(), reason(exit));
+        }
+        text
+    }
+}
+
+fn reason(exit: Exit) -> &'static str {
+    match exit {
+        Exit::Config => "the configuration is wrong.",
+        Exit::PluginRefused => "a required plugin would be refused.",
+        Exit::Unavailable => "the broker is unreachable or unfit.",
+        _ => exit.sentence(),
+    }
+}
+
+impl ConfigurationReport {
+    fn section(&self) -> String {
+        let files: Vec<String> = self.files.iter().map(|file| shown_path(file)).collect();
+        let from = if files.is_empty() { "defaults, environment and flags".to_owned() } else { files.join(", ") };
+        let mut text = match self.faults() {
+            0 => format!("Configuration: good ({from})\n"),
+            1 => format!("Configuration: 1 mistake ({from})\n"),
+            more => format!("Configuration: {more} mistakes ({from})\n"),
+        };
+        if let Some(rendered) = &self.text {
+            let _ = writeln!(text, "\n{rendered}");
+        }
+        for fault in &self.overrides {
+            let _ = writeln!(text, "  error: {}", output::shown(fault));
+        }
+        text
+    }
+}
+
+fn plugins_section(plugins: &[PluginReport]) -> String {
+    if plugins.is_empty() {
+        return "\nPlugins: none configured\n".to_owned();
+    }
+    let refused = plugins.iter().filter(|plugin| plugin.refused.is_some()).count();
+    let mut text = format!("\nPlugins: {} configured, {refused} refused\n", plugins.len());
+    let mut table = output::table();
+    table.set_header(["plugin", "version", "routes", "tasks", "verdict"]);
+    for plugin in plugins {
+        let count = |length: usize| if plugin.version.is_some() { length.to_string() } else { "-".to_owned() };
+        table.add_row([
+            plugin.name.clone(),
+            output::shown(plugin.version.as_deref().unwrap_or("-")),
+            count(plugin.routes.len()),
+            count(plugin.tasks.len()),
+            plugin.verdict().to_owned(),
+        ]);
+    }
+    for line in table.trim_fmt().lines() {
+        let _ = writeln!(text, " {line}");
+    }
+    for plugin in plugins {
+        if let Some(refused) = &plugin.refused {
+            let level = if plugin.required { "error" } else { "warning" };
+            let _ = writeln!(text, "  {level}: plugin `{}`: {}", plugin.name, output::shown(&refused.message));
+        }
+    }
+    text
+}
+
+impl BrokerReport {
+    fn section(&self) -> String {
+        let verdict = if self.faults.is_empty() { "good" } else { "unfit" };
+        let version = self.server_version.as_deref().map_or_else(String::new, |version| format!(", nats-server {version}"));
+        let mut text = format!(
+            "\nBroker: {verdict} ({}{}, namespace `{}`)\n",
+            output::shown(&self.url),
+            output::shown(&version),
+            self.namespace
+        );
+        for fault in &self.faults {
+            let _ = writeln!(text, "  error: {}", output::shown(fault));
+        }
+        for note in &self.notes {
+            let _ = writeln!(text, "  note: {}", output::shown(note));
+        }
+        text
+    }
+}
+
+fn shown_path(path: &Path) -> String {
+    output::shown(&path.display().to_string())
+}

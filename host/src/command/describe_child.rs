@@ -1,0 +1,141 @@
+//! The hidden child of `check`: opens libraries and lets plugins describe themselves.
+//!
+//! Plugin code may crash, hang, exit, print and read. So it runs here, in a process made for it, which tells every
+//! step before it is taken: whoever reads knows which plugin was at work when the lines end.
+//!
+//! ```text
+//! stdin   one line: Request                       then open for as long as the asker lives
+//! stdout  one line per step: Report::Step         last line: Report::Done
+//! ```
+//!
+//! Invariants: plugins find `/dev/null` as stdin and stderr as stdout, so that they can neither break the
+//! conversation nor be held up by it. The process ends at once when the asker is gone.
+
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::output;
+use crate::exit::Exit;
+use crate::loader::{self, Code, Description, Refusal, Source};
+
+/// What to describe.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Request {
+    pub(super) plugins: Vec<Wanted>,
+    pub(super) cache_dir: Option<PathBuf>,
+}
+
+/// One plugin of the configuration. Its settings are not here: describing does not need them, and they may hold
+/// secrets.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Wanted {
+    pub(super) name: String,
+    pub(super) library: PathBuf,
+    pub(super) prefix: String,
+}
+
+/// One line of the answer.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Report {
+    /// A step that runs plugin code begins, or, with `None`, the last one is over.
+    Step(Option<Step>),
+    /// All is told.
+    Done { described: Vec<Description>, refused: Vec<Refused> },
+}
+
+/// A step that runs plugin code.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Step {
+    pub(super) plugin: String,
+    pub(super) step: String,
+}
+
+/// A refusal on its way between processes.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Refused {
+    plugin: String,
+    file: PathBuf,
+    code: Code,
+    fault: String,
+    remedy: String,
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        let Refusal { plugin, file, code, fault, remedy } = refusal;
+        Self { plugin, file, code, fault, remedy }
+    }
+}
+
+impl From<Refused> for Refusal {
+    fn from(refused: Refused) -> Self {
+        let Refused { plugin, file, code, fault, remedy } = refused;
+        Self { plugin, file, code, fault, remedy }
+    }
+}
+
+/// Describes what stdin asks for. Does not return where all went well: plugin threads may still run, and what an
+/// ordinary exit would tear down under them could crash.
+pub fn run() -> Exit {
+    match describe() {
+        Ok(()) => loader::exit_now(0),
+        Err(error) => {
+            output::trouble(&format!(
+                "`describe-child` is a command that cardcage gives itself; use `cardcage check` ({error})"
+            ));
+            Exit::Unexpected
+        }
+    }
+}
+
+fn describe() -> std::io::Result<()> {
+    let (request, mut answer) = take_over()?;
+    let sources: Vec<Source> = request
+        .plugins
+        .into_iter()
+        .map(|Wanted { name, library, prefix }| Source { name, library, prefix, config: serde_json::Value::Null })
+        .collect();
+    let mut broken = None;
+    let (described, refused) = loader::describe_all(&sources, request.cache_dir.as_ref(), &mut |step| {
+        let step = step.map(|(plugin, _, step)| Step { plugin: plugin.to_owned(), step: step.to_owned() });
+        // Whoever asked is gone: the thread that reads stdin ends this process.
+        if let Err(error) = tell(&mut answer, &Report::Step(step)) {
+            broken = Some(error);
+        }
+    });
+    if let Some(error) = broken {
+        return Err(error);
+    }
+    let described = described.into_iter().map(|(_, description)| (*description).clone()).collect();
+    let refused = refused.into_iter().map(Refused::from).collect();
+    tell(&mut answer, &Report::Done { described, refused })
+}
+
+fn tell(answer: &mut File, report: &Report) -> std::io::Result<()> {
+    let mut line = serde_json::to_vec(report)?;
+    line.push(b'\n');
+    answer.write_all(&line)
+}
+
+/// Reads the request and takes stdin and stdout away from plugin code.
+fn take_over() -> std::io::Result<(Request, File)> {
+    let stdin: OwnedFd = std::io::stdin().as_fd().try_clone_to_owned()?;
+    let answer: OwnedFd = std::io::stdout().as_fd().try_clone_to_owned()?;
+    rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
+    rustix::stdio::dup2_stdout(std::io::stderr().as_fd())?;
+    let mut stdin = BufReader::new(File::from(stdin));
+    let mut line = String::new();
+    stdin.read_line(&mut line)?;
+    let request = serde_json::from_str(&line)?;
+    std::thread::Builder::new().name("asker".to_owned()).spawn(move || {
+        // Nothing more is said: its end is all there is to read. An error is as good as the end.
+        let _ = std::io::copy(&mut stdin, &mut std::io::sink());
+        loader::exit_now(i32::from(Exit::Unexpected.code()));
+    })?;
+    Ok((request, File::from(answer)))
+}

@@ -1,0 +1,119 @@
+//! `cardcage plugin inspect FILE`: what a library says of itself, and whether this host would take it.
+//!
+//! It is the command for a file that nobody trusts yet: it reads bytes and runs none of them.
+//!
+//! Invariant: a refusal is one sentence on stderr and exit code 70, also with `--json`, where stdout holds the
+//! same as `{"refused": {…}}` beside what could be read.
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::output;
+use crate::exit::Exit;
+use crate::loader::{Inspection, Refusal, inspect};
+
+/// A refusal for programs.
+#[derive(Debug, Clone, Serialize)]
+pub struct Refused {
+    /// The stable code.
+    pub code: &'static str,
+    /// What is wrong.
+    pub fault: String,
+    /// What to do.
+    pub remedy: String,
+    /// The whole sentence, with the file.
+    pub message: String,
+}
+
+impl From<&Refusal> for Refused {
+    fn from(refusal: &Refusal) -> Self {
+        Self {
+            code: refusal.code.as_str(),
+            fault: refusal.fault.clone(),
+            remedy: refusal.remedy.clone(),
+            message: refusal.to_string(),
+        }
+    }
+}
+
+/// The answer for programs.
+#[derive(Serialize)]
+struct Answer<'a> {
+    file: &'a Path,
+    #[serde(flatten)]
+    inspection: Option<&'a Inspection>,
+    /// The boundary's version that this host speaks.
+    host_abi: &'static str,
+    refused: Option<Refused>,
+}
+
+/// Inspects `file` and writes what was found.
+#[must_use]
+pub fn run(file: &Path, json: bool) -> Exit {
+    // The bytes are not needed any more: they are hashed.
+    let inspected = inspect::file(file).map(|(inspection, _)| inspection);
+    let (inspection, refusal) = match inspected {
+        Ok(inspection) => {
+            let refusal = inspect::verdict(file, &inspection).err();
+            (Some(inspection), refusal)
+        }
+        Err(refusal) => (None, Some(refusal)),
+    };
+    if json {
+        output::json(&Answer {
+            file,
+            inspection: inspection.as_ref(),
+            host_abi: cardcage_abi::VERSION,
+            refused: refusal.as_ref().map(Refused::from),
+        });
+    } else if let Some(inspection) = &inspection {
+        output::result(&text(file, inspection, refusal.as_ref()));
+    }
+    match refusal {
+        Some(refusal) => {
+            output::trouble(&output::shown(&refusal.to_string()));
+            Exit::PluginRefused
+        }
+        None => Exit::Success,
+    }
+}
+
+fn text(file: &Path, inspection: &Inspection, refusal: Option<&Refusal>) -> String {
+    let manifest = &inspection.manifest;
+    let or = |text: &str, absent: &str| output::shown(if text.is_empty() { absent } else { text });
+    let abi = match inspect::abi_verdict(&manifest.abi, cardcage_abi::VERSION) {
+        Ok(()) => format!("{}, which this host ({}) loads", manifest.abi, cardcage_abi::VERSION),
+        Err(_) => format!("{}, which this host ({}) does not load", manifest.abi, cardcage_abi::VERSION),
+    };
+    let verdict = match refusal {
+        None => "this host would load it".to_owned(),
+        Some(refusal) => format!("refused ({})", refusal.code.as_str()),
+    };
+    let libraries = match inspection.needs_libraries.as_slice() {
+        [] => "none".to_owned(),
+        some => some.join(", "),
+    };
+    let rows = [
+        ("file", file.display().to_string()),
+        ("plugin", manifest.name.clone()),
+        ("version", manifest.version.clone()),
+        ("verdict", verdict),
+        ("ABI", abi),
+        ("SDK", or(&manifest.sdk, "not stated")),
+        ("rustc", or(&manifest.rustc, "not stated")),
+        ("target", or(&manifest.target, "not stated")),
+        ("panic", or(&manifest.panic, "not stated")),
+        ("git revision", or(&manifest.git_revision, "not stated")),
+        ("needs glibc", inspection.needs_glibc.clone().unwrap_or_else(|| "no particular one".to_owned())),
+        ("static TLS", if inspection.static_tls { "yes" } else { "no" }.to_owned()),
+        ("needs libraries", libraries),
+        ("size", format!("{} bytes", inspection.size_bytes)),
+        ("sha256", inspection.sha256.clone()),
+    ];
+    let mut table = output::table();
+    for (name, value) in rows {
+        table.add_row([name.to_owned(), output::shown(&value)]);
+    }
+    table.trim_fmt()
+}

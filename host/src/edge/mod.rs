@@ -1,0 +1,41 @@
+//! The HTTP edge: what API callers talk to. Runs in the API's child.
+//!
+//! | method and path | answer |
+//! |---|---|
+//! | `GET /tasks/{id}` | a task's state, attempts, result or error; 404 for an unknown id |
+//! | `GET /openapi.json` | the merged OpenAPI 3.1 document |
+//! | `GET /problems`, `GET /problems/{code}` | what a problem code means and what to do |
+//! | anything below a plugin's prefix | that plugin's routes, by placement |
+//!
+//! Placements: `inline` calls the handler in this process; `worker` forwards the request as a call over NATS;
+//! `enqueue` checks the body against the task's schema, publishes the task and answers 202.
+//!
+//! # Invariants
+//! * Every error is `application/problem+json` with a code of its own and the request's id.
+//! * No 2xx for a task before JetStream has acknowledged the publish.
+//! * Bounds on head, body, time and the number of requests under way; over a bound the caller gets a named error.
+//! * The routing table is built once, at load, and never changes.
+//!
+//! # What it refuses
+//! No TLS (a proxy's work), no routes of its own under a plugin's prefix, no retry of a call that may have run.
+
+mod body;
+mod enqueue;
+mod forward;
+mod head;
+mod inline;
+mod openapi;
+mod problem_pages;
+mod respond;
+mod router;
+mod server;
+mod service;
+mod tasks;
+
+pub use body::EdgeBody;
+pub use router::{BuildError, Mounted, Router};
+pub use server::{Server, ServerOptions};
+pub use service::{Edge, EdgeLimits};
+
+/// Paths that belong to the host.
+pub const RESERVED: [&str; 4] = ["tasks", "docs", "openapi.json", "problems"];

@@ -1,0 +1,100 @@
+//! The merged OpenAPI 3.1 document: every plugin's paths under its prefix, its schemas under its name.
+
+use super::router::Mounted;
+use serde_json::{Map, Value, json};
+
+/// Merges what the plugins describe.
+pub(super) fn merge(mounted: &[Mounted]) -> Value {
+    let (mut paths, mut schemas, mut tags) = (host_paths(), Map::new(), Vec::new());
+    for plugin in mounted {
+        let name = &*plugin.identity.name;
+        tags.push(json!({ "name": name, "description": format!("version {}", plugin.identity.version) }));
+        let part = &plugin.description.openapi;
+        let prefix = plugin.prefix.trim_end_matches('/');
+        for (path, item) in &part.paths {
+            let mut item = item.clone();
+            rename(&mut item, name, None);
+            for (method, operation) in item.as_object_mut().into_iter().flatten() {
+                complete(operation, name, method);
+            }
+            paths.insert(format!("{prefix}{path}"), item);
+        }
+        for (schema_name, schema) in &part.schemas {
+            add_schema(&mut schemas, name, schema_name, schema.clone());
+        }
+    }
+    json!({
+        "openapi": "3.1.0",
+        "info": { "title": "Cardcage", "version": env!("CARGO_PKG_VERSION") },
+        "tags": tags,
+        "paths": paths,
+        "components": { "schemas": schemas },
+    })
+}
+
+/// Component names are the plugin's name, a dot and its own: two plugins may both have an `Order`.
+fn add_schema(schemas: &mut Map<String, Value>, plugin: &str, name: &str, mut schema: Value) {
+    let full = format!("{plugin}.{name}");
+    // schemars keeps a type's parts in `$defs` of its own; in one document they are components.
+    let parts = schema.as_object_mut().and_then(|schema| schema.remove("$defs"));
+    rename(&mut schema, plugin, Some(&full));
+    if let Some(object) = schema.as_object_mut() {
+        object.remove("$schema");
+    }
+    if let Some(Value::Object(parts)) = parts {
+        for (part, mut value) in parts {
+            rename(&mut value, plugin, Some(&full));
+            schemas.insert(format!("{full}.{part}"), value);
+        }
+    }
+    schemas.insert(full, schema);
+}
+
+/// Rewrites references: into components under the plugin's name, into `$defs` under `owner`.
+fn rename(value: &mut Value, plugin: &str, owner: Option<&str>) {
+    match value {
+        Value::Object(object) => {
+            if let Some(Value::String(reference)) = object.get_mut("$ref") {
+                if let Some(name) = reference.strip_prefix("#/components/schemas/") {
+                    *reference = format!("#/components/schemas/{plugin}.{name}");
+                } else if let (Some(name), Some(owner)) = (reference.strip_prefix("#/$defs/"), owner) {
+                    *reference = format!("#/components/schemas/{owner}.{name}");
+                }
+            }
+            object.values_mut().for_each(|value| rename(value, plugin, owner));
+        }
+        Value::Array(items) => items.iter_mut().for_each(|value| rename(value, plugin, owner)),
+        _ => {}
+    }
+}
+
+fn complete(operation: &mut Value, plugin: &str, method: &str) {
+    let Some(operation) = operation.as_object_mut() else { return };
+    let id = operation.get("operationId").and_then(Value::as_str).unwrap_or(method).to_owned();
+    operation.insert("operationId".into(), format!("{plugin}.{id}").into());
+    operation.insert("tags".into(), json!([plugin]));
+    if let Some(responses) = operation.entry("responses").or_insert_with(|| json!({})).as_object_mut() {
+        responses.entry("default").or_insert_with(|| {
+            json!({ "description": "A problem (RFC 9457).", "content": { "application/problem+json": {
+                "schema": { "type": "object", "properties": {
+                    "type": { "type": "string" }, "title": { "type": "string" }, "status": { "type": "integer" },
+                    "code": { "type": "string" }, "detail": { "type": "string" },
+                    "request_id": { "type": "string" } } } } } })
+        });
+    }
+}
+
+fn host_paths() -> Map<String, Value> {
+    let mut paths = Map::new();
+    paths.insert(
+        "/tasks/{id}".into(),
+        json!({ "get": {
+            "operationId": "show_task",
+            "summary": "A task's state, attempts, result or error.",
+            "parameters": [{ "name": "id", "in": "path", "required": true,
+                "schema": { "type": "string", "format": "uuid" } }],
+            "responses": { "200": { "description": "The task." }, "404": { "description": "No such task." } },
+        } }),
+    );
+    paths
+}

@@ -1,0 +1,103 @@
+//! Connections: accept, serve HTTP/1.1 or HTTP/2, and drain.
+
+use super::service::Edge;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulShutdown;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+/// How connections are treated.
+#[derive(Debug, Clone, Copy)]
+pub struct ServerOptions {
+    /// Time a client has to send a request's head.
+    pub header_read_timeout: Duration,
+    /// Largest head.
+    pub headers_max_bytes: usize,
+    /// Connections at the same time; further ones wait in the listener's backlog.
+    pub connections_max: usize,
+}
+
+/// A server on a listener.
+#[derive(Debug)]
+pub struct Server {
+    listener: TcpListener,
+    edge: Arc<Edge>,
+    options: ServerOptions,
+}
+
+impl Server {
+    /// A server on a listener that the supervisor has bound.
+    ///
+    /// # Errors
+    /// Where the runtime cannot take the listener over.
+    pub fn new(listener: std::net::TcpListener, edge: Arc<Edge>, options: ServerOptions) -> std::io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        Ok(Self { listener: TcpListener::from_std(listener)?, edge, options })
+    }
+
+    /// Serves until `stop`, then lets requests under way end, for the grace (asked when it begins) at most. Answers
+    /// whether all did.
+    pub async fn run(self, stop: CancellationToken, grace: impl FnOnce() -> Duration) -> bool {
+        let mut http = auto::Builder::new(TokioExecutor::new());
+        // hyper answers 431 itself where a head exceeds its buffer; the edge's own bound is checked after parsing.
+        let buffer = self.options.headers_max_bytes.max(8 * 1024).saturating_add(1024);
+        http.http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.options.header_read_timeout)
+            .max_buf_size(buffer.max(64 * 1024))
+            .pipeline_flush(true);
+        http.http2()
+            .timer(TokioTimer::new())
+            .max_header_list_size(u32::try_from(buffer).unwrap_or(u32::MAX))
+            .keep_alive_interval(Some(Duration::from_secs(20)))
+            .max_concurrent_streams(256);
+        let graceful = GracefulShutdown::new();
+        let places = Arc::new(Semaphore::new(self.options.connections_max));
+        loop {
+            let accepted = tokio::select! {
+                accepted = accept(&self.listener, &places) => accepted,
+                () = stop.cancelled() => break,
+            };
+            let Some((stream, place)) = accepted else { continue };
+            // Small answers must not wait for a full segment.
+            let _ = stream.set_nodelay(true);
+            let edge = self.edge.clone();
+            let service = service_fn(move |request| {
+                let edge = edge.clone();
+                async move { Ok::<_, Infallible>(edge.answer(request).await) }
+            });
+            let connection = http.serve_connection(TokioIo::new(stream), service).into_owned();
+            let connection = graceful.watch(connection);
+            tokio::spawn(async move {
+                if let Err(error) = connection.await {
+                    tracing::debug!(%error, "a connection ended early");
+                }
+                drop(place);
+            });
+        }
+        drop(self.listener);
+        tokio::time::timeout(grace(), graceful.shutdown()).await.is_ok()
+    }
+}
+
+async fn accept(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+) -> Option<(tokio::net::TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+    let place = places.clone().acquire_owned().await.ok()?;
+    match listener.accept().await {
+        Ok((stream, _)) => Some((stream, place)),
+        Err(error) => {
+            // Out of descriptors or memory: a pause lets some come back; spinning would not.
+            tracing::warn!(%error, "a connection could not be accepted");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            None
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! Accepting a task: the one place where "yes" is said, by whichever way the task comes in.
+//!
+//! # Invariants
+//! * `Ok` means that JetStream has stored the task. Anything else is a refusal; where the publish was in doubt, the
+//!   envelope's `accept-by` lets a worker drop what was stored after the caller had been told no.
+//! * The same idempotency key and body give the same task, however often and from wherever it comes.
+
+use crate::broker::{Broker, Claim, Error, key_hash};
+use crate::loader::Identity;
+use bytes::Bytes;
+use cardcage_protocol::{
+    Name, Priority, Problem, ProblemCode, TaskAddress, TaskEnvelope, TaskId, Timestamp, limits,
+};
+use sha2::{Digest, Sha256};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// The longest delay of a task: a year.
+const DELAY_MAX: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+
+/// A task to accept.
+#[derive(Debug)]
+pub struct NewTask<'a> {
+    /// The plugin that runs it.
+    pub identity: &'a Identity,
+    /// The task.
+    pub task: &'a Name,
+    /// Within which route the idempotency key is unique; empty for a plugin's own enqueues.
+    pub route: &'a str,
+    /// The caller's key.
+    pub idempotency_key: Option<String>,
+    /// W3C trace context.
+    pub traceparent: Option<String>,
+    /// The task that enqueues this one.
+    pub parent: Option<TaskId>,
+    /// Not before so much time has passed.
+    pub delay: Option<Duration>,
+    /// The author's JSON.
+    pub body: Bytes,
+}
+
+/// A task that was accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Published {
+    /// Its id.
+    pub id: TaskId,
+    /// Whether an earlier request with the same key made it.
+    pub duplicate: bool,
+}
+
+fn refused(error: &Error) -> Problem {
+    let code = error.problem_code();
+    if code == ProblemCode::Internal {
+        tracing::error!(%error, "a task could not be published");
+    } else {
+        tracing::debug!(%error, "a task was not accepted");
+    }
+    let problem = Problem::new(code);
+    if code.is_retryable() { problem.retry_after_s(1) } else { problem }
+}
+
+/// Publishes a task, and answers once it is stored; within `wait` altogether.
+///
+/// # Errors
+/// A problem for the caller: broker away, queue full, body too large, or a key that was used for another body.
+pub async fn publish(broker: &Broker, new: NewTask<'_>, wait: Duration) -> Result<Published, Problem> {
+    if !broker.connected() {
+        return Err(Problem::new(ProblemCode::BrokerUnavailable).retry_after_s(1));
+    }
+    let until = Instant::now() + wait;
+    let left = || until.saturating_duration_since(Instant::now());
+    if new.delay.is_some_and(|delay| delay > DELAY_MAX) {
+        return Err(Problem::new(ProblemCode::MalformedRequest).detail("A task cannot be delayed by more than a year."));
+    }
+    if new.idempotency_key.as_ref().is_some_and(|key| key.is_empty() || key.len() > limits::IDEMPOTENCY_KEY_MAX_BYTES) {
+        let detail = format!("An idempotency key has 1 to {} bytes.", limits::IDEMPOTENCY_KEY_MAX_BYTES);
+        return Err(Problem::new(ProblemCode::MalformedRequest).detail(detail));
+    }
+    let mut id = TaskId::generate();
+    let mut duplicate = false;
+    let key = new.idempotency_key.as_ref().map(|key| {
+        // A key belongs to what it starts: two routes, or two tasks, may see the same one.
+        key_hash(&[&new.identity.name, new.route, new.task.as_str(), key])
+    });
+    if let Some(hash) = &key {
+        match broker.claim_key(hash, id, &new.body, left()).await.map_err(|error| refused(&error))? {
+            Claim::Fresh => {}
+            Claim::Existing(earlier) if earlier.body_sha256 != hex::encode(Sha256::digest(&new.body)) => {
+                return Err(Problem::new(ProblemCode::IdempotencyConflict));
+            }
+            Claim::Existing(earlier) => {
+                id = earlier.task_id;
+                duplicate = true;
+                if earlier.stored || broker.find_task(id).await.map_err(|error| refused(&error))?.is_some() {
+                    return Ok(Published { id, duplicate });
+                }
+                // The first request ended between claiming the key and publishing: this one finishes its work.
+            }
+        }
+    }
+    let plugin = Name::new(&new.identity.name).map_err(|error| {
+        tracing::error!(%error, "a plugin's name is no name");
+        Problem::new(ProblemCode::Internal)
+    })?;
+    let address = TaskAddress { plugin, major: new.identity.major, task: new.task.clone(), priority: Priority::Normal, id };
+    let now_ms = broker.now_unix_ms();
+    let mut envelope = TaskEnvelope::new(address, Arc::from(&*new.identity.version), timestamp(now_ms), new.body);
+    envelope.accept_by = Some(timestamp(now_ms.saturating_add(millis(left())).saturating_add(ACCEPT_MARGIN_MS)));
+    envelope.idempotency_key = new.idempotency_key;
+    envelope.traceparent = new.traceparent.filter(|text| text.len() <= limits::TRACEPARENT_MAX_BYTES);
+    envelope.parent_id = new.parent;
+    if let Some(parent) = new.parent {
+        envelope.root_id = parent;
+    }
+    let stored = match new.delay {
+        Some(delay) if !delay.is_zero() => {
+            let at = timestamp(now_ms.saturating_add(millis(delay)));
+            // A delayed task is in the queue long after its publish was accepted.
+            envelope.accept_by = None;
+            broker.schedule_task(&envelope, at, left()).await
+        }
+        _ => broker.publish_task(&envelope, left()).await,
+    };
+    stored.map_err(|error| refused(&error))?;
+    if let Some(hash) = key {
+        // Off the caller's path: without it a repeat looks for the task instead.
+        let broker = broker.clone();
+        tokio::spawn(async move {
+            if let Err(error) = broker.confirm_key(&hash, id).await {
+                tracing::debug!(%error, "an idempotency key was not confirmed");
+            }
+        });
+    }
+    Ok(Published { id, duplicate })
+}
+
+/// How much later than the caller's deadline a publish may be stored: clocks of two machines differ a little.
+const ACCEPT_MARGIN_MS: u64 = 250;
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn timestamp(unix_ms: u64) -> Timestamp {
+    Timestamp::from_unix_ms(unix_ms)
+}

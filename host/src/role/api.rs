@@ -1,0 +1,138 @@
+//! An API's child: routes, inline handlers, calls and enqueues.
+
+use super::child::{Context, Failure, report, stop_plugins};
+use super::metrics::{PluginMetrics, line};
+use super::options;
+use super::services::HostServices;
+use crate::broker::Broker;
+use crate::edge::{Edge, Mounted, Router, Server, ServerOptions};
+use crate::exit::Exit;
+use crate::loader::PluginSet;
+use crate::process::control::ToSupervisor;
+use crate::stream::Mux;
+use cardcage_protocol::Name;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+pub(super) async fn serve(mut context: Context) -> Result<Exit, Failure> {
+    let broker = context.connect().await?;
+    let metrics = PluginMetrics::default();
+    let services = Arc::new(HostServices {
+        broker: broker.clone(),
+        instance: context.instance.clone(),
+        enqueue_timeout: Duration::from_millis(context.settings.api.enqueue_timeout_ms),
+        metrics: metrics.clone(),
+    });
+    let set = context.load(services).await?;
+    let mounted = mount(&context, &set);
+    let router = Router::build(&mounted, broker.subjects()).map_err(|error| (Exit::PluginRefused, error.to_string()))?;
+    let listener = context.listener.take().ok_or((Exit::Unexpected, "the supervisor passed no listener".to_owned()))?;
+    let bound = listener.local_addr().map(|address| address.to_string()).into_iter().collect();
+    let limits = options::edge_limits(&context.settings);
+    let mux = Arc::new(Mux::default());
+    let edge = Arc::new(Edge::new(broker.clone(), context.instance.clone(), mux.clone(), limits, &mounted, router));
+    let api = &context.settings.api;
+    let server_options = ServerOptions {
+        header_read_timeout: Duration::from_millis(api.header_read_timeout_ms),
+        headers_max_bytes: api.headers_max_bytes,
+        connections_max: api.in_flight_max.saturating_mul(4),
+    };
+    let server = Server::new(listener, edge.clone(), server_options)
+        .map_err(|error| (Exit::Unexpected, format!("the listener cannot be used: {error}")))?;
+    let stop = CancellationToken::new();
+    tokio::spawn(frames(broker.clone(), context.instance.clone(), mux));
+    tokio::spawn(keep_layout(context.outbox.clone(), broker.clone(), plugin_names(&set)));
+    let grace = Arc::new(std::sync::OnceLock::new());
+    let (served_grace, served_stop) = (grace.clone(), stop.clone());
+    let default_grace = Duration::from_millis(context.settings.drain.grace_ms);
+    let serving = tokio::spawn(async move {
+        let grace = move || *served_grace.get().unwrap_or(&default_grace);
+        server.run(served_stop, grace).await
+    });
+    context.ready(&set, bound);
+    let text = { let (edge, metrics) = (edge.clone(), metrics.clone()); move || text(&edge, &metrics) };
+    let ordered = context.drain_ordered(text).await;
+    let _ = grace.set(ordered);
+    stop.cancel();
+    let in_time = serving.await.unwrap_or(false);
+    let unfinished = u64::try_from(edge.in_flight()).unwrap_or(u64::MAX);
+    stop_plugins(set, Duration::from_secs(1)).await;
+    context.report(&ToSupervisor::Drained { unfinished });
+    Ok(if in_time { Exit::Success } else { Exit::DrainDeadline })
+}
+
+fn mount(context: &Context, set: &PluginSet) -> Vec<Mounted> {
+    let mount = |(source, plugin): &(crate::loader::Source, Arc<crate::loader::Plugin>)| {
+        let (placement, routes) = options::placements(&context.settings, &source.name);
+        Mounted {
+            identity: plugin.identity.clone(),
+            description: plugin.description.clone(),
+            prefix: source.prefix.clone(),
+            placement,
+            routes,
+            plugin: Some(plugin.clone()),
+        }
+    };
+    set.plugins.iter().map(mount).collect()
+}
+
+pub(super) fn plugin_names(set: &PluginSet) -> Vec<Name> {
+    set.plugins.iter().filter_map(|(_, plugin)| Name::new(&plugin.identity.name).ok()).collect()
+}
+
+/// Hands the frames that arrive for this instance to their calls.
+pub(super) async fn frames(broker: Broker, instance: cardcage_protocol::InstanceId, mux: Arc<Mux>) {
+    let subject = broker.subjects().callio_of_instance(&instance);
+    loop {
+        match broker.subscribe(subject.clone()).await {
+            Ok(mut messages) => {
+                while let Some(message) = messages.next().await {
+                    if let Some(call) = broker.subjects().parse_callio(message.subject()) {
+                        mux.deliver(call, message.payload());
+                    }
+                }
+            }
+            Err(error) => tracing::warn!(%error, "streams cannot be received yet"),
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// Sees to it that the streams exist whenever the broker is there, and tells the supervisor while it is not.
+async fn keep_layout(outbox: crate::process::child::Outbox, broker: Broker, plugins: Vec<Name>) {
+    let mut link = broker.watch();
+    let mut told: Option<String> = None;
+    loop {
+        let degraded = if link.borrow_and_update().connected {
+            broker.ensure_layout(&plugins).await.err().map(|error| error.to_string())
+        } else {
+            Some("the broker cannot be reached: calls and tasks are refused with 503".to_owned())
+        };
+        if degraded != told {
+            match &degraded {
+                Some(reason) => report(&outbox, &ToSupervisor::Degraded { reasons: vec![reason.clone()] }),
+                None => report(&outbox, &ToSupervisor::Restored),
+            }
+            told.clone_from(&degraded);
+        }
+        // A failure while connected is looked at again soon; otherwise the next change of the link matters.
+        let again = Duration::from_secs(if degraded.is_some() { 1 } else { 30 });
+        match tokio::time::timeout(again, link.changed()).await {
+            Ok(Err(_)) => return,
+            Ok(Ok(())) | Err(_) => {}
+        }
+    }
+}
+
+fn text(edge: &Edge, metrics: &PluginMetrics) -> String {
+    let mut text = String::new();
+    text.push_str("# TYPE cardcage_http_requests_in_flight gauge\n");
+    line(&mut text, "cardcage_http_requests_in_flight", "", edge.in_flight());
+    text.push_str("# TYPE cardcage_http_responses_total counter\n");
+    for (class, count) in edge.answered().iter().enumerate().skip(1) {
+        line(&mut text, "cardcage_http_responses_total", &format!("{{status=\"{class}xx\"}}"), count);
+    }
+    text.push_str(&metrics.text());
+    text
+}

@@ -1,0 +1,199 @@
+//! A child: attaches to its supervisor, loads the plugins, and becomes an API or a worker.
+
+use super::{api, options, worker};
+use crate::broker::{Broker, Error};
+use crate::config::Settings;
+use crate::exit::Exit;
+use crate::loader::{self, LoadOptions, PluginSet, Refusal, Services};
+use crate::logging;
+use crate::process::child::{self, Attached, Outbox};
+use crate::process::control::{self, LoadedPlugin, Phase, Ready, Role, Step, ToChild, ToSupervisor};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// Threads of each plugin's runtime.
+const PLUGIN_THREADS: u32 = 2;
+
+/// What both roles need once the child is attached.
+pub(super) struct Context {
+    pub(super) settings: Settings,
+    pub(super) instance: cardcage_protocol::InstanceId,
+    pub(super) board: crate::crash::Board,
+    pub(super) outbox: Outbox,
+    pub(super) orders: mpsc::UnboundedReceiver<ToChild>,
+    pub(super) listener: Option<std::net::TcpListener>,
+    pub(super) excluded: Vec<control::Excluded>,
+}
+
+/// A start that failed: the exit code that fits, and a sentence for people.
+pub(super) type Failure = (Exit, String);
+
+/// Runs the child that a supervisor started. Does not return: the process ends without running any library's
+/// destructors.
+pub async fn run() -> Exit {
+    let attached = match child::attach() {
+        Ok(attached) => attached,
+        Err(error) => {
+            tracing::error!(%error, "this command is for cardcage itself");
+            return Exit::Usage;
+        }
+    };
+    let outbox = attached.outbox.clone();
+    let exit = match serve(attached).await {
+        Ok(exit) => exit,
+        Err((exit, message)) => {
+            let failed = ToSupervisor::Failed { exit_code: exit.code(), message, retry: false };
+            report(&outbox, &failed);
+            exit
+        }
+    };
+    loader::exit_now(i32::from(exit.code()))
+}
+
+async fn serve(attached: Attached) -> Result<Exit, Failure> {
+    let start = attached.start;
+    let settings: Settings = serde_json::from_value(start.settings)
+        .map_err(|error| (Exit::Unexpected, format!("the settings cannot be read: {error}")))?;
+    logging::start(&settings.log);
+    let context = Context {
+        instance: cardcage_protocol::InstanceId::new(&start.instance)
+            .map_err(|error| (Exit::Unexpected, error.to_string()))?,
+        board: attached.board,
+        outbox: attached.outbox,
+        orders: attached.orders,
+        listener: attached.listener.map(std::net::TcpListener::from),
+        excluded: start.excluded,
+        settings,
+    };
+    match start.role {
+        Role::Api => api::serve(context).await,
+        Role::Worker => worker::serve(context).await,
+    }
+}
+
+/// Sends a report; a supervisor that is gone has ended the channel, and the drain is on its way.
+pub(super) fn report(outbox: &Outbox, report: &ToSupervisor) {
+    if let Err(error) = outbox.send(report) {
+        tracing::debug!(%error, "a report could not be sent to the supervisor");
+    }
+}
+
+impl Context {
+    pub(super) fn report(&self, what: &ToSupervisor) {
+        report(&self.outbox, what);
+    }
+
+    pub(super) async fn connect(&self) -> Result<Broker, Failure> {
+        let options = options::broker_options(&self.settings, self.instance.as_str())
+            .map_err(|error| (Exit::Config, error.to_string()))?;
+        Broker::connect(options).await.map_err(|error| (Exit::Config, error.to_string()))
+    }
+
+    fn is_required(&self, plugin: &str) -> bool {
+        self.settings.plugins.get(plugin).is_none_or(|settings| settings.required)
+    }
+
+    /// Loads the plugin set, telling the supervisor each step, and each refusal.
+    ///
+    /// Fails with exit 70 where a required plugin was refused.
+    pub(super) async fn load(&self, services: Arc<dyn Services>) -> Result<PluginSet, Failure> {
+        let sources = options::sources(&self.settings, &self.excluded);
+        let options = LoadOptions {
+            cache_dir: self.settings.loading.cache_dir.clone(),
+            log_filter: self.settings.log.filter.clone(),
+            threads: PLUGIN_THREADS,
+            services,
+            runtime: tokio::runtime::Handle::current(),
+            board: Some(self.board),
+        };
+        let outbox = self.outbox.clone();
+        let files: Vec<(String, String)> =
+            sources.iter().map(|s| (s.name.clone(), s.library.display().to_string())).collect();
+        // Plugin code runs here: it gets a thread that serves nothing.
+        let loading = tokio::task::spawn_blocking(move || {
+            loader::load_all(&sources, &options, &mut |step| {
+                let entered = step.map(|(plugin, version, step)| Phase {
+                    plugin: plugin.to_owned(),
+                    version: version.to_owned(),
+                    file: files.iter().find(|(name, _)| name == plugin).map(|(_, file)| file.clone()).unwrap_or_default(),
+                    step: match step {
+                        "open" => Step::Open,
+                        "describe" => Step::Describe,
+                        _ => Step::Init,
+                    },
+                });
+                report(&outbox, &ToSupervisor::Phase { entered });
+            })
+        });
+        let set = loading.await.map_err(|error| (Exit::Unexpected, format!("loading ended early: {error}")))?;
+        self.judge(&set.refused)?;
+        Ok(set)
+    }
+
+    /// Tells the supervisor of refusals.
+    pub(super) fn judge(&self, refused: &[Refusal]) -> Result<(), Failure> {
+        for refusal in refused {
+            let required = self.is_required(&refusal.plugin);
+            self.report(&ToSupervisor::Refused(control::Refusal {
+                plugin: refusal.plugin.clone(),
+                file: refusal.file.display().to_string(),
+                code: refusal.code.as_str().to_owned(),
+                message: refusal.to_string(),
+                required,
+            }));
+        }
+        let required: Vec<String> = refused
+            .iter()
+            .filter(|refusal| self.is_required(&refusal.plugin))
+            .map(|refusal| format!("plugin `{}` is refused: {refusal}", refusal.plugin))
+            .collect();
+        if required.is_empty() { Ok(()) } else { Err((Exit::PluginRefused, required.join("\n"))) }
+    }
+
+    pub(super) fn ready(&self, set: &PluginSet, bound: Vec<String>) {
+        let plugins = set.plugins.iter().map(|(_, plugin)| LoadedPlugin {
+            name: plugin.identity.name.to_string(),
+            version: plugin.identity.version.to_string(),
+            routes: plugin.description.routes.len(),
+            tasks: plugin.description.tasks.len(),
+        });
+        self.report(&ToSupervisor::Ready(Ready { plugins: plugins.collect(), bound }));
+    }
+
+    /// The next drain order, answering requests for metrics until then. `None` of a channel means drain too.
+    pub(super) async fn drain_ordered(&mut self, metrics: impl Fn() -> String) -> Duration {
+        loop {
+            match self.orders.recv().await {
+                Some(ToChild::Drain { grace_ms }) => return Duration::from_millis(grace_ms),
+                Some(ToChild::Metrics { id }) => self.report(&ToSupervisor::MetricsText { id, text: metrics() }),
+                Some(ToChild::Start(_)) => {}
+                None => return Duration::from_millis(self.settings.drain.grace_ms),
+            }
+        }
+    }
+}
+
+/// Stops the plugins: they are told, and their runtimes end, each within `within`.
+pub(super) async fn stop_plugins(set: PluginSet, within: Duration) {
+    let stopping = tokio::task::spawn_blocking(move || {
+        for (_, plugin) in &set.plugins {
+            plugin.drain();
+        }
+        let each = within / u32::try_from(set.plugins.len().max(1)).unwrap_or(1);
+        for (_, plugin) in &set.plugins {
+            plugin.stop(each);
+        }
+    });
+    // A plugin that does not stop is cut off by the end of the process.
+    let _ = tokio::time::timeout(within, stopping).await;
+}
+
+/// A broker error at start, as a failure.
+pub(super) fn broker_failure(error: &Error) -> Failure {
+    let exit = match error {
+        Error::Settings(_) | Error::Layout(_) => Exit::Config,
+        _ => Exit::Unavailable,
+    };
+    (exit, error.to_string())
+}

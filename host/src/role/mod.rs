@@ -1,0 +1,22 @@
+//! The two roles, put together from the other rooms.
+//!
+//! ```text
+//! cardcage api|worker ── supervisor.rs ──▶ child (cardcage child) ── child.rs ──▶ api.rs or worker.rs
+//! ```
+//!
+//! Here is where rooms that know nothing of each other meet: settings become options, plugins become routes and
+//! consumers, a dead child's board becomes answers. No rule of its own belongs here.
+
+mod addresses;
+mod aftermath;
+mod api;
+mod child;
+mod metrics;
+mod options;
+mod services;
+mod supervisor;
+mod worker;
+
+pub use child::run as run_child;
+pub use options::broker_options;
+pub use supervisor::run as run_supervisor;

@@ -1,0 +1,133 @@
+//! A role's supervisor: binds, watches, renews, and starts the child. Loads no plugin.
+
+use super::addresses;
+use super::aftermath::{BrokerAftermath, BrokerRenewer, NoAftermath};
+use super::options::broker_options;
+use crate::broker::{Broker, Pump};
+use crate::config::Settings;
+use crate::crash::Board;
+use crate::exit::Exit;
+use crate::process::control::Role;
+use crate::process::{Aftermath, LeaseKeeper, SelfExecutable, Shutdown, Supervisor, SupervisorOptions};
+use crate::{admin, logging};
+use cardcage_protocol::InstanceId;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// Runs a role until it is told to stop. `shutdown` comes from signals, or from a parent that goes away.
+pub async fn run(role: Role, settings: Settings, shutdown: Shutdown) -> Exit {
+    logging::start(&settings.log);
+    match start(role, &settings, shutdown).await {
+        Ok(exit) => exit,
+        Err((exit, message)) => {
+            tracing::error!(code = exit.code(), "{message}");
+            exit
+        }
+    }
+}
+
+/// Time the pump has to finish what it is moving.
+const PUMP_STOP: Duration = Duration::from_secs(2);
+
+type Failure = (Exit, String);
+
+fn unexpected(what: &str, error: impl std::fmt::Display) -> Failure {
+    (Exit::Unexpected, format!("{what}: {error}"))
+}
+
+async fn start(role: Role, settings: &Settings, shutdown: Shutdown) -> Result<Exit, Failure> {
+    let instance = InstanceId::generate(role.as_str()).map_err(|error| unexpected("no instance name", error))?;
+    let admin_address = match role {
+        Role::Api => settings.api_admin_listen(),
+        Role::Worker => settings.worker_admin_listen(),
+    };
+    let admin_listener = bind(admin_address, "admin.listen")?;
+    let api_listener = match role {
+        Role::Api => Some(bind(settings.api.listen, "api.listen")?),
+        Role::Worker => None,
+    };
+    let board = Board::create().map_err(|error| unexpected("no shared memory for the board", error))?;
+    let options = broker_options(settings, instance.as_str()).map_err(|error| (Exit::Config, error.to_string()))?;
+    let mut duties = Duties::default();
+    let hooks: Arc<dyn Aftermath> = match role {
+        Role::Api => Arc::new(NoAftermath),
+        Role::Worker => {
+            let broker = Broker::connect(options.clone()).await.map_err(|error| (Exit::Config, error.to_string()))?;
+            let renewer = Arc::new(BrokerRenewer::new(options));
+            let lease = Duration::from_millis(settings.tasks.lease_ms);
+            let keeper = LeaseKeeper::start(board, lease, renewer);
+            duties.leases = Some(keeper.map_err(|error| unexpected("no thread for the leases", error))?);
+            duties.start_pump(&broker);
+            Arc::new(BrokerAftermath { broker, instance: instance.as_str().to_owned() })
+        }
+    };
+    let bound = |listener: &TcpListener| listener.local_addr().map_err(|error| unexpected("no address", error));
+    let api_address = api_listener.as_ref().map(bound).transpose()?;
+    let admin_address = bound(&admin_listener)?;
+    let supervisor = Supervisor::new(SupervisorOptions {
+        role,
+        instance: instance.as_str().to_owned(),
+        settings: serde_json::to_value(settings).map_err(|error| unexpected("settings", error))?,
+        grace: Duration::from_millis(settings.drain.grace_ms),
+        load_timeout: Duration::from_millis(settings.loading.timeout_ms),
+        listener: api_listener.map(OwnedFd::from),
+        board,
+        required: settings.plugins.iter().filter(|(_, p)| p.required).map(|(name, _)| name.clone()).collect(),
+        hooks,
+        spawn: Arc::new(SelfExecutable),
+    });
+    let admin = tokio::spawn(admin::serve(admin_listener, supervisor.handle()));
+    tracing::info!(
+        role = role.as_str(),
+        instance = instance.as_str(),
+        api = api_address.map(tracing::field::display),
+        admin = %admin_address,
+        version = env!("CARGO_PKG_VERSION"),
+        "listening"
+    );
+    addresses::publish(api_address, admin_address).map_err(|error| unexpected("the addresses file", error))?;
+    let exit = supervisor.run(shutdown).await;
+    admin.abort();
+    duties.end().await;
+    tracing::info!(code = exit.code(), "stopped");
+    Ok(exit)
+}
+
+/// What a worker's supervisor does besides watching its child; ends with it.
+#[derive(Default)]
+struct Duties {
+    leases: Option<LeaseKeeper>,
+    pump: Option<(CancellationToken, JoinHandle<()>)>,
+}
+
+impl Duties {
+    fn start_pump(&mut self, broker: &Broker) {
+        let stop = CancellationToken::new();
+        let running = tokio::spawn(Pump::new(broker).run(stop.clone().cancelled_owned()));
+        self.pump = Some((stop, running));
+    }
+
+    async fn end(self) {
+        drop(self.leases);
+        if let Some((stop, running)) = self.pump {
+            stop.cancel();
+            // What it has not acknowledged comes again, to whichever pump is there then.
+            let _ = tokio::time::timeout(PUMP_STOP, running).await;
+        }
+    }
+}
+
+fn bind(address: SocketAddr, option: &str) -> Result<TcpListener, Failure> {
+    let listener = TcpListener::bind(address).and_then(|listener| {
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    });
+    listener.map_err(|error| {
+        let message = format!("{address} cannot be bound ({error}): free the port, or set {option} to another address");
+        (Exit::Unavailable, message)
+    })
+}

@@ -1,0 +1,124 @@
+//! A worker's child: calls and tasks.
+
+use super::api::{frames, plugin_names};
+use super::child::{Context, Failure, broker_failure, report, stop_plugins};
+use super::metrics::{PluginMetrics, line};
+use super::options;
+use super::services::HostServices;
+use crate::broker::Broker;
+use crate::exit::Exit;
+use crate::loader::{Plugin, PluginSet};
+use crate::process::control::ToSupervisor;
+use crate::stream::Mux;
+use crate::worker::calls::{self, CallOptions, Calls};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// Workers of one plugin share its calls.
+const QUEUE_GROUP: &str = "workers";
+
+pub(super) async fn serve(mut context: Context) -> Result<Exit, Failure> {
+    let broker = context.connect().await?;
+    let metrics = PluginMetrics::default();
+    let services = Arc::new(HostServices {
+        broker: broker.clone(),
+        instance: context.instance.clone(),
+        enqueue_timeout: Duration::from_millis(context.settings.api.enqueue_timeout_ms),
+        metrics: metrics.clone(),
+    });
+    let set = context.load(services).await?;
+    let patience = Duration::from_millis(context.settings.broker.startup_timeout_ms);
+    broker.wait_connected(patience).await.map_err(|error| broker_failure(&error))?;
+    check_broker(&broker).await?;
+    broker.ensure_layout(&plugin_names(&set)).await.map_err(|error| broker_failure(&error))?;
+
+    let mux = Arc::new(Mux::default());
+    let call_options =
+        CallOptions { concurrency: context.settings.worker.call_concurrency, silence: options::silence(&context.settings) };
+    let calls = Calls::new(broker.clone(), context.board, context.instance.clone(), mux.clone(), call_options);
+    let stop = CancellationToken::new();
+    tokio::spawn(frames(broker.clone(), context.instance.clone(), mux));
+    tokio::spawn(cancels(broker.clone(), calls.clone()));
+    let mut serving = serve_calls(&broker, &calls, &set, &stop).await?;
+    context.ready(&set, Vec::new());
+    context.report(&ToSupervisor::Consuming { active: true });
+    let text = { let (calls, metrics) = (calls.clone(), metrics.clone()); move || text(&calls, &metrics) };
+    let grace = context.drain_ordered(text).await;
+
+    let began = tokio::time::Instant::now();
+    stop.cancel();
+    while serving.join_next().await.is_some() {}
+    let left = grace.saturating_sub(began.elapsed());
+    let calls_left = calls.idle(left).await;
+    let unfinished = calls_left;
+    // Replies and acknowledgements leave before the process does.
+    let _ = broker.flush(Duration::from_secs(2)).await;
+    stop_plugins(set, Duration::from_secs(1)).await;
+    context.report(&ToSupervisor::Drained { unfinished: u64::try_from(unfinished).unwrap_or(u64::MAX) });
+    Ok(if unfinished == 0 { Exit::Success } else { Exit::DrainDeadline })
+}
+
+async fn check_broker(broker: &Broker) -> Result<(), Failure> {
+    let checked = broker.check_server().await;
+    checked.map(|_| ()).map_err(|errors| {
+        let text = errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        (Exit::Unavailable, text)
+    })
+}
+
+async fn serve_calls(
+    broker: &Broker,
+    calls: &Arc<Calls>,
+    set: &PluginSet,
+    stop: &CancellationToken,
+) -> Result<JoinSet<()>, Failure> {
+    let mut serving = JoinSet::new();
+    for plugin in plugins(set) {
+        let Some(subject) = calls::subject(broker.subjects(), &plugin) else { continue };
+        let messages = broker.subscribe_shared(subject, QUEUE_GROUP).await.map_err(|error| broker_failure(&error))?;
+        serving.spawn(calls::serve(calls.clone(), plugin, messages, stop.clone()));
+    }
+    Ok(serving)
+}
+
+fn plugins(set: &PluginSet) -> Vec<Arc<Plugin>> {
+    set.plugins.iter().map(|(_, plugin)| plugin.clone()).collect()
+}
+
+/// Listens for callers that wait no more.
+async fn cancels(broker: Broker, calls: Arc<Calls>) {
+    loop {
+        match broker.subscribe(broker.subjects().callctls()).await {
+            Ok(mut messages) => {
+                while let Some(message) = messages.next().await {
+                    if let Some(call) = broker.subjects().parse_callctl(message.subject()) {
+                        calls.cancel(call);
+                    }
+                }
+            }
+            Err(error) => tracing::warn!(%error, "cancellations cannot be received yet"),
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+fn text(calls: &Calls, metrics: &PluginMetrics) -> String {
+    let mut text = String::new();
+    let counters = &calls.counters;
+    text.push_str("# TYPE cardcage_calls_in_flight gauge\n");
+    line(&mut text, "cardcage_calls_in_flight", "", calls.in_flight());
+    text.push_str("# TYPE cardcage_calls_total counter\n");
+    for (what, count) in [
+        ("started", &counters.started),
+        ("busy", &counters.busy),
+        ("expired", &counters.expired),
+        ("cancelled", &counters.cancelled),
+    ] {
+        line(&mut text, "cardcage_calls_total", &format!("{{what=\"{what}\"}}"), count.load(Ordering::Relaxed));
+    }
+    text.push_str(&metrics.text());
+    text
+}

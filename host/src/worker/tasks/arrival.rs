@@ -1,0 +1,172 @@
+//! What to do with a delivery before anything runs. Pure: what is known goes in, a decision comes out.
+//!
+//! A message carries the number of the attempt that it is for. Every start since then is in the record with that number
+//! or a higher one; a delivery that no such attempt explains was lost with its worker.
+
+use super::history;
+use super::limits::TaskLimits;
+use super::plan::{Plan, Write};
+use cardcage_protocol::{Attempt, FollowUp, InstanceId, State, TaskEnvelope, TaskError, TaskRecord, Timestamp};
+
+/// A readable delivery.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Arrival<'a> {
+    pub(super) envelope: &'a TaskEnvelope,
+    /// This time included.
+    pub(super) num_delivered: u64,
+    pub(super) stored_at: Timestamp,
+    /// The broker's time.
+    pub(super) now: Timestamp,
+}
+
+/// What can be decided without the record.
+#[derive(Debug)]
+pub(super) enum Reception {
+    /// Stored later than its enqueuer waited: nobody was promised anything.
+    NeverPromised,
+    /// A first delivery of a first attempt, too late: the plan writes `expired`.
+    Expired(Plan),
+    /// A first delivery of a first attempt: run it.
+    Start(Standing),
+    /// Only the record knows.
+    Read,
+}
+
+/// What can be decided with the record.
+#[derive(Debug)]
+pub(super) enum Decision {
+    /// Nothing is to be run.
+    Finish(Plan),
+    /// Run it; there is nothing to explain.
+    Start(Standing),
+    /// Write this first; the sequence of that write is the fence. Says how many deliveries were lost.
+    Append { write: Box<Write>, attempt: u32, lost: u32 },
+}
+
+/// An attempt's right to write: its number, and the record that it found.
+#[derive(Debug)]
+pub(super) struct Standing {
+    /// The attempt's number, from 1.
+    pub(super) attempt: u32,
+    /// The record with this attempt in it; `None` on the happy path.
+    pub(super) record: Option<TaskRecord>,
+    /// The sequence that the record stands at; 0: there is none.
+    pub(super) fence: u64,
+}
+
+impl Standing {
+    fn first() -> Self {
+        Self { attempt: 1, record: None, fence: 0 }
+    }
+}
+
+/// Decides what can be decided without reading. `settling`: the connection came back less than a lease ago, and a
+/// first delivery may be none.
+pub(super) fn receive(arrival: &Arrival<'_>, settling: bool) -> Reception {
+    let envelope = arrival.envelope;
+    let first = envelope.attempt == 1;
+    if first && envelope.accept_by.is_some_and(|accept_by| arrival.stored_at > accept_by) {
+        return Reception::NeverPromised;
+    }
+    if !first || arrival.num_delivered > 1 || settling {
+        return Reception::Read;
+    }
+    if is_expired(arrival) {
+        return Reception::Expired(expire(TaskRecord::new(envelope, State::Queued), 0, arrival.now));
+    }
+    Reception::Start(Standing::first())
+}
+
+/// Decides with the record. `me` is this process; `unknown` stands for workers that nobody knows.
+pub(super) fn consider(
+    arrival: &Arrival<'_>,
+    current: Option<(TaskRecord, u64)>,
+    me: &InstanceId,
+    unknown: &InstanceId,
+    limits: &TaskLimits,
+) -> Decision {
+    let (envelope, now) = (arrival.envelope, arrival.now);
+    let (mut record, fence) = match current {
+        Some((record, fence)) => (record, fence),
+        None => (TaskRecord::new(envelope, State::Queued), 0),
+    };
+    if record.state.is_final() {
+        return Decision::Finish(Plan::redo(&record.follow_up));
+    }
+    if history::is_concluded(&record, envelope.attempt) {
+        // Only `retrying` still owes its publish; in every later state it has been made.
+        let owed: &[FollowUp] = if record.state == State::Retrying { &record.follow_up } else { &[] };
+        return Decision::Finish(Plan::redo(owed));
+    }
+    let lost_before = history::lost(&record);
+    explain(&mut record, arrival, unknown, limits);
+    let lost = history::lost(&record);
+    if lost >= limits.lost_limit {
+        return Decision::Finish(give_up(record, fence, now, lost));
+    }
+    if is_expired(arrival) {
+        return Decision::Finish(expire(record, fence, now));
+    }
+    if fence == 0 && record.attempts.is_empty() && envelope.attempt == 1 {
+        return Decision::Start(Standing::first());
+    }
+    let attempt = envelope.attempt.max(history::latest(&record).saturating_add(1));
+    record.state = State::Running;
+    record.next_at = None;
+    record.follow_up.clear();
+    record.attempts.push(Attempt {
+        n: attempt,
+        worker: me.clone(),
+        started_at: now,
+        ended_at: None,
+        cause: None,
+        error: None,
+    });
+    Decision::Append { write: Box::new(Write { record, fence }), attempt, lost: lost.saturating_sub(lost_before) }
+}
+
+fn is_expired(arrival: &Arrival<'_>) -> bool {
+    arrival.envelope.expires_at.is_some_and(|expires_at| arrival.now > expires_at)
+}
+
+/// Ends what was begun and never ended, and adds the deliveries that nobody explained.
+fn explain(record: &mut TaskRecord, arrival: &Arrival<'_>, unknown: &InstanceId, limits: &TaskLimits) {
+    let now = arrival.now;
+    for attempt in record.attempts.iter_mut().filter(|attempt| attempt.cause.is_none()) {
+        history::lose(attempt, now);
+    }
+    let message = arrival.envelope.attempt;
+    let earlier = arrival.num_delivered.saturating_sub(1);
+    let explained = u64::try_from(history::since(record, message).count()).unwrap_or(u64::MAX);
+    let mut missing = earlier.saturating_sub(explained).min(u64::from(limits.lost_limit));
+    if record.attempts_omitted > 0 {
+        // Attempts that were left out may have explained them.
+        missing = 0;
+    }
+    for _ in 0..missing {
+        let n = message.max(history::latest(record).saturating_add(1));
+        record.attempts.push(history::unexplained(n, unknown.clone(), arrival.stored_at, now));
+    }
+}
+
+fn expire(mut record: TaskRecord, fence: u64, now: Timestamp) -> Plan {
+    record.error = Some(TaskError::new("expired", "the task's expiry passed before it was started", None));
+    Plan::record(finished(record, State::Expired, now), fence)
+}
+
+fn give_up(mut record: TaskRecord, fence: u64, now: Timestamp, lost: u32) -> Plan {
+    let reason = format!("its worker was lost {lost} times without explanation");
+    record.error = Some(TaskError::new("lease_lost", &reason, None));
+    let mut record = finished(record, State::Failed, now);
+    record.follow_up.push(FollowUp::DeadLetter { reason });
+    Plan::record(record, fence)
+}
+
+/// The record in a final state, owing nothing.
+pub(super) fn finished(mut record: TaskRecord, state: State, now: Timestamp) -> TaskRecord {
+    record.state = state;
+    record.finished_at = Some(now);
+    record.next_at = None;
+    record.follow_up.clear();
+    record
+}

@@ -1,0 +1,207 @@
+//! What an ended attempt means for its task. Pure: record and outcome go in, the writes come out.
+
+use super::arrival::{Standing, finished};
+use super::history;
+use super::limits::TaskLimits;
+use super::plan::{Last, Plan};
+use crate::loader::Outcome;
+use bytes::Bytes;
+use cardcage_protocol::record::cut;
+use cardcage_protocol::{Attempt, Cause, FollowUp, InstanceId, State, TaskEnvelope, TaskError, TaskRecord, Timestamp, limits};
+use serde::Deserialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+/// Largest error of a handler that is read as JSON; of a larger one the beginning is kept as text.
+const FAILURE_JSON_MAX_BYTES: usize = 64 * 1024;
+
+/// How an attempt ended, seen from the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// The handler said so.
+    Handler(Outcome),
+    /// It took longer than its hard limit.
+    TimedOut,
+    /// This worker stops and hands it back.
+    Interrupted,
+}
+
+/// The facts of an attempt that has ended.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Facts<'a> {
+    pub(super) envelope: &'a TaskEnvelope,
+    pub(super) me: &'a InstanceId,
+    /// The attempt's number.
+    pub(super) attempt: u32,
+    pub(super) started_at: Timestamp,
+    pub(super) ended_at: Timestamp,
+}
+
+/// What follows for the task.
+enum Next {
+    Succeed(Box<RawValue>),
+    /// By the policy, or after so many milliseconds.
+    Retry(Option<u64>),
+    Fail,
+    Cancel,
+    HandBack,
+}
+
+struct Verdict {
+    cause: Cause,
+    error: Option<TaskError>,
+    next: Next,
+}
+
+/// The writes that follow an attempt's end. `standing` is the record as the attempt knows it, with its fence.
+pub(super) fn end(
+    facts: &Facts<'_>,
+    record: Option<TaskRecord>,
+    fence: u64,
+    ended: &Ended,
+    limits: &TaskLimits,
+    rng: &mut fastrand::Rng,
+) -> Plan {
+    let Verdict { cause, error, next } = judge(ended, limits);
+    let now = facts.ended_at;
+    let mut record = record.unwrap_or_else(|| TaskRecord::new(facts.envelope, State::Running));
+    close(&mut record, facts, cause, error.clone());
+    let fail = |mut record: TaskRecord, reason: String| {
+        record.error.clone_from(&error);
+        let mut record = finished(record, State::Failed, now);
+        record.follow_up.push(FollowUp::DeadLetter { reason });
+        Plan::record(record, fence)
+    };
+    let message = error.as_ref().map_or("", |error| error.message.as_str());
+    match next {
+        Next::Succeed(result) => {
+            let mut record = finished(record, State::Succeeded, now);
+            record.result = Some(result);
+            Plan::record(record, fence)
+        }
+        Next::Retry(delay_ms) => {
+            let (counted, max) = (history::counted(&record), limits.retry.max_attempts);
+            if counted >= max {
+                return fail(record, format!("all {max} attempts are used up; the last one: {message}"));
+            }
+            let delay_ms = delay_ms.unwrap_or_else(|| limits.retry.backoff_ms(counted, rng));
+            let at = now.plus_ms(delay_ms.min(limits::RETRY_DELAY_MAX_MS));
+            record.state = State::Retrying;
+            record.next_at = Some(at);
+            record.follow_up = vec![FollowUp::ScheduleRetry { attempt: facts.attempt.saturating_add(1), at }];
+            Plan::record(record, fence)
+        }
+        Next::Fail => fail(record, message.to_owned()),
+        Next::Cancel => {
+            record.error = error;
+            Plan::record(finished(record, State::Cancelled, now), fence)
+        }
+        Next::HandBack => {
+            record.state = State::Queued;
+            record.next_at = None;
+            record.follow_up.clear();
+            Plan { last: Last::HandBack, ..Plan::record(record, fence) }
+        }
+    }
+}
+
+/// After a refused write: the record and the fence to write again with, or `None` when the attempt is somebody else's
+/// or over. `appended`: the attempt stands in the record since before it started.
+pub(super) fn still_mine(
+    facts: &Facts<'_>,
+    appended: bool,
+    current: Option<(TaskRecord, u64)>,
+) -> Option<Standing> {
+    let attempt = facts.attempt;
+    // The record is gone (its time to live is over, or somebody purged it), and nobody else has begun.
+    let Some((record, fence)) = current else { return Some(Standing { attempt, record: None, fence: 0 }) };
+    let is_mine = |a: &Attempt| a.n == attempt && a.worker == *facts.me && a.cause.is_none();
+    let of_others = record.attempts.iter().any(|a| a.n >= attempt && !is_mine(a));
+    let there = !appended || record.attempts.iter().any(is_mine);
+    (!record.state.is_final() && !of_others && there)
+        .then_some(Standing { attempt, record: Some(record), fence })
+}
+
+/// Ends this attempt in the record, adding it where it is missing.
+fn close(record: &mut TaskRecord, facts: &Facts<'_>, cause: Cause, error: Option<TaskError>) {
+    let closed = Attempt {
+        n: facts.attempt,
+        worker: facts.me.clone(),
+        started_at: facts.started_at,
+        ended_at: Some(facts.ended_at),
+        cause: Some(cause),
+        error,
+    };
+    match record.attempts.iter_mut().find(|attempt| attempt.n == facts.attempt) {
+        Some(open) => *open = closed,
+        None => record.attempts.push(closed),
+    }
+}
+
+fn judge(ended: &Ended, limits: &TaskLimits) -> Verdict {
+    let verdict = |cause, code: &str, text: &Bytes, next| Verdict { cause, error: Some(failure(code, text)), next };
+    let said = |cause, code: &str, text: &str, next| Verdict { cause, error: Some(TaskError::new(code, text, None)), next };
+    match ended {
+        Ended::Handler(Outcome::Succeeded(result)) => succeeded(result, limits),
+        Ended::Handler(Outcome::Retry(text)) => verdict(Cause::Error, "error", text, Next::Retry(None)),
+        Ended::Handler(Outcome::RetryAfter(ms, text)) => {
+            verdict(Cause::RetryRequested, "retry_requested", text, Next::Retry(Some(*ms)))
+        }
+        Ended::Handler(Outcome::Panicked(text)) => verdict(Cause::Panic, "panicked", text, Next::Retry(None)),
+        Ended::Handler(Outcome::Failed(text)) => verdict(Cause::Error, "failed", text, Next::Fail),
+        Ended::Handler(Outcome::Discarded(text)) => verdict(Cause::Cancelled, "discarded", text, Next::Cancel),
+        // The seam for parking: a body that this version cannot read will wait for one that can.
+        Ended::Handler(Outcome::Undecodable(text)) => verdict(Cause::Error, "undecodable", text, Next::Fail),
+        Ended::Handler(Outcome::Dropped) => {
+            said(Cause::Error, "dropped", "the handler was dropped before it answered", Next::Retry(None))
+        }
+        Ended::TimedOut => {
+            let text = format!("the attempt took longer than its limit of {} ms", limits.timeout.as_millis());
+            said(Cause::Timeout, "timeout", &text, Next::Retry(None))
+        }
+        Ended::Interrupted => {
+            said(Cause::Interrupted, "interrupted", "the worker stopped and handed the task back", Next::HandBack)
+        }
+    }
+}
+
+fn succeeded(result: &Bytes, limits: &TaskLimits) -> Verdict {
+    let refuse = |code: &str, text: &str| Verdict {
+        cause: Cause::Error,
+        error: Some(TaskError::new(code, text, None)),
+        next: Next::Fail,
+    };
+    if result.len() > limits.result_max_bytes {
+        let text = format!(
+            "the result has {} bytes; at most {} are kept (tasks.result_max_bytes)",
+            result.len(),
+            limits.result_max_bytes
+        );
+        return refuse("result_too_large", &text);
+    }
+    match serde_json::from_slice::<Box<RawValue>>(result) {
+        Ok(result) => Verdict { cause: Cause::Succeeded, error: None, next: Next::Succeed(result) },
+        Err(error) => refuse("result_not_json", &format!("the result is not JSON: {error}")),
+    }
+}
+
+/// A handler's error, whatever its bytes are.
+fn failure(code: &str, bytes: &Bytes) -> TaskError {
+    #[derive(Deserialize)]
+    struct Failure {
+        message: String,
+        #[serde(default)]
+        details: Option<Value>,
+    }
+    if bytes.len() <= FAILURE_JSON_MAX_BYTES
+        && let Ok(failure) = serde_json::from_slice::<Failure>(bytes)
+    {
+        return TaskError::new(code, &failure.message, failure.details);
+    }
+    let start = bytes.get(..bytes.len().min(limits::ERROR_MAX_BYTES)).unwrap_or_default();
+    let mut text = String::from_utf8_lossy(start);
+    if start.len() < bytes.len() {
+        text = format!("{}…", cut(&text, limits::ERROR_MAX_BYTES - 8)).into();
+    }
+    TaskError::new(code, &text, None)
+}

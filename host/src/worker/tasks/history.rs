@@ -1,0 +1,53 @@
+//! What a record's attempts say: which count, which were lost, which belong to a message.
+
+use cardcage_protocol::{Attempt, Cause, FollowUp, InstanceId, State, TaskError, TaskRecord, Timestamp};
+
+/// Whether an attempt that ended so counts towards `max_attempts`. A cause that this host does not know counts: a bound
+/// must hold.
+pub(super) fn counts(cause: Cause) -> bool {
+    matches!(cause, Cause::Error | Cause::RetryRequested | Cause::Panic | Cause::Timeout | Cause::Unknown)
+}
+
+/// Attempts that count. Those that the record had no room for are taken to have counted.
+pub(super) fn counted(record: &TaskRecord) -> u32 {
+    let kept = record.attempts.iter().filter(|attempt| attempt.cause.is_some_and(counts)).count();
+    record.attempts_omitted.saturating_add(u32::try_from(kept).unwrap_or(u32::MAX))
+}
+
+/// Attempts whose lease was lost.
+pub(super) fn lost(record: &TaskRecord) -> u32 {
+    let lost = record.attempts.iter().filter(|attempt| attempt.cause == Some(Cause::LeaseLost)).count();
+    u32::try_from(lost).unwrap_or(u32::MAX)
+}
+
+/// The number of the latest attempt; 0 when there was none.
+pub(super) fn latest(record: &TaskRecord) -> u32 {
+    record.attempts.last().map_or(record.attempts_omitted, |attempt| attempt.n)
+}
+
+/// The attempts that were started from the message for attempt `message` or later.
+pub(super) fn since(record: &TaskRecord, message: u32) -> impl Iterator<Item = &Attempt> {
+    record.attempts.iter().filter(move |attempt| attempt.n >= message)
+}
+
+/// Whether the message for attempt `message` has had its outcome: another message follows it, or has followed.
+pub(super) fn is_concluded(record: &TaskRecord, message: u32) -> bool {
+    let followed = record.follow_up.iter().any(
+        |owed| matches!(owed, FollowUp::ScheduleRetry { attempt, .. } if record.state == State::Retrying && message < *attempt),
+    );
+    followed || since(record, message).any(|attempt| attempt.cause.is_some_and(counts))
+}
+
+/// Ends an attempt that nobody ended.
+pub(super) fn lose(attempt: &mut Attempt, now: Timestamp) {
+    attempt.ended_at = Some(now);
+    attempt.cause = Some(Cause::LeaseLost);
+    attempt.error = Some(TaskError::new("lease_lost", "the worker fell silent and its lease ran out", None));
+}
+
+/// A delivery that nobody explained.
+pub(super) fn unexplained(n: u32, worker: InstanceId, delivered_at: Timestamp, now: Timestamp) -> Attempt {
+    let mut attempt = Attempt { n, worker, started_at: delivered_at, ended_at: None, cause: None, error: None };
+    lose(&mut attempt, now);
+    attempt
+}

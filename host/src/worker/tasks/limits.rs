@@ -1,0 +1,38 @@
+//! What bounds a task's attempts: the author's word where it is given, else the operator's.
+
+use crate::config::Tasks;
+use crate::loader::TaskDescription;
+use cardcage_protocol::{RetryPolicy, limits};
+use std::time::Duration;
+
+/// The bounds of one task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct TaskLimits {
+    /// How often, and with which pauses.
+    pub(super) retry: RetryPolicy,
+    /// Hard limit of one attempt.
+    pub(super) timeout: Duration,
+    /// Largest result that is kept.
+    pub(super) result_max_bytes: usize,
+    /// Unexplained losses before it is given up.
+    pub(super) lost_limit: u32,
+}
+
+impl TaskLimits {
+    /// The limits of `task` under these settings. Numbers out of bounds are brought within them.
+    pub(super) fn of(task: &TaskDescription, settings: &Tasks) -> Self {
+        let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let initial_ms = task.backoff_initial_ms.unwrap_or_else(|| ms(settings.backoff.first()));
+        let max_ms = task.backoff_max_ms.unwrap_or_else(|| ms(settings.backoff.longest()));
+        let max_ms = max_ms.max(initial_ms).min(limits::RETRY_DELAY_MAX_MS);
+        let max_attempts = task.max_attempts.unwrap_or(settings.max_attempts).clamp(1, limits::ATTEMPTS_MAX);
+        // The operator's limit is the longest that anyone gets: renewal must stop some time.
+        let timeout_ms = task.timeout_ms.unwrap_or(u64::MAX).clamp(1, settings.timeout_ms.max(1));
+        Self {
+            retry: RetryPolicy { max_attempts, initial_ms: initial_ms.min(max_ms), max_ms },
+            timeout: Duration::from_millis(timeout_ms),
+            result_max_bytes: settings.result_max_bytes.min(limits::RESULT_MAX_BYTES),
+            lost_limit: settings.lost_limit.max(1),
+        }
+    }
+}

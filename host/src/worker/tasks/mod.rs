@@ -1,0 +1,45 @@
+//! Durable tasks on the worker's side: from a delivery to a recorded outcome.
+//!
+//! A delivery is not a task started, an acknowledgement is no fence, and a worker may be killed between any two of its
+//! writes. So what is known about a task stands in its record, and every step is decided from that record by pure
+//! functions ([`arrival`], [`ending`], [`unreadable`]) and carried out in one order ([`carry_out`]): the fenced record,
+//! then the publishes that it owes, the acknowledgement last. Whoever gets the redelivery redoes what is missing.
+//!
+//! The way of a task: [`consumer`] pulls as many deliveries as there are free slots ([`slots`]), [`attempt`] receives,
+//! runs and ends each, [`held`] knows which ones are here, [`find`] says so when asked, [`engine`] starts and drains.
+//!
+//! # Invariants
+//! * The happy path costs one record and one acknowledgement; nothing is read.
+//! * A handler runs only while its claim is on the board, so that the supervisor renews its lease or hands it back.
+//! * One process never runs the same task twice at once: a redelivery of what is held here is ignored.
+//! * An outcome is written with the fence of its own attempt or not at all; a refused one is dropped with its follow-ups.
+//! * Nothing is acknowledged before its record, and the publishes that the record owes, are stored.
+//! * No lock is held over an await.
+//!
+//! # What it refuses
+//! It renews no lease (the supervisor does), moves no due task (the pump does), delays nothing by NAK (that would hold
+//! up other tasks), and prefetches nothing beyond free slots.
+
+mod arrival;
+mod attempt;
+mod carry_out;
+mod consumer;
+mod counters;
+mod ending;
+mod engine;
+mod find;
+mod held;
+mod history;
+mod limits;
+mod plan;
+mod settling;
+mod slots;
+mod unit;
+mod unreadable;
+
+#[cfg(test)]
+mod tests;
+
+pub use counters::TaskCounters;
+pub use engine::{TaskEngine, TaskEngineOptions};
+pub use held::Held;
