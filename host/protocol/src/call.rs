@@ -84,16 +84,7 @@ impl CallRequest {
         let (header_block, ext, body) = read_rest(r)?;
         check_name("the route", &route)?;
         check_name("the caller's instance", &caller_instance)?;
-        Ok(Self {
-            call_id,
-            deadline_unix_ms,
-            route,
-            request_id,
-            caller_instance,
-            header_block,
-            body,
-            ext,
-        })
+        Ok(Self { call_id, deadline_unix_ms, route, request_id, caller_instance, header_block, body, ext })
     }
 
     /// The route as a name.

@@ -10,11 +10,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::address::{Priority, SubjectError, TaskAddress, push_u32};
 use crate::header;
 use crate::id::TaskId;
 use crate::limits;
 use crate::name::Name;
-use crate::subject::{Priority, SubjectError, Subjects, TaskAddress, push_u32};
+use crate::subject::Subjects;
 use crate::timestamp::Timestamp;
 
 /// The version of the envelope that this host writes.

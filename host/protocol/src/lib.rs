@@ -8,6 +8,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod address;
 pub mod call;
 pub mod envelope;
 pub mod frame;
@@ -23,6 +24,7 @@ pub mod subject;
 pub mod timestamp;
 mod wire;
 
+pub use address::{Priority, SubjectError, TaskAddress};
 pub use call::{CallBody, CallReply, CallRequest, ReplyKind};
 pub use envelope::{EnvelopeError, TaskEnvelope};
 pub use frame::Frame;
@@ -32,6 +34,6 @@ pub use problem::{Problem, ProblemCode};
 pub use record::{Attempt, Cause, FollowUp, TaskError, TaskRecord};
 pub use retry::{Backoff, RetryError, RetryPolicy};
 pub use state::{Event, State};
-pub use subject::{Priority, SubjectError, Subjects, TaskAddress};
+pub use subject::Subjects;
 pub use timestamp::{Timestamp, TimestampError};
 pub use wire::{Text, WireError};

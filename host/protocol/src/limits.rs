@@ -58,10 +58,8 @@ pub const RETRY_DELAY_MAX_MS: u64 = 7 * 24 * 60 * 60 * 1000;
 /// NATS' default `max_payload`.
 pub const MESSAGE_MAX_BYTES: usize = 1024 * 1024;
 
-const _: () = assert!(
-    INLINE_BODY_MAX_BYTES + HEADER_BLOCK_MAX_BYTES + EXT_MAX_BYTES + 4096
-        < MESSAGE_MAX_BYTES
-);
+const _: () =
+    assert!(INLINE_BODY_MAX_BYTES + HEADER_BLOCK_MAX_BYTES + EXT_MAX_BYTES + 4096 < MESSAGE_MAX_BYTES);
 const _: () = assert!(TASK_BODY_MAX_BYTES + ENVELOPE_HEADERS_MAX_BYTES < MESSAGE_MAX_BYTES);
 const _: () = assert!(
     RESULT_MAX_BYTES + (RECORD_ATTEMPTS_MAX + 1) * (ERROR_MAX_BYTES + ERROR_DETAILS_MAX_BYTES + 512)

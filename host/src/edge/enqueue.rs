@@ -3,7 +3,7 @@
 use super::body::EdgeBody;
 use super::respond;
 use super::router::Route;
-use super::service::{Edge, Incoming1};
+use super::service::{Edge, Arrived};
 use crate::enqueue::{self, NewTask};
 use bytes::Bytes;
 use cardcage_protocol::{Problem, ProblemCode, limits};
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 /// At most so many schema errors are told.
 const ERRORS_TOLD: usize = 8;
 
-pub(super) async fn answer(edge: &Edge, route: &Route, incoming: &Incoming1<'_>, body: Bytes) -> Response<EdgeBody> {
+pub(super) async fn answer(edge: &Edge, route: &Route, incoming: &Arrived<'_>, body: Bytes) -> Response<EdgeBody> {
     let Some(target) = &route.enqueue else {
         return respond::code(ProblemCode::Internal, incoming.id);
     };
@@ -53,7 +53,7 @@ pub(super) async fn answer(edge: &Edge, route: &Route, incoming: &Incoming1<'_>,
     }
 }
 
-fn check(incoming: &Incoming1<'_>, schema: &jsonschema::Validator, body: &Bytes) -> Result<(), Problem> {
+fn check(incoming: &Arrived<'_>, schema: &jsonschema::Validator, body: &Bytes) -> Result<(), Problem> {
     let content_type = incoming.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let media = content_type.map(|value| value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase());
     if media.as_deref().is_some_and(|media| media != "application/json" && !media.ends_with("+json")) {
@@ -77,7 +77,7 @@ fn check(incoming: &Incoming1<'_>, schema: &jsonschema::Validator, body: &Bytes)
     }
 }
 
-fn idempotency_key(incoming: &Incoming1<'_>) -> Result<Option<String>, Problem> {
+fn idempotency_key(incoming: &Arrived<'_>) -> Result<Option<String>, Problem> {
     let Some(key) = incoming.headers.get("idempotency-key") else { return Ok(None) };
     let key = key.to_str().ok().map(|key| key.trim().trim_matches('"')).filter(|key| !key.is_empty());
     match key {

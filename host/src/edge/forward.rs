@@ -8,7 +8,7 @@ use super::head;
 use super::inline::Prefixed;
 use super::respond;
 use super::router::Route;
-use super::service::{Edge, Incoming1};
+use super::service::{Edge, Arrived};
 use crate::broker::{Broker, Error};
 use crate::stream::{self, Line};
 use bytes::Bytes;
@@ -68,7 +68,7 @@ impl Drop for CancelStream {
 pub(super) async fn answer(
     edge: &Edge,
     route: &Route,
-    incoming: &Incoming1<'_>,
+    incoming: &Arrived<'_>,
     received: Received,
     place: OwnedSemaphorePermit,
 ) -> Response<EdgeBody> {
@@ -121,7 +121,7 @@ pub(super) async fn answer(
 
 fn finish(
     edge: &Edge,
-    incoming: &Incoming1<'_>,
+    incoming: &Arrived<'_>,
     call: CallId,
     reply: CallReply,
     place: OwnedSemaphorePermit,
@@ -204,7 +204,7 @@ fn unanswered(error: &Error, route: &Route) -> Problem {
 /// Streams the request's body to the worker that took the call, and waits for its final reply.
 async fn send_body(
     edge: &Edge,
-    incoming: &Incoming1<'_>,
+    incoming: &Arrived<'_>,
     call: CallId,
     go_ahead: &CallReply,
     rest: Prefixed,

@@ -4,7 +4,7 @@ use super::body::{EdgeBody, Limited, LimitedError, Received};
 use super::head;
 use super::respond;
 use super::router::Route;
-use super::service::{Edge, Incoming1};
+use super::service::{Edge, Arrived};
 use crate::loader::{AnswerBody, Answered, Call, RequestBody};
 use bytes::Bytes;
 use cardcage_protocol::ProblemCode;
@@ -17,7 +17,7 @@ use tokio::sync::OwnedSemaphorePermit;
 pub(super) async fn answer(
     edge: &Edge,
     route: &Route,
-    incoming: &Incoming1<'_>,
+    incoming: &Arrived<'_>,
     received: Received,
     place: OwnedSemaphorePermit,
 ) -> Response<EdgeBody> {
@@ -60,7 +60,7 @@ pub(super) async fn answer(
     }
 }
 
-fn log(route: &Route, incoming: &Incoming1<'_>, text: &str, message: &'static str) {
+fn log(route: &Route, incoming: &Arrived<'_>, text: &str, message: &'static str) {
     let (plugin, version) = (&*route.identity.name, &*route.identity.version);
     tracing::error!(plugin, version, route = route.name.as_str(), request_id = incoming.id.hex(), error = text, message);
 }

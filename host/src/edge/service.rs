@@ -7,7 +7,6 @@ use super::{enqueue, forward, inline, problem_pages, respond, tasks};
 use crate::broker::Broker;
 use crate::loader::Placement;
 use crate::stream::{Mux, Silence};
-use bytes::Bytes;
 use cardcage_protocol::{InstanceId, Problem, ProblemCode, Subjects, limits};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, header};
 use hyper::body::Incoming;
@@ -47,7 +46,6 @@ pub struct Edge {
     pub(super) instance: InstanceId,
     pub(super) mux: Arc<Mux>,
     pub(super) limits: EdgeLimits,
-    pub(super) plugins: Vec<cardcage_protocol::Name>,
     router: Router,
     openapi: Value,
     places: Arc<Semaphore>,
@@ -61,7 +59,7 @@ struct Counters {
 }
 
 /// A request after its head was read.
-pub(super) struct Incoming1<'a> {
+pub(super) struct Arrived<'a> {
     pub(super) id: RequestId,
     pub(super) method: &'a Method,
     pub(super) path: &'a str,
@@ -82,13 +80,11 @@ impl Edge {
         mounted: &[super::Mounted],
         router: Router,
     ) -> Self {
-        let plugins = mounted.iter().filter_map(|m| cardcage_protocol::Name::new(&m.identity.name).ok()).collect();
         Self {
             subjects: broker.subjects().clone(),
             broker,
             instance,
             mux,
-            plugins,
             openapi: super::openapi::merge(mounted),
             router,
             places: Arc::new(Semaphore::new(limits.in_flight_max)),
@@ -141,7 +137,7 @@ impl Edge {
         };
         let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
         let path = path.get(route.prefix_len..).unwrap_or("/");
-        let incoming = Incoming1 {
+        let incoming = Arrived {
             id,
             method: &parts.method,
             path: if path.is_empty() { "/" } else { path },
@@ -166,7 +162,7 @@ impl Edge {
     async fn placed(
         &self,
         route: &Arc<Route>,
-        incoming: &Incoming1<'_>,
+        incoming: &Arrived<'_>,
         received: Received,
         place: OwnedSemaphorePermit,
     ) -> Response<EdgeBody> {
@@ -231,12 +227,4 @@ fn head_bytes(uri: &Uri, headers: &HeaderMap) -> usize {
 
 pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// The rest of a body as pieces with its start in front.
-pub(super) fn whole_or_none(received: &Received) -> Option<&Bytes> {
-    match received {
-        Received::Whole(bytes) => Some(bytes),
-        Received::More(..) => None,
-    }
 }

@@ -1,7 +1,7 @@
 //! What handlers answer, as the host's other rooms see it: no type of the boundary shows here.
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 use std::pin::Pin;
 use tokio::sync::mpsc;
 
@@ -35,19 +35,6 @@ pub enum AnswerBody {
     Whole(Bytes),
     /// The start, and then piece by piece; ends with `None`, or an error where it broke.
     Stream(Bytes, mpsc::Receiver<Result<Bytes, String>>),
-}
-
-/// Decodes a header block for HTTP. What no HTTP header can be is left out.
-#[must_use]
-pub fn header_map(block: &[u8]) -> HeaderMap {
-    let mut map = HeaderMap::new();
-    for (name, value) in cardcage_abi::headers::iter(block).flatten() {
-        let name = http::HeaderName::from_bytes(name.as_bytes());
-        if let (Ok(name), Ok(value)) = (name, http::HeaderValue::from_bytes(value)) {
-            map.append(name, value);
-        }
-    }
-    map
 }
 
 /// How an attempt ended.

@@ -23,11 +23,11 @@ mod refusal;
 mod services;
 mod set;
 
-pub use answer::{Answered, AnswerBody, Attempt, Outcome, RequestBody};
+pub use answer::{AnswerBody, Answered, Attempt, BoxError, Outcome, RequestBody};
 pub use description::{Description, Placement, RouteDescription, TaskDescription};
 pub use inspect::{Inspection, Manifest};
 pub use open::exit_now;
-pub use plugin::{Call, Plugin, TaskStart};
+pub use plugin::{Call, CallFuture, KeepRunning, Plugin, TaskStart};
 pub use refusal::{Code, Refusal};
-pub use services::{EnqueueRequest, Identity, OutgoingCall, Receipt, Services};
-pub use set::{LoadOptions, PluginSet, Source, describe_all, load_all};
+pub use services::{EnqueueRequest, Identity, OutgoingCall, Receipt, ServiceFuture, ServiceResult, Services};
+pub use set::{LoadOptions, OnStep, PluginSet, Source, describe_all, load_all};

@@ -3,15 +3,13 @@
 use super::metrics::PluginMetrics;
 use crate::broker::Broker;
 use crate::enqueue::{self, NewTask};
-use crate::loader::{EnqueueRequest, Identity, OutgoingCall, Receipt, Services};
+use crate::loader::{EnqueueRequest, Identity, OutgoingCall, Receipt, ServiceFuture, Services};
 use bytes::Bytes;
 use cardcage_protocol::{CallBody, CallId, CallReply, CallRequest, InstanceId, Name, Problem, ProblemCode, ReplyKind, Text};
 use serde::Deserialize;
-use std::future::Future;
-use std::pin::Pin;
 use std::time::Duration;
 
-type Answering<T> = Pin<Box<dyn Future<Output = Result<T, Problem>> + Send>>;
+
 
 /// Longest wait for another plugin's answer where the caller names no deadline.
 const CALL_TIMEOUT_MS: u64 = 30_000;
@@ -39,7 +37,7 @@ fn unusable(what: &str) -> Problem {
 }
 
 impl Services for HostServices {
-    fn enqueue(&self, plugin: &Identity, request: EnqueueRequest) -> Answering<Receipt> {
+    fn enqueue(&self, plugin: &Identity, request: EnqueueRequest) -> ServiceFuture<Receipt> {
         let (this, identity) = (self.clone(), plugin.clone());
         Box::pin(async move {
             if request.plugin.as_deref().is_some_and(|other| other != &*identity.name) {
@@ -62,7 +60,7 @@ impl Services for HostServices {
         })
     }
 
-    fn call(&self, _plugin: &Identity, call: OutgoingCall) -> Answering<Bytes> {
+    fn call(&self, _plugin: &Identity, call: OutgoingCall) -> ServiceFuture<Bytes> {
         let this = self.clone();
         Box::pin(async move {
             let target: Target = serde_json::from_slice(&call.target).map_err(|error| unusable(&error.to_string()))?;

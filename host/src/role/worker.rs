@@ -1,7 +1,7 @@
 //! A worker's child: calls and tasks.
 
 use super::api::{frames, plugin_names};
-use super::child::{Context, Failure, broker_failure, report, stop_plugins};
+use super::child::{Context, Failure, broker_failure, stop_plugins};
 use super::metrics::{PluginMetrics, line};
 use super::options;
 use super::services::HostServices;

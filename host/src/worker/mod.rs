@@ -1,4 +1,4 @@
 //! What a worker does: calls and tasks.
 
 pub mod calls;
-// tasks
+pub mod tasks;

@@ -210,6 +210,27 @@ async fn a_pull_resumes_after_kill_9_of_the_broker_and_no_acknowledged_publish_i
 }
 
 #[tokio::test]
+async fn a_publish_to_a_hanging_broker_is_in_doubt_and_its_repeat_is_stored_once() {
+    let nats = Nats::start().await.unwrap();
+    let broker = ready(options(&nats)).await;
+    let mut pull = Pull::new(&broker, consumer(&broker));
+    pull.add_demand(2);
+    let envelope = envelope();
+    nats.pause().unwrap();
+    let started = Instant::now();
+    let error = broker.publish_task(&envelope, Duration::from_millis(400)).await.unwrap_err();
+    assert!(matches!(error, Error::Unavailable { in_doubt: true, .. }), "{error}");
+    assert!(started.elapsed() < Duration::from_secs(2), "the deadline holds");
+    nats.resume().unwrap();
+    let repeat = async || broker.publish_task(&envelope, WAIT).await.ok();
+    eventually(Deadline::after(WAIT), "the repeat is acknowledged", repeat).await.unwrap();
+    let delivery = next(&mut pull).await;
+    broker.ack(delivery.ack_subject(), Ack::Done).await.unwrap();
+    let second = tokio::time::timeout(Duration::from_millis(300), pull.next()).await;
+    assert!(second.is_err(), "stored twice");
+}
+
+#[tokio::test]
 async fn an_idle_pull_resumes_after_a_restart_of_the_broker_even_if_its_consumer_is_gone() {
     let mut nats = Nats::start().await.unwrap();
     // In memory: the restart loses stream and consumer.

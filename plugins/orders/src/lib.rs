@@ -9,7 +9,7 @@
 //! feature in the plugin's `Cargo.toml` and drop the check in [`App::start`].
 
 mod downstream;
-mod fulfil;
+mod fulfilment;
 mod lms;
 mod message;
 mod order_api;
@@ -17,7 +17,7 @@ mod order_api;
 mod tests;
 
 use downstream::Error;
-use fulfil::{Fulfil, fulfil};
+use fulfilment::{Fulfil, fulfil};
 use lms::Lms;
 use message::Message;
 use order_api::{OrderApi, is_id};

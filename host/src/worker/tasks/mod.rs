@@ -2,11 +2,11 @@
 //!
 //! A delivery is not a task started, an acknowledgement is no fence, and a worker may be killed between any two of its
 //! writes. So what is known about a task stands in its record, and every step is decided from that record by pure
-//! functions ([`arrival`], [`ending`], [`unreadable`]) and carried out in one order ([`carry_out`]): the fenced record,
+//! functions (`arrival`, `ending`, `unreadable`) and carried out in one order (`carry_out`): the fenced record,
 //! then the publishes that it owes, the acknowledgement last. Whoever gets the redelivery redoes what is missing.
 //!
-//! The way of a task: [`consumer`] pulls as many deliveries as there are free slots ([`slots`]), [`attempt`] receives,
-//! runs and ends each, [`held`] knows which ones are here, [`find`] says so when asked, [`engine`] starts and drains.
+//! The way of a task: `consumer` pulls as many deliveries as there are free slots (`slots`), `attempt` receives,
+//! runs and ends each, `held` knows which ones are here, `find` says so when asked, `engine` starts and drains.
 //!
 //! # Invariants
 //! * The happy path costs one record and one acknowledgement; nothing is read.

@@ -16,7 +16,7 @@ use crate::App;
 use crate::downstream::Error;
 use crate::lms::Enrolment;
 use crate::order_api::{LineItem, Order};
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use plugin_api::prelude::*;
 
 /// How many lines are enrolled at the same time.
@@ -58,12 +58,11 @@ pub(crate) async fn fulfil(ctx: TaskContext<App>, input: Fulfil) -> TaskResult<F
     let known = app.lms.enrolled(order_id, app.timeout).await.map_err(Error::into_task_error)?.unwrap_or_default();
     let (already, todo): (Vec<_>, Vec<_>) = order.line_items.iter().partition(|line| known.contains(&line.id));
 
-    let enrol = async |line: &LineItem| -> Result<(), Error> {
-        let course = line.variant.sku.as_deref().ok_or(Error::NoCourse)?;
-        let enrolment = Enrolment { order_id, line_id: &line.id, course, email: &email };
-        app.lms.enrol(&enrolment, app.timeout).await
-    };
-    let enrolling = todo.iter().map(|line| async { (line.id.as_str(), enrol(line).await) });
+    // Boxed: the compiler cannot see that futures made by a borrowing closure are `Send` for every lifetime.
+    let mut enrolling = Vec::with_capacity(todo.len());
+    for line in todo {
+        enrolling.push(enrol(app, order_id, &email, line).boxed());
+    }
     let results: Vec<_> = futures_util::stream::iter(enrolling).buffered(LINES_AT_ONCE).collect().await;
 
     let mut done = Fulfilled { order_id: order_id.to_owned(), ..Fulfilled::default() };
@@ -97,4 +96,20 @@ pub(crate) async fn fulfil(ctx: TaskContext<App>, input: Fulfil) -> TaskResult<F
     };
     let details = json!({ "delayed": delayed, "refused": refused, "enrolled": done.enrolled, "already": done.already });
     Err(error.with(details))
+}
+
+async fn enrol<'a>(
+    app: &App,
+    order_id: &str,
+    email: &str,
+    line: &'a LineItem,
+) -> (&'a str, Result<(), Error>) {
+    let result = match line.variant.sku.as_deref() {
+        Some(course) => {
+            let enrolment = Enrolment { order_id, line_id: &line.id, course, email };
+            app.lms.enrol(&enrolment, app.timeout).await
+        }
+        None => Err(Error::NoCourse),
+    };
+    (line.id.as_str(), result)
 }

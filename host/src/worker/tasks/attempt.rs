@@ -1,0 +1,291 @@
+//! One delivery, from its arrival to its last write.
+
+use super::arrival::{self, Arrival, Decision, Reception, Standing};
+use super::carry_out::Carried;
+use super::counters::bump;
+use super::ending::{self, Ended, Facts};
+use super::held::Holding;
+use super::plan::Plan;
+use super::unit::{Slot, Unit};
+use super::unreadable::{self, Unreadable};
+use crate::broker::Delivery;
+use crate::crash::{Claim, ClaimError, Kind};
+use crate::loader;
+use bytes::Bytes;
+use cardcage_protocol::{EnvelopeError, TaskEnvelope, TaskId, TaskRecord, Timestamp, header};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How often a decision is taken anew because somebody wrote in between. More means that something is wrong.
+const ROUNDS: usize = 8;
+/// How often a full board is asked again.
+const BOARD_AGAIN: Duration = Duration::from_millis(10);
+/// A delivery that waits for a slot is on the board for this long at most.
+const WAITS_AT_MOST: Duration = Duration::from_secs(24 * 3600);
+
+/// Runs one delivery to its end. `slot` is free again when the handler is done.
+pub(super) async fn run(unit: Arc<Unit>, delivery: Delivery, slot: Slot) {
+    let shared = &*unit.shared;
+    let envelope = match delivery.envelope(shared.broker.subjects()) {
+        Ok(envelope) => envelope,
+        Err(error) => return end_unreadable(&unit, &delivery, &error).await,
+    };
+    let now = unit.now();
+    let Some(hold) = shared.held.enter(envelope.id, envelope.attempt, now) else {
+        // Its lease went unrenewed while the broker was away. The attempt that is under way acknowledges both.
+        tracing::info!(task = %envelope.id, "a task that is held here was delivered again");
+        return;
+    };
+    let delivered = Delivered { unit: &unit, delivery: &delivery, envelope: &envelope };
+    let settling = shared.settling.is_settling(shared.broker.link().generation);
+    let arrival = delivered.arrival(now);
+    match arrival::receive(&arrival, settling) {
+        Reception::Start(standing) => delivered.start(standing, &hold.holding, slot).await,
+        Reception::NeverPromised => {
+            bump(&shared.counters.unpromised);
+            tracing::info!(task = %envelope.id, "a task that nobody was promised was dropped");
+            delivered.finish(Plan::done(), None, Instant::now() + shared.lease).await;
+        }
+        Reception::Expired(plan) => {
+            let until = Instant::now() + shared.lease;
+            if shared.carry_out(&envelope, &delivery, plan, None, until).await == Carried::Conflict {
+                delivered.consider(&hold.holding, slot).await;
+            }
+        }
+        Reception::Read => delivered.consider(&hold.holding, slot).await,
+    }
+}
+
+impl Unit {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_unix_ms(self.shared.broker.now_unix_ms())
+    }
+
+    /// Notes an attempt on the board. A full board is waited for, as long as the lease allows.
+    async fn claim(&self, delivery: &Delivery, id: TaskId, attempt: u32, hard: Duration) -> Result<Option<Claim>, ()> {
+        let end = Instant::now() + self.shared.lease / 3;
+        // The supervisor compares with its own clock, which is this machine's.
+        let hard_ms = u64::try_from(hard.as_millis()).unwrap_or(u64::MAX);
+        let deadline = Timestamp::now().plus_ms(hard_ms).unix_ms();
+        let (plugin, task) = (self.room.name.as_str(), self.name.as_str());
+        loop {
+            let board = &self.shared.board;
+            match board.claim(Kind::Task, *id.as_bytes(), delivery.ack_subject(), plugin, task, attempt, deadline) {
+                Ok(claim) => return Ok(Some(claim)),
+                Err(ClaimError::Full) if Instant::now() < end => tokio::time::sleep(BOARD_AGAIN).await,
+                Err(ClaimError::Full) => return Err(()),
+                Err(error @ ClaimError::TooLong(_)) => {
+                    tracing::warn!(plugin, task, %error, "a task's lease cannot be renewed; shorten the names");
+                    return Ok(None);
+                }
+            }
+        }
+    }
+}
+
+/// A readable delivery and where it belongs.
+#[derive(Clone, Copy)]
+struct Delivered<'a> {
+    unit: &'a Arc<Unit>,
+    delivery: &'a Delivery,
+    envelope: &'a TaskEnvelope,
+}
+
+impl Delivered<'_> {
+    fn arrival(&self, now: Timestamp) -> Arrival<'_> {
+        Arrival {
+            envelope: self.envelope,
+            num_delivered: self.delivery.num_delivered,
+            stored_at: self.delivery.stored_at,
+            now,
+        }
+    }
+
+    /// Off the happy path: decides with the record.
+    async fn consider(self, holding: &Holding, slot: Slot) {
+        let (shared, envelope, limits) = (&*self.unit.shared, self.envelope, &self.unit.limits);
+        let until = Instant::now() + shared.lease;
+        // Reading takes long while the broker is away, and the lease runs.
+        let claim = self.unit.claim(self.delivery, envelope.id, envelope.attempt, limits.timeout).await;
+        for _ in 0..ROUNDS {
+            let Ok(current) = shared.read(envelope, until).await else { break };
+            // Follow-ups that are redone need the history, which the decision takes.
+            let known = current.as_ref().map(|(record, _)| record.clone());
+            let arrival = self.arrival(self.unit.now());
+            match arrival::consider(&arrival, current, &shared.instance, &shared.unknown, limits) {
+                Decision::Finish(plan) => match self.finish(plan, known.as_ref(), until).await {
+                    Carried::Conflict => {}
+                    Carried::Out | Carried::GivenUp => return,
+                },
+                Decision::Start(standing) => {
+                    drop(claim);
+                    return self.start(standing, holding, slot).await;
+                }
+                Decision::Append { mut write, attempt, lost } => match shared.write(&mut write, until).await {
+                    Ok(fence) => {
+                        shared.counters.lost.fetch_add(u64::from(lost), std::sync::atomic::Ordering::Relaxed);
+                        drop(claim);
+                        let standing = Standing { attempt, record: Some(write.record), fence };
+                        return self.start(standing, holding, slot).await;
+                    }
+                    Err(Carried::Conflict) => {}
+                    Err(_) => break,
+                },
+            }
+        }
+        tracing::warn!(task = %envelope.id, "a delivery could not be dealt with; it comes again when its lease ends");
+    }
+
+    async fn finish(self, plan: Plan, current: Option<&TaskRecord>, until: Instant) -> Carried {
+        self.unit.shared.carry_out(self.envelope, self.delivery, plan, current, until).await
+    }
+
+    /// Runs the handler and ends the attempt.
+    async fn start(self, standing: Standing, holding: &Holding, slot: Slot) {
+        let Self { unit, delivery, envelope } = self;
+        let (shared, room, limits) = (&*unit.shared, &*unit.room, &unit.limits);
+        let running = match room.running.try_acquire() {
+            Ok(permit) => Some(permit),
+            Err(_) => self.wait_for_turn(standing.attempt, holding).await,
+        };
+        let Ok(claim) = unit.claim(delivery, envelope.id, standing.attempt, limits.timeout).await else {
+            tracing::error!(task = %envelope.id, "the board stays full; a task comes again when its lease ends");
+            return;
+        };
+        let (started, started_at) = (Instant::now(), unit.now());
+        holding.started(standing.attempt, started_at);
+        let ended = if running.is_some() {
+            bump(&shared.counters.started);
+            self.handle(standing.attempt, holding).await
+        } else {
+            Ended::Interrupted
+        };
+        let facts = Facts {
+            envelope,
+            me: &shared.instance,
+            attempt: standing.attempt,
+            started_at,
+            ended_at: unit.now(),
+        };
+        // The semaphore is never closed; while the broker is slow, this is what holds the slot.
+        let ending = room.ending.acquire().await;
+        drop((slot, running));
+        self.end(&facts, standing, &ended, started + limits.timeout + shared.lease).await;
+        drop((ending, claim));
+    }
+
+    /// More deliveries came than there are slots: waits, on the board so that the lease is renewed. `None`: stopped.
+    async fn wait_for_turn(&self, attempt: u32, holding: &Holding) -> Option<tokio::sync::SemaphorePermit<'_>> {
+        let claim = self.unit.claim(self.delivery, self.envelope.id, attempt, WAITS_AT_MOST).await;
+        let permit = tokio::select! {
+            biased;
+            permit = self.unit.room.running.acquire() => permit.ok(),
+            () = holding.stopped() => None,
+        };
+        drop(claim);
+        permit
+    }
+
+    async fn handle(&self, attempt: u32, holding: &Holding) -> Ended {
+        let (envelope, limits) = (self.envelope, &self.unit.limits);
+        let timeout_ms = u64::try_from(limits.timeout.as_millis()).unwrap_or(u64::MAX);
+        let running = self.unit.room.plugin.start(loader::Attempt {
+            task_id: *envelope.id.as_bytes(),
+            task: self.unit.index,
+            attempt,
+            // The plugin compares with this machine's clock.
+            deadline_unix_ms: Timestamp::now().plus_ms(timeout_ms).unix_ms(),
+            enqueued_unix_ms: envelope.enqueued_at.unix_ms(),
+            headers: trace_headers(envelope),
+            body: envelope.body.clone(),
+        });
+        // Whichever comes first, dropping the handler's future cancels it.
+        tokio::select! {
+            biased;
+            outcome = running => Ended::Handler(outcome),
+            () = holding.stopped() => Ended::Interrupted,
+            () = tokio::time::sleep(limits.timeout) => Ended::TimedOut,
+        }
+    }
+
+    /// Stores the outcome, with the fence of this attempt or not at all.
+    async fn end(&self, facts: &Facts<'_>, standing: Standing, ended: &Ended, until: Instant) {
+        let (shared, limits) = (&*self.unit.shared, &self.unit.limits);
+        let (plugin, task, id) = (self.unit.room.name.as_str(), self.unit.name.as_str(), self.envelope.id);
+        let mut rng = fastrand::Rng::new();
+        let appended = standing.record.is_some();
+        let mut standing = standing;
+        for _ in 0..ROUNDS {
+            let plan = ending::end(facts, standing.record, standing.fence, ended, limits, &mut rng);
+            log_end(plugin, task, facts, &plan);
+            match shared.carry_out(self.envelope, self.delivery, plan, None, until).await {
+                Carried::Out => return,
+                Carried::GivenUp => {
+                    bump(&shared.counters.given_up);
+                    tracing::error!(plugin, task, %id, "an outcome could not be stored in time; the task runs again");
+                    return;
+                }
+                Carried::Conflict => {}
+            }
+            let current = match shared.read(self.envelope, until).await {
+                Ok(current) => current,
+                Err(_) => break,
+            };
+            match ending::still_mine(facts, appended, current) {
+                Some(merged) => standing = merged,
+                None => break,
+            }
+        }
+        bump(&shared.counters.refused);
+        let attempt = facts.attempt;
+        tracing::warn!(plugin, task, %id, attempt, "a completion was refused: the attempt is no longer this worker's");
+    }
+}
+
+fn log_end(plugin: &str, task: &str, facts: &Facts<'_>, plan: &Plan) {
+    let Some(write) = &plan.write else { return };
+    let error = write.record.attempts.iter().find(|attempt| attempt.n == facts.attempt).and_then(|a| a.error.as_ref());
+    let Some(error) = error else { return };
+    tracing::warn!(
+        plugin, task, id = %facts.envelope.id, attempt = facts.attempt, state = write.record.state.as_str(),
+        code = error.code, error = error.message, "an attempt did not succeed"
+    );
+}
+
+/// The trace context as a header block.
+fn trace_headers(envelope: &TaskEnvelope) -> Bytes {
+    let named = [(header::TRACEPARENT, &envelope.traceparent), (header::TRACESTATE, &envelope.tracestate)];
+    let mut block = Vec::new();
+    for (name, value) in named {
+        if let Some(value) = value {
+            cardcage_abi::headers::push(&mut block, name, value.as_bytes());
+        }
+    }
+    Bytes::from(block)
+}
+
+/// Ends a message that is no envelope.
+async fn end_unreadable(unit: &Arc<Unit>, delivery: &Delivery, error: &EnvelopeError) {
+    let shared = &*unit.shared;
+    bump(&shared.counters.unreadable);
+    tracing::error!(subject = delivery.subject(), %error, "a message that is no envelope becomes a dead letter");
+    let message = Unreadable {
+        subject: delivery.subject(),
+        stream_sequence: delivery.stream_sequence,
+        stored_at: delivery.stored_at,
+        body: delivery.payload(),
+        error,
+    };
+    let major = unit.room.plugin.identity.major;
+    let envelope = unreadable::envelope(&message, shared.broker.subjects(), &unit.room.name, major, &unit.name);
+    let until = Instant::now() + shared.lease;
+    for _ in 0..ROUNDS {
+        let Ok(current) = shared.read(&envelope, until).await else { return };
+        let known = current.as_ref().map(|(record, _)| record.clone());
+        let plan = unreadable::end(&envelope, &message, current, unit.now());
+        if shared.carry_out(&envelope, delivery, plan, known.as_ref(), until).await != Carried::Conflict {
+            return;
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! One task's standing pull: it asks for deliveries as slots become free, and starts an attempt for each.
+//!
+//! # Invariants
+//! * The loop does nothing but hand over: decoding, reading and running happen in the attempt.
+//! * Slots are asked for again in batches: when a quarter of them is free, or a moment after the first.
+//! * At the end nothing that was delivered is lost: what has arrived is started, as it has a slot.
+
+use super::attempt;
+use super::unit::Unit;
+use crate::broker::{ConsumerSpec, Delivery, Pull};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How long a free slot waits for company before it is asked for.
+const LINGER: Duration = Duration::from_millis(1);
+/// How often a task looks whether its slots are wanted by others.
+const REBALANCE_EVERY: Duration = Duration::from_millis(500);
+
+struct Consumer {
+    unit: Arc<Unit>,
+    pull: Pull,
+    spec: ConsumerSpec,
+    /// Slots that the pull may fill.
+    demand: usize,
+}
+
+/// Consumes until the engine stops.
+pub(super) async fn consume(unit: Arc<Unit>, spec: ConsumerSpec) {
+    let mut consumer = Consumer { pull: Pull::new(&unit.shared.broker, spec.clone()), unit, spec, demand: 0 };
+    consumer.unit.set_health(consumer.pull.health());
+    consumer.ask(consumer.unit.room.slots.floor());
+    consumer.run().await;
+    let Consumer { unit, pull, mut demand, .. } = consumer;
+    for delivery in pull.close().await {
+        start(&unit, delivery, &mut demand);
+    }
+}
+
+fn start(unit: &Arc<Unit>, delivery: Delivery, demand: &mut usize) {
+    let counted = *demand > 0;
+    *demand = demand.saturating_sub(1);
+    let attempt = attempt::run(unit.clone(), delivery, unit.slot(counted));
+    unit.shared.attempts.spawn(attempt);
+}
+
+impl Consumer {
+    async fn run(&mut self) {
+        let unit = self.unit.clone();
+        let stopped = unit.shared.stop.cancelled();
+        tokio::pin!(stopped);
+        let alone = unit.room.slots.share(unit.place) == unit.room.slots.total();
+        let mut linger_until: Option<Instant> = None;
+        let mut rebalance_at = Instant::now() + REBALANCE_EVERY;
+        while !unit.shared.stop.is_cancelled() {
+            let far = rebalance_at + REBALANCE_EVERY * 120;
+            let wake_at = match (linger_until, alone) {
+                (Some(at), true) => at,
+                (Some(at), false) => at.min(rebalance_at),
+                (None, true) => far,
+                (None, false) => rebalance_at,
+            };
+            tokio::select! {
+                biased;
+                delivery = self.pull.next() => start(&unit, delivery, &mut self.demand),
+                () = unit.wake.notified() => {}
+                () = tokio::time::sleep_until(wake_at) => {}
+                () = &mut stopped => return,
+            }
+            let returned = unit.returned.load(Ordering::Acquire);
+            let now_due = linger_until.is_some_and(|at| at <= Instant::now());
+            if returned >= unit.batch.load(Ordering::Relaxed) || (returned > 0 && now_due) {
+                linger_until = None;
+                let free = unit.returned.swap(0, Ordering::AcqRel);
+                self.reuse(free);
+            } else if returned > 0 && linger_until.is_none() {
+                linger_until = Some(Instant::now() + LINGER);
+            } else if returned == 0 {
+                linger_until = None;
+            }
+            if alone {
+                rebalance_at = Instant::now();
+                continue;
+            }
+            if self.demand == 0 {
+                self.grow();
+            }
+            if rebalance_at <= Instant::now() {
+                rebalance_at = Instant::now() + REBALANCE_EVERY;
+                self.shrink().await;
+            }
+        }
+    }
+
+    fn ask(&mut self, slots: usize) {
+        self.demand += slots;
+        self.pull.add_demand(slots);
+    }
+
+    /// Asks for free slots again, or leaves them to others that wait.
+    fn reuse(&mut self, free: usize) {
+        let (slots, place) = (&self.unit.room.slots, self.unit.place);
+        let over = slots.excess(place).min(free);
+        if over > 0 {
+            slots.give(place, over);
+        }
+        self.ask(free - over);
+    }
+
+    /// All slots are busy: there may be more to do.
+    fn grow(&mut self) {
+        let (slots, place) = (&self.unit.room.slots, self.unit.place);
+        let share = slots.share(place);
+        let more = slots.take(place, share.max(1));
+        if more > 0 {
+            self.unit.batch.store(((share + more) / 4).max(1), Ordering::Relaxed);
+            self.ask(more);
+        }
+    }
+
+    /// Slots that a standing request reserves in vain are wanted by others: the request must go, and a smaller one
+    /// takes its place. What had already been delivered is started.
+    async fn shrink(&mut self) {
+        let unit = self.unit.clone();
+        let (slots, place) = (&unit.room.slots, unit.place);
+        let over = slots.excess(place).min(self.demand);
+        if over == 0 {
+            return;
+        }
+        let fresh = Pull::new(&unit.shared.broker, self.spec.clone());
+        let old = std::mem::replace(&mut self.pull, fresh);
+        unit.set_health(self.pull.health());
+        for delivery in old.close().await {
+            start(&unit, delivery, &mut self.demand);
+        }
+        let over = over.min(self.demand);
+        slots.give(place, over);
+        self.demand -= over;
+        self.pull.add_demand(self.demand);
+        unit.batch.store((slots.share(place) / 4).max(1), Ordering::Relaxed);
+    }
+}

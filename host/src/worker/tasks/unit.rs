@@ -1,0 +1,123 @@
+//! One task of one plugin as the engine runs it, and what all of them share.
+
+use super::counters::TaskCounters;
+use super::held::HeldTasks;
+use super::limits::TaskLimits;
+use super::settling::Settling;
+use super::slots::Slots;
+use crate::broker::{Broker, PullHealth};
+use crate::crash::Board;
+use crate::loader::Plugin;
+use cardcage_protocol::{InstanceId, Name};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::{Notify, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// What every task of the engine uses.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) broker: Broker,
+    pub(super) board: Board,
+    pub(super) instance: InstanceId,
+    /// Stands for workers that nobody knows.
+    pub(super) unknown: InstanceId,
+    pub(super) lease: Duration,
+    pub(super) held: HeldTasks,
+    pub(super) counters: TaskCounters,
+    pub(super) settling: Settling,
+    /// The attempts.
+    pub(super) attempts: TaskTracker,
+    /// No more pulling.
+    pub(super) stop: CancellationToken,
+    /// No more waiting for the broker.
+    pub(super) give_up: CancellationToken,
+}
+
+/// What the tasks of one plugin share.
+#[derive(Debug)]
+pub(super) struct Room {
+    pub(super) plugin: Arc<Plugin>,
+    pub(super) name: Name,
+    pub(super) slots: Slots,
+    /// Handlers at the same time. Deliveries beyond it, which a reconnect may bring, wait here.
+    pub(super) running: Semaphore,
+    /// Attempts whose outcome is being stored. A slot is free when its handler is done, so this bounds what a slow
+    /// broker can pile up.
+    pub(super) ending: Semaphore,
+}
+
+/// One task of one plugin.
+#[derive(Debug)]
+pub(super) struct Unit {
+    pub(super) shared: Arc<Shared>,
+    pub(super) room: Arc<Room>,
+    /// Its place among the plugin's tasks.
+    pub(super) place: usize,
+    /// Its place as the boundary counts it.
+    pub(super) index: u32,
+    pub(super) name: Name,
+    pub(super) limits: TaskLimits,
+    /// Slots that came back and are not yet asked for again.
+    pub(super) returned: AtomicUsize,
+    /// So many returned slots wake the consumer at once.
+    pub(super) batch: AtomicUsize,
+    pub(super) wake: Notify,
+    health: Mutex<PullHealth>,
+}
+
+impl Unit {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        room: Arc<Room>,
+        place: usize,
+        index: u32,
+        name: Name,
+        limits: TaskLimits,
+    ) -> Self {
+        let batch = AtomicUsize::new((room.slots.floor() / 4).max(1));
+        Self {
+            shared,
+            room,
+            place,
+            index,
+            name,
+            limits,
+            returned: AtomicUsize::new(0),
+            batch,
+            wake: Notify::new(),
+            health: Mutex::default(),
+        }
+    }
+
+    pub(super) fn set_health(&self, health: PullHealth) {
+        *self.health.lock().unwrap_or_else(PoisonError::into_inner) = health;
+    }
+
+    /// Whether the broker would deliver this task.
+    pub(super) fn is_consuming(&self) -> bool {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner).is_consuming()
+    }
+
+    /// A slot for one delivery. `counted`: it was part of this task's share.
+    pub(super) fn slot(self: &Arc<Self>, counted: bool) -> Slot {
+        Slot(counted.then(|| self.clone()))
+    }
+}
+
+/// A delivery's slot; dropping it gives the slot back.
+#[derive(Debug)]
+pub(super) struct Slot(Option<Arc<Unit>>);
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let Some(unit) = &self.0 else { return };
+        let returned = unit.returned.fetch_add(1, Ordering::AcqRel) + 1;
+        // The first one starts the consumer's short wait for more; a batch ends it.
+        if returned == 1 || returned == unit.batch.load(Ordering::Relaxed) {
+            unit.wake.notify_one();
+        }
+    }
+}
