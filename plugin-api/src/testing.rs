@@ -32,7 +32,13 @@ impl Host {
     }
 
     /// One attempt of a task.
-    pub fn task_context<S>(self, state: S, id: [u8; 16], attempt: u32, time_limit: Duration) -> TaskContext<S> {
+    pub fn task_context<S>(
+        self,
+        state: S,
+        id: [u8; 16],
+        attempt: u32,
+        time_limit: Duration,
+    ) -> TaskContext<S> {
         let now: SystemTime = self.0.now();
         let info = AttemptInfo {
             host: self.0,

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::cpu::CpuTime;
 use crate::load::Measured;
+use crate::traffic::Traffic;
 
 /// A median with the least and the greatest value beside it.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -45,6 +46,8 @@ pub(crate) struct Figures {
     pub(crate) p99_us: Spread,
     /// Processor time per request by process, in microseconds, over all turns.
     pub(crate) cpu_per_request: BTreeMap<String, PerRequest>,
+    /// What passed through the broker per request, over all turns.
+    pub(crate) broker_per_request: BrokerPerRequest,
     pub(crate) turns: Vec<Turn>,
 }
 
@@ -64,6 +67,35 @@ pub(crate) struct PerRequest {
     pub(crate) system_us: f64,
 }
 
+/// What passed through the broker, per request; all zero where the path does not use it.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub(crate) struct BrokerPerRequest {
+    pub(crate) in_msgs: f64,
+    pub(crate) out_msgs: f64,
+    pub(crate) in_bytes: f64,
+    pub(crate) out_bytes: f64,
+}
+
+impl BrokerPerRequest {
+    fn of(measured: &[Measured]) -> Self {
+        let requests: u64 = measured.iter().map(|turn| turn.requests).sum();
+        let sum = measured.iter().fold(Traffic::default(), |sum, turn| sum.plus(turn.traffic));
+        let each = |sum: u64| sum as f64 / requests.max(1) as f64;
+        Self {
+            in_msgs: each(sum.in_msgs),
+            out_msgs: each(sum.out_msgs),
+            in_bytes: each(sum.in_bytes),
+            out_bytes: each(sum.out_bytes),
+        }
+    }
+}
+
+impl PerRequest {
+    pub(crate) fn all_us(self) -> f64 {
+        self.user_us + self.system_us
+    }
+}
+
 impl Figures {
     /// `None` without turns.
     pub(crate) fn of(measured: &[Measured]) -> Option<Self> {
@@ -73,6 +105,7 @@ impl Figures {
             p50_us: Spread::of(turns.iter().map(|turn| turn.p50_us))?,
             p99_us: Spread::of(turns.iter().map(|turn| turn.p99_us))?,
             cpu_per_request: per_request(measured),
+            broker_per_request: BrokerPerRequest::of(measured),
             turns,
         })
     }
@@ -123,6 +156,12 @@ mod tests {
             p50_ns: 1_500,
             p99_ns: 9_000,
             cpu: child_us.iter().map(used).collect(),
+            traffic: Traffic {
+                in_msgs: 2 * requests,
+                out_msgs: requests,
+                in_bytes: 512 * requests,
+                out_bytes: 0,
+            },
         }
     }
 
@@ -154,6 +193,8 @@ mod tests {
         assert_eq!(figures.p50_us.median, 1.5);
         let child = figures.cpu_per_request["child"];
         assert_eq!(child, PerRequest { user_us: 2.0, system_us: 1.0 });
+        let broker = figures.broker_per_request;
+        assert_eq!((broker.in_msgs, broker.out_msgs, broker.in_bytes), (2.0, 1.0, 512.0));
         assert!(Figures::of(&[]).is_none());
     }
 }

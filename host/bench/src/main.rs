@@ -24,6 +24,7 @@ mod report;
 mod stage;
 mod streams;
 mod table;
+mod traffic;
 mod turns;
 
 use std::process::ExitCode;

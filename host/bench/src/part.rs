@@ -12,8 +12,9 @@ use std::time::Duration;
 use cardcage_harness::{Error, Result};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdout, Command};
+use tokio::sync::oneshot;
 
 use crate::floor::{Gateway, Responder, TaskWorker};
 use crate::load::Load;
@@ -111,7 +112,13 @@ pub(crate) async fn say<T: Serialize>(value: &T) -> Result<()> {
     written.await.map_err(Error::doing("cannot write to stdout"))
 }
 
+/// Reads on a thread of its own, which nobody waits for: tokio's would hold up the exit of a part that is done.
 async fn stdin_ended() {
-    let mut stdin = tokio::io::stdin();
-    while !matches!(stdin.read(&mut [0; 64]).await, Ok(0) | Err(_)) {}
+    let (sender, receiver) = oneshot::channel::<()>();
+    std::thread::spawn(move || {
+        // An error ends it as an end does: either way nobody can say any more whether we are wanted.
+        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        drop(sender);
+    });
+    let _ = receiver.await;
 }

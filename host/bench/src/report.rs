@@ -35,11 +35,19 @@ pub(crate) struct Row {
     pub(crate) path: Path,
     pub(crate) callers: usize,
     /// The sides, in the order they are shown in.
-    pub(crate) sides: Vec<(Side, Figures)>,
+    pub(crate) sides: Vec<SideFigures>,
     /// Requests per second of cardcage by those of the floor, turn by turn.
     pub(crate) ratio: Option<Spread>,
     /// The least ratio that the design asks for.
     pub(crate) goal: Option<f64>,
+}
+
+/// One side's part of a row.
+#[derive(Debug, Serialize)]
+pub(crate) struct SideFigures {
+    pub(crate) side: Side,
+    #[serde(flatten)]
+    pub(crate) figures: Figures,
 }
 
 impl Report {
@@ -68,9 +76,9 @@ impl Report {
 }
 
 impl Row {
-    pub(crate) fn new(path: Path, callers: usize, sides: Vec<(Side, Figures)>) -> Self {
+    pub(crate) fn new(path: Path, callers: usize, sides: Vec<SideFigures>) -> Self {
         let turns = |wanted: Side| {
-            sides.iter().find(|(side, _)| *side == wanted).map(|(_, figures)| figures.turns.as_slice())
+            sides.iter().find(|found| found.side == wanted).map(|found| found.figures.turns.as_slice())
         };
         let ratio = turns(Side::Cardcage)
             .zip(turns(Side::Floor))

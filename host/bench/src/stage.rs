@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use async_nats::jetstream;
-use cardcage_harness::{Cardcage, Config, Deadline, Error, Nats, Result, eventually};
+use cardcage_harness::{Cardcage, Config, Deadline, Error, Nats, NatsOptions, Port, Result, eventually};
 
 use crate::cli::Settings;
 use crate::cpu::Watched;
@@ -19,6 +19,8 @@ use crate::streams::{self, TASK_CONCURRENCY};
 
 /// How long a process of the bench may take to be ready, or beyond its load's time to be done.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How much of a host's log goes into an error.
+const LOG_TAIL_BYTES: usize = 4 * 1024;
 const FIRST_ANSWER: Duration = Duration::from_secs(20);
 
 /// Everything that runs for one path. Dropping it ends it all.
@@ -29,6 +31,7 @@ pub(crate) struct Stage {
     jetstream: jetstream::Context,
     // Last, so that its clients are gone before it is.
     nats: Nats,
+    monitor: Port,
 }
 
 /// The floor's processes, by name.
@@ -48,12 +51,14 @@ struct Host {
 
 impl Stage {
     pub(crate) async fn set(path: Path, settings: &Settings) -> Result<Self> {
-        let nats = Nats::start().await?;
+        let monitor = Port::reserve()?;
+        let arguments = vec!["--http_port".to_owned(), monitor.number().to_string()];
+        let nats = Nats::start_with(NatsOptions { arguments, ..NatsOptions::default() }).await?;
         let jetstream = jetstream::new(floor::connect(&nats.url()).await?);
         streams::create(&jetstream, &Envelopes::new(NAMESPACE)?).await?;
         let floor = Floor::start(path, &nats.url()).await?;
         let host = if settings.floors_only { None } else { Some(Host::start(path, &nats).await?) };
-        Ok(Self { path, floor, host, jetstream, nats })
+        Ok(Self { path, floor, host, jetstream, nats, monitor })
     }
 
     /// Puts so many callers on one side for one turn, and cleans up after them.
@@ -64,11 +69,12 @@ impl Stage {
             warm_up: settings.warm_up,
             measured: settings.measured,
             watched: self.watched(side),
+            monitor: self.monitor.address(),
         };
         let measured = Running::start(&Part::Load(load))?
             .says(settings.warm_up + settings.measured + PATIENCE)
             .await
-            .map_err(Error::doing(format!("{}, {}", self.path.name(), side.name())))?;
+            .map_err(|error| self.explained(side, &error))?;
         self.clean(side).await?;
         Ok(measured)
     }
@@ -82,6 +88,14 @@ impl Stage {
             }
             _ => Ok(Vec::new()),
         }
+    }
+
+    fn explained(&self, side: Side, error: &Error) -> Error {
+        let logs = match (side, &self.host) {
+            (Side::Cardcage, Some(host)) => host.logs(),
+            _ => String::new(),
+        };
+        Error::new(format!("{}, {}: {error}{logs}", self.path.name(), side.name()))
     }
 
     fn host(&self) -> Result<&Host> {
@@ -175,6 +189,19 @@ impl Host {
             None => None,
         };
         Ok(Self { namespace: config.namespace().to_owned(), api, worker, address })
+    }
+
+    /// What its processes logged last.
+    fn logs(&self) -> String {
+        let mut logs = String::new();
+        for (role, host) in [("api", &self.api), ("worker", &self.worker)] {
+            let log = host.as_ref().map(Cardcage::stderr).unwrap_or_default();
+            let from = log.ceil_char_boundary(log.len().saturating_sub(LOG_TAIL_BYTES));
+            if let Some(tail) = log.get(from..).filter(|tail| !tail.is_empty()) {
+                logs.push_str(&format!("\n--- the {role}'s log ends:\n{tail}"));
+            }
+        }
+        logs
     }
 
     fn watched(&self) -> Vec<Watched> {

@@ -6,9 +6,10 @@ use comfy_table::{CellAlignment, Table, presets};
 
 use crate::cli::Settings;
 use crate::figures::{Figures, Spread};
+use crate::load::LOAD_CLIENT;
 use crate::origin::Origin;
 use crate::path::{Path, Side};
-use crate::report::{Report, Row};
+use crate::report::{Report, Row, SideFigures};
 
 /// Says what is about to be measured.
 pub(crate) fn introduce(origin: &Origin, settings: &Settings) {
@@ -38,7 +39,9 @@ pub(crate) fn show(report: &Report) {
     println!("\n{} processors ({}), Linux {}", machine.processors, machine.model, machine.kernel);
     println!("load of the machine before the run: {}\n", machine.load_before);
     println!("{}\n", figures(&report.rows));
-    println!("Processor time per request, in microseconds (user + system):");
+    println!(
+        "Processor time per request in microseconds, and messages and bytes through the broker per request:"
+    );
     println!("{}", processor_times(&report.rows));
     for note in &report.notes {
         println!("note: {note}");
@@ -54,7 +57,7 @@ fn figures(rows: &[Row]) -> Table {
     let header = ["path", "callers", "side", "requests/s", "least–most", "p50 µs", "p99 µs", "ratio", "goal"];
     let mut table = new_table(&header, 3..8);
     for row in rows {
-        for (side, figures) in &row.sides {
+        for SideFigures { side, figures } in &row.sides {
             let is_ours = *side == Side::Cardcage;
             let ratio = row.ratio.filter(|_| is_ours).map(ratio_text);
             let goal = row.goal.filter(|_| is_ours).map(|goal| goal_text(goal, row.ratio));
@@ -75,15 +78,19 @@ fn figures(rows: &[Row]) -> Table {
 }
 
 fn processor_times(rows: &[Row]) -> Table {
-    let mut table = new_table(&["path", "callers", "side", "all", "by process"], 3..4);
+    let mut table =
+        new_table(&["path", "callers", "side", "all", "without client", "broker in/out", "by process"], 3..6);
     for row in rows {
-        for (side, figures) in &row.sides {
-            let all: f64 = figures.cpu_per_request.values().map(|time| time.user_us + time.system_us).sum();
+        for SideFigures { side, figures } in &row.sides {
+            let all: f64 = figures.cpu_per_request.values().map(|time| time.all_us()).sum();
+            let client = figures.cpu_per_request.get(LOAD_CLIENT).map_or(0.0, |time| time.all_us());
             table.add_row([
                 row.path.name().to_owned(),
                 row.callers.to_string(),
                 side.name().to_owned(),
                 format!("{all:.1}"),
+                format!("{:.1}", all - client),
+                broker(figures),
                 by_process(figures),
             ]);
         }
@@ -91,11 +98,19 @@ fn processor_times(rows: &[Row]) -> Table {
     table
 }
 
+fn broker(figures: &Figures) -> String {
+    let per = figures.broker_per_request;
+    if per.in_msgs < 0.005 && per.out_msgs < 0.005 {
+        return "-".to_owned();
+    }
+    format!("{:.2}/{:.2}, {:.0}/{:.0} B", per.in_msgs, per.out_msgs, per.in_bytes, per.out_bytes)
+}
+
+/// All but the client, whose part is the difference of the columns before, and those that did nothing.
 fn by_process(figures: &Figures) -> String {
-    let one = |(name, time): (&String, &crate::figures::PerRequest)| {
-        format!("{name} {:.1} + {:.1}", time.user_us, time.system_us)
-    };
-    figures.cpu_per_request.iter().map(one).collect::<Vec<_>>().join(", ")
+    let others = figures.cpu_per_request.iter().filter(|(name, _)| *name != LOAD_CLIENT);
+    let busy = others.map(|(name, time)| (name, time.all_us())).filter(|(_, us)| *us >= 0.05);
+    busy.map(|(name, us)| format!("{name} {us:.1}")).collect::<Vec<_>>().join(", ")
 }
 
 fn ratio_text(ratio: Spread) -> String {

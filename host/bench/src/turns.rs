@@ -7,7 +7,7 @@ use crate::figures::Figures;
 use crate::load::Measured;
 use crate::origin::Origin;
 use crate::path::{Path, Side};
-use crate::report::{Report, Row};
+use crate::report::{Report, Row, SideFigures};
 use crate::stage::Stage;
 use crate::table;
 
@@ -36,7 +36,9 @@ async fn row(stage: &Stage, path: Path, callers: usize, settings: &Settings) -> 
         sides.reverse();
     }
     sides.sort_by_key(|(side, _)| *side as u8);
-    let figures = |(side, measured): (Side, Vec<Measured>)| Some((side, Figures::of(&measured)?));
+    let figures = |(side, measured): (Side, Vec<Measured>)| {
+        Some(SideFigures { side, figures: Figures::of(&measured)? })
+    };
     let sides: Option<Vec<_>> = sides.into_iter().map(figures).collect();
     Ok(Row::new(path, callers, sides.ok_or_else(|| Error::new("no turn was measured"))?))
 }

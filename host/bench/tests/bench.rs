@@ -28,9 +28,9 @@ fn smoke(name: &str, arguments: &[&str]) -> Value {
 fn sides(report: &Value) -> Vec<(String, u64, Vec<String>)> {
     let rows = report["rows"].as_array().unwrap();
     let side = |side: &Value| {
-        assert!(side[1]["requests_per_s"]["median"].as_f64().unwrap() > 0.0, "{side}");
-        assert!(side[1]["p99_us"]["median"].as_f64() >= side[1]["p50_us"]["median"].as_f64(), "{side}");
-        side[0].as_str().unwrap().to_owned()
+        assert!(side["requests_per_s"]["median"].as_f64().unwrap() > 0.0, "{side}");
+        assert!(side["p99_us"]["median"].as_f64() >= side["p50_us"]["median"].as_f64(), "{side}");
+        side["side"].as_str().unwrap().to_owned()
     };
     let row = |row: &Value| {
         let sides = row["sides"].as_array().unwrap().iter().map(side).collect();

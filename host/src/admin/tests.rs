@@ -62,7 +62,7 @@ async fn verbose_readiness_names_what_is_refused_and_degraded() {
         now.refused.push(Refusal {
             plugin: "orders".into(),
             file: "liborders.so".into(),
-            code: "plugin_hung".into(),
+            code: "hung".into(),
             message: "init hung".into(),
             required: false,
         });

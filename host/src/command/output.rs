@@ -49,6 +49,11 @@ pub(super) fn shown(text: &str) -> String {
     text.chars().flat_map(|c| if c.is_control() { Shown::Escaped(c.escape_default()) } else { Shown::Plain(Some(c)) }).collect()
 }
 
+/// The same for text of several lines.
+pub(super) fn shown_lines(text: &str) -> String {
+    text.lines().map(shown).collect::<Vec<_>>().join("\n")
+}
+
 enum Shown {
     Plain(Option<char>),
     Escaped(std::char::EscapeDefault),

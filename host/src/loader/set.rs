@@ -62,7 +62,8 @@ pub struct PluginSet {
 
 fn open_one(source: &Source, cache_dir: Option<&PathBuf>, on_step: OnStep<'_>) -> Result<Opened, Refusal> {
     let (inspection, bytes) = inspect::file(&source.library).map_err(|refusal| refusal.of(&source.name))?;
-    inspect::verdict(&source.library, &inspection)?;
+    // The name in the configuration, not the manifest's: `required` is looked up by it.
+    inspect::verdict(&source.library, &inspection).map_err(|refusal| refusal.of(&source.name))?;
     let manifest = inspection.manifest;
     if manifest.name != source.name {
         let fault = format!("is the plugin `{}`, but is configured as `{}`", manifest.name, source.name);
@@ -150,10 +151,11 @@ fn open_all(
 pub fn load_all(sources: &[Source], options: &LoadOptions, on_step: OnStep<'_>) -> PluginSet {
     let mut set = PluginSet::default();
     let opened = open_all(sources, options.cache_dir.as_ref(), &mut set.refused, on_step);
-    for (index, (source, plugin)) in opened.into_iter().enumerate() {
+    for (source, plugin) in opened {
         on_step(Some((&plugin.manifest.name.clone(), &plugin.manifest.version.clone(), "init")));
         let started = plugin.init(&InitOptions {
-            index: u32::try_from(index + 1).unwrap_or(0),
+            // Its place among those that start, which is how the supervisor finds its name after a crash.
+            index: u32::try_from(set.plugins.len() + 1).unwrap_or(0),
             config: &source.config,
             log_filter: &options.log_filter,
             threads: options.threads,

@@ -16,13 +16,14 @@
 //! starts. A plugin that took a child down while loading is never loaded again by this supervisor.
 
 use super::backoff::Backoff;
-use super::control::{Excluded, Phase, Refusal, Role, Start};
+use super::control::{Excluded, LoadedPlugin, Phase, Refusal, Role, Start};
 use super::life::{Ending, Lived, Setting, live};
 use super::spawn::Spawn;
 use super::status::{ChildMetrics, Handle, Snapshot, Stage, Status};
 use super::{Death, Shutdown};
 use crate::crash::{Board, Entry, Kind};
 use crate::exit::Exit;
+use crate::loader::Code;
 use futures_util::future::BoxFuture;
 use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
@@ -211,7 +212,7 @@ impl Supervisor {
     async fn bury(&self, lived: &Lived) {
         let board = &self.options.board;
         let entries = board.live();
-        let polled = suspects(board, &entries);
+        let polled = suspects(board, &entries, &self.status.snapshot().plugins);
         // At once: while entries stand there, their leases are renewed.
         board.reset();
         if entries.is_empty() && lived.ending != Ending::Serving {
@@ -267,47 +268,51 @@ fn renew(now: &mut Snapshot, banned: &[Refusal]) {
     now.bound.clear();
 }
 
-/// What the child's threads were polling, in words.
-fn suspects(board: &Board, entries: &[Entry]) -> Vec<String> {
+/// What the child's threads were polling, in words; ids as the other logs write them.
+fn suspects(board: &Board, entries: &[Entry], plugins: &[LoadedPlugin]) -> Vec<String> {
     let polling = board.polling();
     let named = polling.iter().map(|thread| {
         let id = uuid::Uuid::from_bytes(thread.id);
-        match entries.iter().find(|entry| entry.id == thread.id) {
-            Some(entry) => format!("{}/{} {id}", entry.plugin, entry.name),
-            None => format!("plugin {} {id}", thread.plugin),
+        let request = id.simple();
+        if let Some(entry) = entries.iter().find(|entry| entry.id == thread.id) {
+            return match entry.kind {
+                Kind::Call => format!("{}/{} {request}", entry.plugin, entry.name),
+                Kind::Task => format!("{}/{} {id}", entry.plugin, entry.name),
+            };
+        }
+        // Inline handlers stand on no board: their caller's connection is what they owe.
+        let place = usize::try_from(thread.plugin).ok().and_then(|place| place.checked_sub(1));
+        match place.and_then(|place| plugins.get(place)) {
+            Some(plugin) => format!("{} {request}", plugin.name),
+            None => format!("plugin {} {request}", thread.plugin),
         }
     });
     named.collect()
 }
 
-/// The sentence for a plugin that took its child down while loading.
+/// The refusal of a plugin that took its child down while loading: the same codes and sentences as `check` has.
 fn refusal(phase: &Phase, death: &Death, limit: Duration, required: &BTreeSet<String>) -> Refusal {
     let Phase { plugin, file, step, .. } = phase;
-    let of = if file.is_empty() { String::new() } else { format!(" of {file}") };
-    let (code, message) = match death {
+    let (code, fault, remedy) = match death {
         Death::Exited(code) => (
-            "plugin_exited",
-            format!(
-                "{step}{of} called exit({code}): a plugin must return an error instead of ending the process"
-            ),
+            Code::Died,
+            format!("called exit({code}) in its {step}"),
+            "a plugin must return an error instead of ending the process",
         ),
-        Death::Signalled(name) => (
-            "plugin_crashed",
-            format!("{step}{of} died of {name}: fix the plugin; the log above may hold its last words"),
-        ),
+        Death::Signalled(name) => {
+            (Code::Died, format!("died of {name} in its {step}"), "mend the plugin; its last words may stand above")
+        }
         Death::Killed(_) => (
-            "plugin_hung",
-            format!(
-                "{step}{of} hung: it did not return within {} ms; make it faster or raise plugins.load_timeout_ms",
-                limit.as_millis()
-            ),
+            Code::Hung,
+            format!("hung in its {step}: it did not return within {} ms", limit.as_millis()),
+            "make it faster or raise `loading.timeout_ms`",
         ),
     };
     Refusal {
         plugin: plugin.clone(),
         file: file.clone(),
-        code: code.to_owned(),
-        message,
+        code: code.as_str().to_owned(),
+        message: format!("{file}: {fault}; {remedy}"),
         required: required.contains(plugin),
     }
 }

@@ -143,12 +143,14 @@ impl Context {
                 required,
             }));
         }
-        let required: Vec<String> = refused
+        let required: Vec<&str> = refused
             .iter()
             .filter(|refusal| self.is_required(&refusal.plugin))
-            .map(|refusal| format!("plugin `{}` is refused: {refusal}", refusal.plugin))
+            .map(|refusal| refusal.plugin.as_str())
             .collect();
-        if required.is_empty() { Ok(()) } else { Err((Exit::PluginRefused, required.join("\n"))) }
+        // Why has just been told, once for each.
+        let message = format!("required plugins were refused: {}", required.join(", "));
+        if required.is_empty() { Ok(()) } else { Err((Exit::PluginRefused, message)) }
     }
 
     pub(super) fn ready(&self, set: &PluginSet, bound: Vec<String>) {

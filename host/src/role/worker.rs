@@ -1,19 +1,22 @@
 //! A worker's child: calls and tasks.
 
 use super::api::{frames, plugin_names};
-use super::child::{Context, Failure, broker_failure, stop_plugins};
+use super::child::{Context, Failure, broker_failure, report, stop_plugins};
 use super::metrics::{PluginMetrics, line};
 use super::options;
 use super::services::HostServices;
 use crate::broker::Broker;
 use crate::exit::Exit;
 use crate::loader::{Plugin, PluginSet};
+use crate::process::child::Outbox;
 use crate::process::control::ToSupervisor;
 use crate::stream::Mux;
 use crate::worker::calls::{self, CallOptions, Calls};
+use crate::worker::tasks::{TaskEngine, TaskEngineOptions};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -43,17 +46,27 @@ pub(super) async fn serve(mut context: Context) -> Result<Exit, Failure> {
     tokio::spawn(frames(broker.clone(), context.instance.clone(), mux));
     tokio::spawn(cancels(broker.clone(), calls.clone()));
     let mut serving = serve_calls(&broker, &calls, &set, &stop).await?;
+    let engine = TaskEngine::start(TaskEngineOptions {
+        broker: broker.clone(),
+        board: context.board,
+        instance: context.instance.clone(),
+        plugins: plugins(&set),
+        tasks: context.settings.tasks.clone(),
+        task_concurrency: context.settings.worker.task_concurrency,
+    });
     context.ready(&set, Vec::new());
-    context.report(&ToSupervisor::Consuming { active: true });
-    let text = { let (calls, metrics) = (calls.clone(), metrics.clone()); move || text(&calls, &metrics) };
-    let grace = context.drain_ordered(text).await;
+    let consuming = tokio::spawn(tell_consuming(context.outbox.clone(), engine.watch_consuming()));
+    let grace = context.drain_ordered(|| text(&calls, &engine, &metrics)).await;
 
-    let began = tokio::time::Instant::now();
+    consuming.abort();
     stop.cancel();
-    while serving.join_next().await.is_some() {}
-    let left = grace.saturating_sub(began.elapsed());
-    let calls_left = calls.idle(left).await;
-    let unfinished = calls_left;
+    let began = tokio::time::Instant::now();
+    let calls_ended = async {
+        while serving.join_next().await.is_some() {}
+        calls.idle(grace.saturating_sub(began.elapsed())).await
+    };
+    let (calls_left, tasks_left) = tokio::join!(calls_ended, engine.drain(grace));
+    let unfinished = calls_left.saturating_add(tasks_left);
     // Replies and acknowledgements leave before the process does.
     let _ = broker.flush(Duration::from_secs(2)).await;
     stop_plugins(set, Duration::from_secs(1)).await;
@@ -88,6 +101,17 @@ fn plugins(set: &PluginSet) -> Vec<Arc<Plugin>> {
     set.plugins.iter().map(|(_, plugin)| plugin.clone()).collect()
 }
 
+/// Tells the supervisor whether tasks are consumed: a worker that does not is unready.
+async fn tell_consuming(outbox: Outbox, mut consuming: watch::Receiver<bool>) {
+    loop {
+        let active = *consuming.borrow_and_update();
+        report(&outbox, &ToSupervisor::Consuming { active });
+        if consuming.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
 /// Listens for callers that wait no more.
 async fn cancels(broker: Broker, calls: Arc<Calls>) {
     loop {
@@ -105,7 +129,7 @@ async fn cancels(broker: Broker, calls: Arc<Calls>) {
     }
 }
 
-fn text(calls: &Calls, metrics: &PluginMetrics) -> String {
+fn text(calls: &Calls, engine: &TaskEngine, metrics: &PluginMetrics) -> String {
     let mut text = String::new();
     let counters = &calls.counters;
     text.push_str("# TYPE cardcage_calls_in_flight gauge\n");
@@ -118,6 +142,12 @@ fn text(calls: &Calls, metrics: &PluginMetrics) -> String {
         ("cancelled", &counters.cancelled),
     ] {
         line(&mut text, "cardcage_calls_total", &format!("{{what=\"{what}\"}}"), count.load(Ordering::Relaxed));
+    }
+    text.push_str("# TYPE cardcage_tasks_in_flight gauge\n");
+    line(&mut text, "cardcage_tasks_in_flight", "", engine.in_flight());
+    text.push_str("# TYPE cardcage_tasks_total counter\n");
+    for (what, count) in engine.counters().all() {
+        line(&mut text, "cardcage_tasks_total", &format!("{{what=\"{what}\"}}"), count);
     }
     text.push_str(&metrics.text());
     text

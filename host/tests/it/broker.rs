@@ -216,7 +216,7 @@ async fn a_publish_to_a_hanging_broker_is_in_doubt_and_its_repeat_is_stored_once
     let mut pull = Pull::new(&broker, consumer(&broker));
     pull.add_demand(2);
     let envelope = envelope();
-    nats.pause().unwrap();
+    nats.pause().await.unwrap();
     let started = Instant::now();
     let error = broker.publish_task(&envelope, Duration::from_millis(400)).await.unwrap_err();
     assert!(matches!(error, Error::Unavailable { in_doubt: true, .. }), "{error}");

@@ -11,3 +11,4 @@
 mod broker;
 mod command;
 mod config;
+mod dev;

@@ -109,7 +109,12 @@ impl TestHost {
     ///
     /// # Errors
     /// What the handler answered.
-    pub async fn run_task<T: Task>(&self, _task: T, state: T::State, input: T::Input) -> TaskResult<T::Output> {
+    pub async fn run_task<T: Task>(
+        &self,
+        _task: T,
+        state: T::State,
+        input: T::Input,
+    ) -> TaskResult<T::Output> {
         let id = Uuid::now_v7().into_bytes();
         T::run(self.host().task_context(state, id, self.attempt, self.time_limit), input).await
     }
@@ -208,7 +213,10 @@ mod tests {
         let (_, again) = routes.send_json(request()).await;
         assert_eq!((&again["id"], &again["duplicate"]), (&first["id"], &json!(true)));
         let [task] = host.enqueued().try_into().unwrap();
-        assert_eq!((task.task.as_str(), task.body, task.delay), ("greet", json!("Ada"), Some(Duration::from_secs(1))));
+        assert_eq!(
+            (task.task.as_str(), task.body, task.delay),
+            ("greet", json!("Ada"), Some(Duration::from_secs(1)))
+        );
     }
 
     #[tokio::test]
@@ -217,7 +225,10 @@ mod tests {
         let routes = host.serve(definition(), &json!({"greeting": "Hello"})).await.unwrap();
         host.refuse_enqueues(true);
         let (status, problem) = routes.send_json(request()).await;
-        assert_eq!((status, &problem["code"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("broker_unavailable")));
+        assert_eq!(
+            (status, &problem["code"]),
+            (StatusCode::SERVICE_UNAVAILABLE, &json!("broker_unavailable"))
+        );
         assert!(host.enqueued().is_empty());
     }
 

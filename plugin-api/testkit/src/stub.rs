@@ -6,8 +6,8 @@
 use crate::Enqueued;
 use plugin_api::abi::abi_stable::prefix_type::PrefixTypeTrait;
 use plugin_api::abi::{
-    Answer, CallOut, CallToken, EnqueueHead, FfiBytes, FfiCallback, FfiWaker, Host, HostCtx, HostRef, LogRecord,
-    MetricRecord, Reply, SpanRecord, TaskReply, TaskToken, code,
+    Answer, CallOut, CallToken, EnqueueHead, FfiBytes, FfiCallback, FfiWaker, Host, HostCtx, HostRef,
+    LogRecord, MetricRecord, Reply, SpanRecord, TaskReply, TaskToken, code,
 };
 use plugin_api::testing;
 use serde_json::{Value, json};

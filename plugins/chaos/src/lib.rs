@@ -1,1 +1,222 @@
-//! stub
+//! Misbehaves on request, so that tests can see that the host does not. Never load it into a host that matters: its
+//! routes end the process that serves them.
+//!
+//! | route | runs | does |
+//! |---|---|---|
+//! | `POST /chaos/call` | worker | what its body says (`order::Mode`) |
+//! | `POST /chaos/task` | enqueue | the same, as the task `chaos` |
+//! | `POST /chaos/short` | enqueue | the same, as the task `short`, whose attempts have 1 s |
+//! | `POST /chaos/echo_stream` | worker | streams the request's body back |
+//! | `GET /chaos/seen` | worker | how many handlers started, finished, panicked, were cancelled |
+//! | `GET /chaos/inline_seen` | inline | the same, in the API instance |
+//! | `GET /chaos/inline_block?ms=` | inline | holds its thread |
+//!
+//! The setting `init` makes its start go wrong; the environment variable `CARDCAGE_CHAOS_DESCRIBE` (`panic`, `hang`,
+//! `exit`, `abort`) makes `describe` go wrong, which has no settings to read.
+
+mod order;
+mod seen;
+#[cfg(test)]
+mod tests;
+
+use order::{Mode, Order};
+use plugin_api::prelude::*;
+use seen::{Seen, Snapshot};
+
+const DESCRIBE: &str = "CARDCAGE_CHAOS_DESCRIBE";
+
+/// The plugin's settings.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+struct Settings {
+    /// How the start goes.
+    init: Init,
+}
+
+/// How `init` goes.
+#[derive(Debug, Default, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum Init {
+    /// Well.
+    #[default]
+    Ok,
+    /// It answers an error.
+    Fail,
+    /// It panics.
+    Panic,
+    /// It never answers.
+    Hang,
+    /// It calls `exit(0)`.
+    Exit,
+    /// It calls `abort`.
+    Abort,
+}
+
+#[derive(Debug, Clone)]
+struct App {
+    seen: Seen,
+}
+
+impl App {
+    async fn start(ctx: PluginContext) -> Result<App, InitError> {
+        match ctx.config::<Settings>()?.init {
+            Init::Ok => {}
+            Init::Fail => return Err(InitError::new("chaos was told not to start: set its `init` to `ok`")),
+            Init::Panic => order::panic_now("panicked in init as told"),
+            Init::Hang => std::future::pending().await,
+            Init::Exit => std::process::exit(0),
+            Init::Abort => std::process::abort(),
+        }
+        Ok(App { seen: Seen::default() })
+    }
+}
+
+/// Does what the body says.
+#[utoipa::path(post, path = "/call", request_body = Order, responses((status = 200, description = "As told")))]
+async fn call(State(app): State<App>, Json(order): Json<Order>) -> Result<Response, Problem> {
+    let run = app.seen.start();
+    order.carry_out().await;
+    let problem = |status, code: &'static str| Err(Problem::new(status, code, "As told"));
+    let answer = match order.mode {
+        Mode::SlowStream => return Ok(order::slow_stream(&order, run).into_response()),
+        Mode::BrokenStream => Ok(order::broken_stream(&order).into_response()),
+        Mode::Fail => problem(StatusCode::INTERNAL_SERVER_ERROR, "failed"),
+        Mode::FailForGood => problem(StatusCode::UNPROCESSABLE_ENTITY, "failed_for_good"),
+        Mode::Discard => problem(StatusCode::CONFLICT, "discarded"),
+        Mode::FailUntil if app.seen.next_failure() < u64::from(order.times) => {
+            problem(StatusCode::SERVICE_UNAVAILABLE, "failed_until")
+        }
+        Mode::RetryAfter => {
+            let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "retry_after", "As told");
+            Err(problem.retry_after_s(order.ms.div_ceil(1000)))
+        }
+        Mode::BigError => {
+            Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "big", "As told").detail(order.text()))
+        }
+        Mode::HugeReply => Ok(order.text().into_response()),
+        Mode::NonUtf8 => Ok(non_utf8()),
+        Mode::Spawn => order::use_runtime()
+            .await
+            .map(|spawned| Json(spawned).into_response())
+            .map_err(|error| Problem::internal(format!("the runtime does not work: {error}"))),
+        mode => Ok(Json(json!({ "mode": mode, "pid": std::process::id() })).into_response()),
+    };
+    run.finish();
+    answer
+}
+
+fn non_utf8() -> Response {
+    let mut response = Bytes::from_static(&[0xff, 0xfe, 0x00]).into_response();
+    if let Ok(value) = axum::http::HeaderValue::from_bytes(&[0xff, 0xfe]) {
+        response.headers_mut().insert("x-chaos", value);
+    }
+    response
+}
+
+/// Streams the body back as it comes.
+#[utoipa::path(post, path = "/echo_stream",
+    request_body(content = Vec<u8>, content_type = "application/octet-stream"),
+    responses((status = 200, description = "The same body", content_type = "application/octet-stream")))]
+async fn echo_stream(body: axum::body::Body) -> axum::body::Body {
+    body
+}
+
+/// What became of the handlers of the worker that answers.
+#[utoipa::path(get, path = "/seen", responses((status = 200, body = Snapshot)))]
+async fn seen(State(app): State<App>) -> Json<Snapshot> {
+    Json(app.seen.snapshot())
+}
+
+/// What became of the handlers of the API instance that answers.
+#[utoipa::path(get, path = "/inline_seen", responses((status = 200, body = Snapshot)))]
+async fn inline_seen(State(app): State<App>) -> Json<Snapshot> {
+    Json(app.seen.snapshot())
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+struct Block {
+    /// Milliseconds.
+    ms: u64,
+}
+
+/// Holds its thread, in the API instance.
+#[utoipa::path(get, path = "/inline_block", params(Block), responses((status = 200, description = "After that time")))]
+async fn inline_block(Query(block): Query<Block>) -> &'static str {
+    std::thread::sleep(Duration::from_millis(block.ms));
+    "blocked"
+}
+
+/// Does what the body says.
+#[task(retry(max_attempts = 6, backoff = "100ms..1s"))]
+async fn chaos(ctx: TaskContext<App>, order: Order) -> TaskResult<Value> {
+    attempt(&ctx, &order).await
+}
+
+/// Does what the body says, within a second.
+#[task(retry(max_attempts = 3, backoff = "100ms..1s"), timeout = "1s")]
+async fn short(ctx: TaskContext<App>, order: Order) -> TaskResult<Value> {
+    attempt(&ctx, &order).await
+}
+
+async fn attempt(ctx: &TaskContext<App>, order: &Order) -> TaskResult<Value> {
+    let run = ctx.state().seen.start();
+    let result = misbehave(ctx.attempt(), order).await;
+    run.finish();
+    result
+}
+
+async fn misbehave(attempt: u32, order: &Order) -> TaskResult<Value> {
+    let told = json!({ "mode": order.mode, "attempt": attempt, "pid": std::process::id() });
+    let is_about_size = matches!(order.mode, Mode::HugeReply | Mode::BigError);
+    match order.mode {
+        Mode::FailUntil if attempt < order.times => return Err(TaskError::retry("failed as told")),
+        Mode::FailUntil => return Ok(told),
+        _ if !is_about_size && !order.holds_for(attempt) => return Ok(told),
+        _ => order.carry_out().await,
+    }
+    match order.mode {
+        Mode::Fail => Err(TaskError::retry("failed as told").with(told)),
+        Mode::FailForGood => Err(TaskError::fail("failed for good as told").with(told)),
+        Mode::Discard => Err(TaskError::discard("discarded as told")),
+        Mode::RetryAfter => Err(TaskError::retry_after(order.time(), "failed as told")),
+        Mode::BigError => Err(TaskError::fail(order.text())),
+        Mode::HugeReply => Ok(order.text().into()),
+        Mode::Spawn => Ok(serde_json::to_value(order::use_runtime().await?)?),
+        Mode::NonUtf8 | Mode::SlowStream | Mode::BrokenStream => {
+            Err(TaskError::fail("only a call can do that"))
+        }
+        _ => Ok(told),
+    }
+}
+
+fn describe_as_told() {
+    match std::env::var(DESCRIBE).as_deref() {
+        Ok("panic") => order::panic_now("panicked in describe as told"),
+        Ok("hang") => loop {
+            std::thread::park();
+        },
+        Ok("exit") => std::process::exit(0),
+        Ok("abort") => std::process::abort(),
+        _ => {}
+    }
+}
+
+fn definition() -> Plugin<App> {
+    describe_as_told();
+    Plugin::new(App::start)
+        .config::<Settings>()
+        .routes(routes!(call))
+        .routes(routes!(echo_stream))
+        .routes(routes!(seen))
+        .inline(routes!(inline_seen))
+        .inline(routes!(inline_block))
+        .enqueue(Method::POST, "/task", chaos)
+        .enqueue(Method::POST, "/short", short)
+        .task(chaos)
+        .task(short)
+}
+
+plugin! {
+    name = "chaos",
+    build = definition()
+}

@@ -55,8 +55,10 @@ pub(crate) async fn fulfil(ctx: TaskContext<App>, input: Fulfil) -> TaskResult<F
         return Err(TaskError::discard("the order was cancelled"));
     }
     let email = order.customer_email.ok_or_else(|| TaskError::fail("the order has no customer email"))?;
-    let known = app.lms.enrolled(order_id, app.timeout).await.map_err(Error::into_task_error)?.unwrap_or_default();
-    let (already, todo): (Vec<_>, Vec<_>) = order.line_items.iter().partition(|line| known.contains(&line.id));
+    let known =
+        app.lms.enrolled(order_id, app.timeout).await.map_err(Error::into_task_error)?.unwrap_or_default();
+    let (already, todo): (Vec<_>, Vec<_>) =
+        order.line_items.iter().partition(|line| known.contains(&line.id));
 
     // Boxed: the compiler cannot see that futures made by a borrowing closure are `Send` for every lifetime.
     let mut enrolling = Vec::with_capacity(todo.len());
@@ -83,18 +85,28 @@ pub(crate) async fn fulfil(ctx: TaskContext<App>, input: Fulfil) -> TaskResult<F
             }
         }
     }
-    info!(order_id, attempt = ctx.attempt(), enrolled = done.enrolled.len(), already = done.already.len(),
-        delayed = delayed.len(), refused = refused.len(), "order lines enrolled");
+    info!(
+        order_id,
+        attempt = ctx.attempt(),
+        enrolled = done.enrolled.len(),
+        already = done.already.len(),
+        delayed = delayed.len(),
+        refused = refused.len(),
+        "order lines enrolled"
+    );
     if delayed.is_empty() && refused.is_empty() {
         return Ok(done);
     }
     let lines = order.line_items.len();
     let error = match (delayed.len(), after) {
         (0, _) => TaskError::fail(format!("{} of {lines} lines are refused for good", refused.len())),
-        (left, Some(after)) => TaskError::retry_after(after, format!("{left} of {lines} lines are not enrolled yet")),
+        (left, Some(after)) => {
+            TaskError::retry_after(after, format!("{left} of {lines} lines are not enrolled yet"))
+        }
         (left, None) => TaskError::retry(format!("{left} of {lines} lines are not enrolled yet")),
     };
-    let details = json!({ "delayed": delayed, "refused": refused, "enrolled": done.enrolled, "already": done.already });
+    let details =
+        json!({ "delayed": delayed, "refused": refused, "enrolled": done.enrolled, "already": done.already });
     Err(error.with(details))
 }
 

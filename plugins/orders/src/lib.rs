@@ -6,7 +6,7 @@
 //!
 //! # What it refuses
 //! `https` base URLs: the workspace builds reqwest without TLS. Put a TLS-speaking proxy between, or give reqwest a TLS
-//! feature in the plugin's `Cargo.toml` and drop the check in [`App::start`].
+//! feature in the plugin's `Cargo.toml` and drop the check in `base_url`.
 
 mod downstream;
 mod fulfilment;
@@ -79,10 +79,15 @@ impl App {
 }
 
 fn base_url(name: &str, text: &str) -> Result<String, InitError> {
-    let url = reqwest::Url::parse(text).map_err(|error| InitError::new(format!("`{name}` is no URL: {error}")))?;
+    let url =
+        reqwest::Url::parse(text).map_err(|error| InitError::new(format!("`{name}` is no URL: {error}")))?;
     match url.scheme() {
-        "http" if url.query().is_none() && url.fragment().is_none() => Ok(url.as_str().trim_end_matches('/').to_owned()),
-        "http" => Err(InitError::new(format!("`{name}` has a query or a fragment: paths are appended to it"))),
+        "http" if url.query().is_none() && url.fragment().is_none() => {
+            Ok(url.as_str().trim_end_matches('/').to_owned())
+        }
+        "http" => {
+            Err(InitError::new(format!("`{name}` has a query or a fragment: paths are appended to it")))
+        }
         "https" => Err(InitError::new(format!(
             "`{name}` is https, which this build of the plugin does not speak: name a TLS-speaking proxy by http"
         ))),
@@ -141,12 +146,17 @@ async fn order(
     Path(id): Path<String>,
 ) -> Result<Json<Value>, Problem> {
     if !is_id(&id) {
-        return Err(Problem::bad_request("order_id_invalid", "an order's id is made of letters, digits, - and _"));
+        return Err(Problem::bad_request(
+            "order_id_invalid",
+            "an order's id is made of letters, digits, - and _",
+        ));
     }
     let time = request.time_left().saturating_sub(WAY_BACK).min(app.timeout);
     match app.orders.order::<Value>(&id, time).await {
         Ok(order) => Ok(Json(order)),
-        Err(Error::NotFound { .. }) => Err(Problem::not_found("order_not_found", "there is no order with this id")),
+        Err(Error::NotFound { .. }) => {
+            Err(Problem::not_found("order_not_found", "there is no order with this id"))
+        }
         Err(error) => {
             warn!(%error, "order answered degraded");
             Ok(Json(json!({ "id": id, "degraded": true, "reason": error.to_string() })))

@@ -33,7 +33,11 @@ impl Lms {
     ///
     /// # Errors
     /// It cannot answer within `timeout`.
-    pub(crate) async fn enrolled(&self, order_id: &str, timeout: Duration) -> Result<Option<HashSet<String>>, Error> {
+    pub(crate) async fn enrolled(
+        &self,
+        order_id: &str,
+        timeout: Duration,
+    ) -> Result<Option<HashSet<String>>, Error> {
         // The id is made of letters, digits and dashes: nothing to escape.
         let url = format!("{}/enrolments?order_id={order_id}", self.base_url);
         let answer = self.http.get(url).timeout(timeout).send().await.map_err(broken)?;

@@ -95,8 +95,11 @@ mod tests {
 
     #[test]
     fn message_of_something_else_than_an_order_is_not_ready() {
-        let other = message("OrderStateChanged", json!({"orderState": "Complete", "resource":
-            {"typeId": "cart", "id": "c1"}}));
+        let other = message(
+            "OrderStateChanged",
+            json!({"orderState": "Complete", "resource":
+            {"typeId": "cart", "id": "c1"}}),
+        );
         assert!(!other.is_order_ready(&[]));
     }
 }

@@ -43,7 +43,11 @@ impl OrderApi {
     ///
     /// # Errors
     /// It does not exist, or the service cannot answer within `timeout`.
-    pub(crate) async fn order<T: serde::de::DeserializeOwned>(&self, id: &str, timeout: Duration) -> Result<T, Error> {
+    pub(crate) async fn order<T: serde::de::DeserializeOwned>(
+        &self,
+        id: &str,
+        timeout: Duration,
+    ) -> Result<T, Error> {
         let url = format!("{}/{}/orders/{id}", self.base_url, self.project_key);
         let broken = |error: reqwest::Error| {
             let sorted = Error::from_request(SERVICE, &error);
@@ -60,5 +64,6 @@ impl OrderApi {
 
 /// Whether a text can be an id: what goes into a URL's path must not lead elsewhere.
 pub(crate) fn is_id(text: &str) -> bool {
-    (1..=128).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+    (1..=128).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
 }

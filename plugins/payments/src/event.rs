@@ -171,7 +171,10 @@ mod tests {
             Work::Payment(payment) => payment.amount,
             Work::FailedPayment(payment) => payment.amount,
             Work::Refund(refund) => {
-                assert_eq!(refund.charge.as_deref(), Some(if kind == "refund.created" { "ch_1" } else { "x_1" }));
+                assert_eq!(
+                    refund.charge.as_deref(),
+                    Some(if kind == "refund.created" { "ch_1" } else { "x_1" })
+                );
                 refund.amount
             }
             Work::Dispute(dispute) => {

@@ -46,14 +46,18 @@ impl App {
                 "`stripe_webhook_secrets` is empty: name at least one signing secret of the webhook endpoint",
             ));
         }
-        if let Some(place) = settings.stripe_webhook_secrets.iter().position(|secret| secret.trim().is_empty()) {
+        if let Some(place) =
+            settings.stripe_webhook_secrets.iter().position(|secret| secret.trim().is_empty())
+        {
             return Err(InitError::new(format!(
                 "`stripe_webhook_secrets[{place}]` is an empty secret, which anyone can sign with: \
                  check the variable or file that it comes from, or remove it"
             )));
         }
         if !(1..=86_400).contains(&settings.signature_tolerance_s) {
-            return Err(InitError::new("`signature_tolerance_s` lies between 1 and 86400 (Stripe's default is 300)"));
+            return Err(InitError::new(
+                "`signature_tolerance_s` lies between 1 and 86400 (Stripe's default is 300)",
+            ));
         }
         let secrets = settings.stripe_webhook_secrets.iter().map(|secret| secret.trim());
         let tolerance = Duration::from_secs(settings.signature_tolerance_s);

@@ -94,7 +94,10 @@ pub(crate) async fn record_payment(_ctx: TaskContext<App>, payment: Payment) -> 
 
 /// Records a payment that did not go through.
 #[task(retry(max_attempts = 10, backoff = "1s..10m"), timeout = "30s")]
-pub(crate) async fn record_failed_payment(_ctx: TaskContext<App>, payment: FailedPayment) -> TaskResult<Recorded> {
+pub(crate) async fn record_failed_payment(
+    _ctx: TaskContext<App>,
+    payment: FailedPayment,
+) -> TaskResult<Recorded> {
     let FailedPayment { event_id, object_id, amount, currency, customer, .. } = payment;
     Ok(Recorded { kind: "failed_payment", amount, currency, customer, event_id }.log(&object_id))
 }

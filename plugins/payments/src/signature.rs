@@ -48,7 +48,10 @@ pub(crate) struct Verifier {
 
 impl std::fmt::Debug for Verifier {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Verifier").field("secrets", &self.keys.len()).field("tolerance", &self.tolerance).finish()
+        f.debug_struct("Verifier")
+            .field("secrets", &self.keys.len())
+            .field("tolerance", &self.tolerance)
+            .finish()
     }
 }
 
@@ -56,7 +59,8 @@ impl Verifier {
     /// A verifier for these secrets; a signature may be as old, or as far ahead, as `tolerance`.
     pub(crate) fn new<'a>(secrets: impl IntoIterator<Item = &'a str>, tolerance: Duration) -> Self {
         // HMAC takes keys of any length, so none is left out.
-        let keys = secrets.into_iter().filter_map(|secret| Hmac::new_from_slice(secret.as_bytes()).ok()).collect();
+        let keys =
+            secrets.into_iter().filter_map(|secret| Hmac::new_from_slice(secret.as_bytes()).ok()).collect();
         Self { keys, tolerance }
     }
 
@@ -91,7 +95,8 @@ impl<'a> Header<'a> {
         let pairs = || header.split(',').filter_map(|pair| pair.trim().split_once('='));
         let timestamp = pairs().find(|(name, _)| *name == "t").map(|(_, value)| value)?;
         // What is no hex fits nothing; another one may.
-        let signatures = pairs().filter(|(name, _)| *name == "v1").filter_map(|(_, value)| hex::decode(value).ok());
+        let signatures =
+            pairs().filter(|(name, _)| *name == "v1").filter_map(|(_, value)| hex::decode(value).ok());
         Some(Self { timestamp, unix_s: timestamp.parse().ok()?, signatures: signatures.collect() })
     }
 }
@@ -179,7 +184,9 @@ pub(crate) mod tests {
         let verifier = Verifier::new(["whsec_new"], Duration::from_secs(300));
         assert_eq!(verifier.verify(None, BODY, UNIX_EPOCH), Err(Error::Missing));
         let good = sign("whsec_new", MADE, BODY);
-        for header in ["", "t=", "v1", "=", &format!("v1={good}"), &format!("t={MADE}"), &format!("t=-1,v1={good}")] {
+        for header in
+            ["", "t=", "v1", "=", &format!("v1={good}"), &format!("t={MADE}"), &format!("t=-1,v1={good}")]
+        {
             assert_eq!(verify_at(header, BODY, MADE), Err(Error::Invalid), "{header:?}");
         }
         let far = format!("t={0},v1={1}", u64::MAX, sign("whsec_new", u64::MAX, BODY));

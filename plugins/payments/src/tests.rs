@@ -19,7 +19,10 @@ async fn start() -> (TestHost, TestRoutes) {
 
 fn signed(body: &str) -> Request<Body> {
     let signature = format!("t={NOW},v1={}", sign(SECRET, NOW, body.as_bytes()));
-    Request::post("/stripe/webhook").header("stripe-signature", signature).body(Body::from(body.to_owned())).unwrap()
+    Request::post("/stripe/webhook")
+        .header("stripe-signature", signature)
+        .body(Body::from(body.to_owned()))
+        .unwrap()
 }
 
 fn succeeded() -> String {
@@ -37,7 +40,8 @@ async fn signed_event_becomes_one_task_however_often_it_comes() {
     let [task] = host.enqueued().try_into().unwrap();
     assert_eq!((task.task.as_str(), task.idempotency_key.as_deref()), ("record_payment", Some("evt_1")));
 
-    let (app, payment) = (App::start(settings(&host)).await.unwrap(), serde_json::from_value(task.body).unwrap());
+    let (app, payment) =
+        (App::start(settings(&host)).await.unwrap(), serde_json::from_value(task.body).unwrap());
     let recorded = host.run_task(record_payment, app, payment).await.unwrap();
     assert_eq!(
         serde_json::to_value(recorded).unwrap(),
@@ -56,11 +60,9 @@ async fn refusals_name_their_reason_and_enqueue_nothing() {
     missing.headers_mut().clear();
     let mut invalid = signed(&succeeded());
     *invalid.body_mut() = Body::from("{}");
-    for (request, code) in [
-        (missing, "signature_missing"),
-        (invalid, "signature_invalid"),
-        (signed("{"), "event_unreadable"),
-    ] {
+    for (request, code) in
+        [(missing, "signature_missing"), (invalid, "signature_invalid"), (signed("{"), "event_unreadable")]
+    {
         let (status, problem) = routes.send_json(request).await;
         assert_eq!((status, problem["code"].as_str()), (StatusCode::BAD_REQUEST, Some(code)));
     }
@@ -89,18 +91,23 @@ async fn event_without_a_task_is_acknowledged_and_ignored() {
 
 #[tokio::test]
 async fn start_without_a_usable_secret_is_refused() {
-    let refusal = async |config: Value| TestHost::new().serve(definition(), &config).await.unwrap_err().to_string();
+    let refusal =
+        async |config: Value| TestHost::new().serve(definition(), &config).await.unwrap_err().to_string();
     assert!(refusal(json!({})).await.contains("stripe_webhook_secrets"));
     assert!(refusal(json!({"stripe_webhook_secrets": []})).await.contains("at least one"));
     assert!(refusal(json!({"stripe_webhook_secrets": ["whsec_a", " "]})).await.contains("[1]"));
-    assert!(refusal(json!({"stripe_webhook_secrets": ["a"], "signature_tolerance_s": 0})).await.contains("86400"));
+    assert!(
+        refusal(json!({"stripe_webhook_secrets": ["a"], "signature_tolerance_s": 0})).await.contains("86400")
+    );
     assert!(refusal(json!({"stripe_webhook_secrets": ["a"], "tolerance": 1})).await.contains("tolerance"));
 }
 
 /// Real shapes: every event in the samples folder, when it is there.
 #[tokio::test]
 async fn every_sample_event_is_taken_or_ignored_by_its_type() {
-    let Ok(folder) = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/samples/stripe")) else {
+    let Ok(folder) =
+        std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/samples/stripe"))
+    else {
         return;
     };
     let (_, routes) = start().await;

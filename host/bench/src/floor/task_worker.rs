@@ -1,15 +1,13 @@
 //! Bare async-nats running tasks: pull, store the outcome, acknowledge.
 
-use std::sync::Arc;
-
 use async_nats::jetstream::{self, consumer::PullConsumer};
 use async_nats::{HeaderMap, Message};
 use bytes::Bytes;
 use cardcage_harness::{Error, Result};
 use cardcage_protocol::header;
 use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use serde::{Deserialize, Serialize};
-use tokio::sync::Semaphore;
 
 use super::{NAMESPACE, connect, record};
 use crate::envelope::Envelopes;
@@ -47,52 +45,29 @@ impl TaskWorker {
     async fn work(self, jetstream: jetstream::Context, consumer: PullConsumer) -> Result<()> {
         let pulling = consumer.stream().max_messages_per_batch(2 * TASK_CONCURRENCY).messages().await;
         let mut messages = pulling.map_err(Error::doing("cannot pull"))?;
-        let x = std::env::var("BENCH_X").unwrap_or_default();
-        if x.contains('b') {
-            let a = x.contains('a');
-            let mut running = futures_util::stream::FuturesUnordered::new();
-            loop {
-                tokio::select! {
-                    Some(()) = running.next(), if !running.is_empty() => {}
-                    Some(message) = messages.next(), if running.len() < TASK_CONCURRENCY => {
-                        let message = message.map_err(Error::doing("pulling failed"))?;
-                        let jetstream = jetstream.clone();
-                        running.push(async move {
-                            let (message, acker) = message.split();
-                            let stored = match self.wire {
-                                Wire::Same if a => store_req(&jetstream, message).await,
-                                Wire::Same => store_record(&jetstream, message).await,
-                                Wire::Plain => store_plain(&jetstream, message.payload).await,
-                            };
-                            if stored.is_ok() {
-                                let _ = acker.ack().await;
-                            }
-                        });
-                    }
+        // One loop, not a spawned task for each message: measured, that is a third less processor time per task.
+        let mut running = FuturesUnordered::new();
+        loop {
+            tokio::select! {
+                Some(()) = running.next() => {}
+                message = messages.next(), if running.len() < TASK_CONCURRENCY => {
+                    let message = message.ok_or_else(|| Error::new("pulling ended"))?;
+                    running.push(self.run(&jetstream, message.map_err(Error::doing("pulling failed"))?));
                 }
             }
         }
-        let a = x.contains('a');
-        let slots = Arc::new(Semaphore::new(TASK_CONCURRENCY));
-        while let Some(message) = messages.next().await {
-            let message = message.map_err(Error::doing("pulling failed"))?;
-            let slot = Arc::clone(&slots).acquire_owned().await.map_err(Error::doing("no slots"))?;
-            let jetstream = jetstream.clone();
-            tokio::spawn(async move {
-                let (message, acker) = message.split();
-                let stored = match self.wire {
-                    Wire::Same if a => store_req(&jetstream, message).await,
-                    Wire::Same => store_record(&jetstream, message).await,
-                    Wire::Plain => store_plain(&jetstream, message.payload).await,
-                };
-                // A failure shows: the client waits for the outcome in vain, and says so.
-                if stored.is_ok() {
-                    let _ = acker.ack().await;
-                }
-                drop(slot);
-            });
+    }
+
+    async fn run(&self, jetstream: &jetstream::Context, message: jetstream::Message) {
+        let (message, acker) = message.split();
+        let stored = match self.wire {
+            Wire::Same => store_record(jetstream, message).await,
+            Wire::Plain => store_plain(jetstream, message.payload).await,
+        };
+        // A failure shows: the client waits for the outcome in vain, and says so.
+        if stored.is_ok() {
+            let _ = acker.ack().await;
         }
-        Err(Error::new("pulling ended"))
     }
 }
 
@@ -110,17 +85,5 @@ async fn store_record(jetstream: &jetstream::Context, message: Message) -> Resul
 async fn store_plain(jetstream: &jetstream::Context, body: Bytes) -> Result<()> {
     let publish = jetstream.publish(streams::PLAIN_OUTCOME, body).await;
     publish.map_err(Error::doing("cannot publish"))?.await.map_err(Error::doing("not stored"))?;
-    Ok(())
-}
-
-async fn store_req(jetstream: &jetstream::Context, message: Message) -> Result<()> {
-    let id = message.subject.rsplit('.').next().unwrap_or_default();
-    let body = str::from_utf8(&message.payload).map_err(Error::doing("the body is no text"))?;
-    let mut headers = HeaderMap::new();
-    headers.insert(header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, "0");
-    let subject = format!("{NAMESPACE}.state.{id}");
-    let reply = jetstream.client().request_with_headers(subject, headers, record::succeeded(id, body).into()).await;
-    let reply = reply.map_err(Error::doing("cannot publish"))?;
-    if reply.payload.starts_with(b"{\"error") { return Err(Error::new("not stored")); }
     Ok(())
 }

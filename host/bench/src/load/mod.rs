@@ -17,11 +17,14 @@ use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 
 use crate::cpu::{self, Used, Watched};
+use crate::traffic::Traffic;
 use window::Window;
 
 pub(crate) use http::HttpTarget;
 pub(crate) use task::TaskTarget;
 
+/// What the client is called in the report.
+pub(crate) const LOAD_CLIENT: &str = "load client";
 /// How long callers may take to finish what they began in the window.
 const LAST_ANSWERS: Duration = Duration::from_secs(15);
 
@@ -35,6 +38,8 @@ pub(crate) struct Load {
     pub(crate) measured: Duration,
     /// Whose processor time is taken; the client adds itself.
     pub(crate) watched: Vec<Watched>,
+    /// Where the broker can be asked what passed through it.
+    pub(crate) monitor: String,
 }
 
 /// Who is asked.
@@ -53,6 +58,7 @@ pub(crate) struct Measured {
     pub(crate) p50_ns: u64,
     pub(crate) p99_ns: u64,
     pub(crate) cpu: Vec<Used>,
+    pub(crate) traffic: Traffic,
 }
 
 /// One who asks and waits for the answer.
@@ -74,18 +80,13 @@ impl Load {
 
     async fn run_callers<C: Caller>(&self, callers: Vec<C>) -> Result<Measured> {
         let mut watched = self.watched.clone();
-        watched.push(Watched { name: "load client".into(), pid: std::process::id() });
+        watched.push(Watched { name: LOAD_CLIENT.into(), pid: std::process::id() });
         let window = Window::after(self.warm_up, self.measured);
         let mut calling = JoinSet::new();
         for caller in callers {
             calling.spawn(call(caller, window));
         }
-        let readings = tokio::spawn(async move {
-            tokio::time::sleep_until(window.start.into()).await;
-            let before = cpu::read(&watched);
-            tokio::time::sleep_until(window.end.into()).await;
-            cpu::used(&watched, &before, &cpu::read(&watched))
-        });
+        let readings = tokio::spawn(read(watched, self.monitor.clone(), window));
         let limit = window.end + LAST_ANSWERS;
         let mut latencies = Histogram::<u64>::new(3).map_err(Error::doing("no histogram"))?;
         let collecting = async {
@@ -101,14 +102,25 @@ impl Load {
         if latencies.is_empty() {
             return Err(Error::new("not one request was answered in the measured time; give --seconds more"));
         }
+        let (cpu, traffic) = readings.await.map_err(Error::doing("cannot read what was used"))??;
         Ok(Measured {
             requests: latencies.len(),
             elapsed_ns: u64::try_from((window.end - window.start).as_nanos()).unwrap_or(u64::MAX),
             p50_ns: latencies.value_at_quantile(0.5),
             p99_ns: latencies.value_at_quantile(0.99),
-            cpu: readings.await.map_err(Error::doing("cannot read processor times"))?,
+            cpu,
+            traffic,
         })
     }
+}
+
+/// What was used between the window's start and end.
+async fn read(watched: Vec<Watched>, monitor: String, window: Window) -> Result<(Vec<Used>, Traffic)> {
+    tokio::time::sleep_until(window.start.into()).await;
+    let (cpu, traffic) = (cpu::read(&watched), Traffic::read(&monitor).await?);
+    tokio::time::sleep_until(window.end.into()).await;
+    let used = cpu::used(&watched, &cpu, &cpu::read(&watched));
+    Ok((used, Traffic::read(&monitor).await?.since(traffic)))
 }
 
 /// Asks until the window ends; gives the latencies of the answers within it, in nanoseconds.

@@ -63,6 +63,10 @@ impl Addresses {
     /// For programs: the same file that a host writes, where whoever started `dev` named one.
     pub(super) fn write(&self) -> std::io::Result<()> {
         let Some(file) = std::env::var_os(VARIABLE).map(PathBuf::from) else { return Ok(()) };
-        std::fs::write(file, serde_json::to_vec(self)?)
+        let mut temporary = file.clone().into_os_string();
+        temporary.push(".tmp");
+        std::fs::write(&temporary, serde_json::to_vec(self)?)?;
+        // Atomic: a reader sees all or nothing.
+        std::fs::rename(temporary, file)
     }
 }

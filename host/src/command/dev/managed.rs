@@ -30,6 +30,17 @@ pub(super) enum Change {
     Due,
 }
 
+impl Change {
+    /// The exit of a `dev` that cannot start because of it.
+    pub(super) fn exit(&self) -> Exit {
+        match self {
+            // Nobody asked it to end.
+            Self::Ended(death) if exit_of(death) != Exit::Success => exit_of(death),
+            Self::Ended(_) | Self::Due => Exit::Unexpected,
+        }
+    }
+}
+
 enum State {
     Running { child: Box<Child>, pipe: Option<ChildStdin>, since: Instant },
     /// Dead, and due again.
@@ -166,7 +177,7 @@ fn terminate(child: &Child) {
 }
 
 /// The exit that a process's end means.
-pub(super) fn exit_of(death: &Death) -> Exit {
+fn exit_of(death: &Death) -> Exit {
     match death {
         Death::Exited(code) => Exit::from_code(*code).unwrap_or(Exit::Unexpected),
         _ => Exit::Unexpected,

@@ -74,18 +74,23 @@ pub async fn run(configuration: Configuration, typed: Vec<OsString>) -> Exit {
     };
     let mut dev = Dev::new(settings, typed, broker, folder);
     let exit = match dev.start(&mut shutdown).await {
-        Ok(()) => dev.keep(&mut shutdown).await,
-        Err(Stopped::Asked) => Exit::Success,
-        Err(Stopped::Failed(exit)) => exit,
+        Ok(()) => {
+            dev.keep(&mut shutdown).await;
+            Exit::Success
+        }
+        Err(Unready::Asked) => Exit::Success,
+        Err(Unready::Ended(change)) => change.exit(),
     };
     dev.stop(&shutdown).await;
     exit
 }
 
-/// Why the start was not finished.
-enum Stopped {
+/// Why a process that was started did not become ready.
+enum Unready {
+    /// A stop was asked for.
     Asked,
-    Failed(Exit),
+    /// It ended.
+    Ended(Change),
 }
 
 struct Dev {
@@ -127,12 +132,14 @@ impl Dev {
     }
 
     /// Starts nats-server, worker and api, each when the one before is ready.
-    async fn start(&mut self, shutdown: &mut Shutdown) -> Result<(), Stopped> {
+    async fn start(&mut self, shutdown: &mut Shutdown) -> Result<(), Unready> {
         if let Some(broker) = &mut self.broker {
             let address = broker::address(&self.settings.broker.url);
-            begin(broker, ready::broker(address), shutdown).await.inspect_err(|_| {
-                output::trouble_as_is(&self.folder.broker_log_tail());
-            })?;
+            let began = begin(broker, ready::broker(address), shutdown).await;
+            if let Err(Unready::Ended(_)) = &began {
+                output::trouble_as_is(&output::shown_lines(&self.folder.broker_log_tail()));
+            }
+            began?;
         }
         begin(&mut self.worker, ready::host(self.folder.addresses_of("worker")), shutdown).await?;
         begin(&mut self.api, ready::host(self.folder.addresses_of("api")), shutdown).await?;
@@ -149,7 +156,7 @@ impl Dev {
     }
 
     /// Keeps all running until a stop is asked for.
-    async fn keep(&mut self, shutdown: &mut Shutdown) -> Exit {
+    async fn keep(&mut self, shutdown: &mut Shutdown) {
         loop {
             let broker = async {
                 match &mut self.broker {
@@ -158,7 +165,7 @@ impl Dev {
                 }
             };
             tokio::select! {
-                () = shutdown.drain() => return Exit::Success,
+                () = shutdown.drain() => return,
                 change = broker => if let Some(broker) = &mut self.broker { broker.follow(change) },
                 change = self.worker.change() => self.worker.follow(change),
                 change = self.api.change() => self.api.follow(change),
@@ -186,9 +193,8 @@ impl Dev {
             let waited = tokio::time::timeout(RESTART_READY, begin(host, ready, shutdown)).await;
             match waited {
                 Ok(Ok(())) => output::trouble(&format!("{} runs again", host.name())),
-                Ok(Err(Stopped::Asked)) => return,
-                // It said why it ended. What would end the same way again waits for the next change.
-                Ok(Err(Stopped::Failed(_))) => {}
+                Ok(Err(Unready::Asked)) => return,
+                Ok(Err(Unready::Ended(change))) => host.follow(change),
                 Err(_) => output::trouble(&format!("{} is not ready yet; going on", host.name())),
             }
         }
@@ -212,17 +218,15 @@ async fn begin(
     process: &mut Managed,
     ready: impl Future<Output = ()>,
     shutdown: &mut Shutdown,
-) -> Result<(), Stopped> {
+) -> Result<(), Unready> {
     process.start();
     tokio::select! {
-        () = shutdown.drain() => Err(Stopped::Asked),
+        () = shutdown.drain() => Err(Unready::Asked),
         change = process.change() => {
-            let exit = match &change {
-                Change::Ended(death) => managed::exit_of(death),
-                Change::Due => Exit::Unexpected,
-            };
-            process.follow(change);
-            Err(Stopped::Failed(exit))
+            if let Change::Ended(death) = &change {
+                output::trouble(&format!("{} {death} before it was ready", process.name()));
+            }
+            Err(Unready::Ended(change))
         }
         () = ready => Ok(()),
     }

@@ -14,8 +14,8 @@ async fn plugin_that_exits_with_zero_in_init_is_refused_and_the_others_serve() {
     let now = running.wait_for(|now| now.ready).await;
     assert_eq!((now.refused.len(), now.restarts), (1, 1));
     let Refusal { plugin, file, code, message, required } = &now.refused[0];
-    assert_eq!((plugin.as_str(), file.as_str(), code.as_str()), ("hello", "libhello.so", "plugin_exited"));
-    assert!(message.contains("init of libhello.so called exit(0)"), "{message}");
+    assert_eq!((plugin.as_str(), file.as_str(), code.as_str()), ("hello", "libhello.so", "died"));
+    assert!(message.contains("libhello.so: called exit(0) in its init"), "{message}");
     assert!(!required);
     assert_eq!(running.stop().await, Exit::Success);
 }
@@ -28,7 +28,7 @@ async fn required_plugin_that_aborts_in_describe_ends_the_supervisor_with_70() {
     assert_eq!(running.exit().await, Exit::PluginRefused);
     let now = status.snapshot();
     assert_eq!((now.status, now.ready, now.child_pid), (Stage::Ended, false, None));
-    assert_eq!((now.refused[0].code.as_str(), now.refused[0].required), ("plugin_crashed", true));
+    assert_eq!((now.refused[0].code.as_str(), now.refused[0].required), ("died", true));
     assert!(now.refused[0].message.contains("died of SIGABRT"), "{}", now.refused[0].message);
 }
 
@@ -41,7 +41,7 @@ async fn plugin_that_hangs_while_loading_is_killed_and_refused() {
     options.load_timeout = Duration::from_millis(100);
     let running = run(options);
     let now = running.wait_for(|now| now.ready).await;
-    assert_eq!(now.refused[0].code, "plugin_hung");
+    assert_eq!(now.refused[0].code, "hung");
     assert!(now.refused[0].message.contains("within 100 ms"), "{}", now.refused[0].message);
     assert_eq!(running.stop().await, Exit::Success);
 }

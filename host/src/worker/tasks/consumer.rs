@@ -54,18 +54,13 @@ impl Consumer {
         let mut linger_until: Option<Instant> = None;
         let mut rebalance_at = Instant::now() + REBALANCE_EVERY;
         while !unit.shared.stop.is_cancelled() {
-            let far = rebalance_at + REBALANCE_EVERY * 120;
-            let wake_at = match (linger_until, alone) {
-                (Some(at), true) => at,
-                (Some(at), false) => at.min(rebalance_at),
-                (None, true) => far,
-                (None, false) => rebalance_at,
-            };
+            let wake_at = linger_until.map_or(rebalance_at, |at| if alone { at } else { at.min(rebalance_at) });
             tokio::select! {
                 biased;
                 delivery = self.pull.next() => start(&unit, delivery, &mut self.demand),
                 () = unit.wake.notified() => {}
-                () = tokio::time::sleep_until(wake_at) => {}
+                () = unit.room.slots.freed(), if !alone => {}
+                () = tokio::time::sleep_until(wake_at), if !alone || linger_until.is_some() => {}
                 () = &mut stopped => return,
             }
             let returned = unit.returned.load(Ordering::Acquire);
@@ -80,7 +75,6 @@ impl Consumer {
                 linger_until = None;
             }
             if alone {
-                rebalance_at = Instant::now();
                 continue;
             }
             if self.demand == 0 {
@@ -104,6 +98,7 @@ impl Consumer {
         let over = slots.excess(place).min(free);
         if over > 0 {
             slots.give(place, over);
+            self.set_batch();
         }
         self.ask(free - over);
     }
@@ -114,9 +109,15 @@ impl Consumer {
         let share = slots.share(place);
         let more = slots.take(place, share.max(1));
         if more > 0 {
-            self.unit.batch.store(((share + more) / 4).max(1), Ordering::Relaxed);
+            self.set_batch();
             self.ask(more);
         }
+    }
+
+    /// A quarter of the share.
+    fn set_batch(&self) {
+        let share = self.unit.room.slots.share(self.unit.place);
+        self.unit.batch.store((share / 4).max(1), Ordering::Relaxed);
     }
 
     /// Slots that a standing request reserves in vain are wanted by others: the request must go, and a smaller one
@@ -138,6 +139,6 @@ impl Consumer {
         slots.give(place, over);
         self.demand -= over;
         self.pull.add_demand(self.demand);
-        unit.batch.store((slots.share(place) / 4).max(1), Ordering::Relaxed);
+        self.set_batch();
     }
 }

@@ -1,6 +1,6 @@
 //! What is to be written, in which order: the answer of every decision.
 
-use cardcage_protocol::{FollowUp, State, TaskRecord};
+use cardcage_protocol::{FollowUp, TaskRecord};
 
 /// Writes in their order: the record, then what it owes, then the word to the broker.
 #[derive(Debug)]
@@ -43,10 +43,5 @@ impl Plan {
     /// Writes the record, publishes what it owes, and removes the delivery.
     pub(super) fn record(record: TaskRecord, fence: u64) -> Self {
         Self { then: record.follow_up.clone(), write: Some(Write { record, fence }), last: Last::Done }
-    }
-
-    /// The state that it writes.
-    pub(super) fn state(&self) -> Option<State> {
-        self.write.as_ref().map(|write| write.record.state)
     }
 }

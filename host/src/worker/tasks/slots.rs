@@ -8,6 +8,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 /// A task counts as wanting for so long after it last had no slot left.
@@ -31,6 +32,7 @@ pub(super) struct Slots {
     floor: usize,
     total: usize,
     state: Mutex<State>,
+    freed: Notify,
 }
 
 impl Slots {
@@ -40,7 +42,8 @@ impl Slots {
         let total = total.max(tasks);
         let floor = if tasks == 1 { total } else { (total / (2 * tasks)).max(1) };
         let shares = (0..tasks).map(|_| Share { slots: floor, wanted_at: None }).collect();
-        Self { floor, total, state: Mutex::new(State { free: total.saturating_sub(floor * tasks), shares }) }
+        let state = Mutex::new(State { free: total.saturating_sub(floor * tasks), shares });
+        Self { floor, total, state, freed: Notify::new() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -94,6 +97,13 @@ impl Slots {
         let slots = slots.min(share.slots);
         share.slots -= slots;
         state.free += slots;
+        drop(state);
+        self.freed.notify_waiters();
+    }
+
+    /// Waits until slots become free. A hint: whoever waits looks from time to time all the same.
+    pub(super) async fn freed(&self) {
+        self.freed.notified().await;
     }
 
     /// The slots of `task`.

@@ -1,0 +1,186 @@
+//! `cardcage dev`: everything on one machine, and nothing left of it afterwards.
+
+use std::path::{Path, PathBuf};
+
+use cardcage_harness::{Cardcage, Config, Deadline, Launch, Nats, Port, Signal, eventually, plugin_library};
+use serde_json::json;
+use tempfile::TempDir;
+
+/// Generous: a debug build on a busy machine.
+fn soon() -> Deadline {
+    Deadline::seconds(60)
+}
+
+/// A private copy of the hello plugin, which a test can replace.
+struct Library(TempDir);
+
+impl Library {
+    fn new() -> Self {
+        let library = Self(tempfile::tempdir().unwrap());
+        library.replace(&std::fs::read(plugin_library("hello").unwrap()).unwrap());
+        library
+    }
+
+    fn path(&self) -> PathBuf {
+        self.0.path().join("libhello.so")
+    }
+
+    /// As a linker does it: a new file under the old name.
+    fn replace(&self, bytes: &[u8]) {
+        let temporary = self.0.path().join("new");
+        std::fs::write(&temporary, bytes).unwrap();
+        std::fs::rename(temporary, self.path()).unwrap();
+    }
+}
+
+struct Dev {
+    cardcage: Cardcage,
+    port: Port,
+    library: Library,
+}
+
+fn launch(port: &Port, library: &Path) -> Launch {
+    let config = Config::default()
+        .set("broker.url", format!("nats://{}", port.address()))
+        .set("dev.watch_interval_ms", 100)
+        .plugin_at("hello", library);
+    Launch::new(["dev"]).binary(Path::new(env!("CARGO_BIN_EXE_cardcage"))).config(&config).own_group()
+}
+
+impl Dev {
+    async fn ready() -> Self {
+        let (port, library) = (Port::reserve().unwrap(), Library::new());
+        let cardcage = launch(&port, &library.path()).ready().await.unwrap();
+        Self { cardcage, port, library }
+    }
+
+    async fn says(&self, what: &str) {
+        let wait = eventually(soon(), what, async || self.cardcage.stderr().contains(what).then_some(())).await;
+        wait.unwrap_or_else(|error| panic!("{error}\n{}", self.cardcage.stderr()));
+    }
+
+    async fn everything_is_gone(&self) {
+        let gone = eventually(soon(), "no process is left", async || {
+            self.cardcage.child_pids().is_empty().then_some(())
+        });
+        gone.await.unwrap_or_else(|error| panic!("{error}: {:?}\n{}", self.cardcage.child_pids(), self.cardcage.stderr()));
+        assert!(std::net::TcpStream::connect(self.port.address()).is_err(), "nats-server is gone");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dev_serves_and_ctrl_c_leaves_no_process() {
+    let mut dev = Dev::ready().await;
+    // dev's guard, nats-server, and two supervisors with a child each.
+    assert_eq!(dev.cardcage.child_pids().len(), 6, "{}", dev.cardcage.stderr());
+    let http = dev.cardcage.http().unwrap();
+    assert_eq!(http.get("/hello/inline?name=dev").await.unwrap().text(), "Hello, dev!");
+    assert_eq!(http.post_json("/hello/call", &json!({"a": 1})).await.unwrap().text(), r#"{"a":1}"#);
+    assert_eq!(http.post_json("/hello/task", &json!({"a": 1})).await.unwrap().status, 202);
+    let printed = dev.cardcage.stdout();
+    for word in ["API", "api admin", "worker admin", "NATS", "/hello", "Ctrl-C"] {
+        assert!(printed.contains(word), "{word} is in {printed}");
+    }
+    dev.cardcage.signal_group(Signal::INT).unwrap();
+    assert_eq!(dev.cardcage.wait_exit(soon()).await.unwrap().code(), Some(0), "{}", dev.cardcage.stderr());
+    dev.everything_is_gone().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dev_that_is_killed_leaves_no_process_and_no_folder() {
+    let mut dev = Dev::ready().await;
+    let mark = format!("cardcage-dev-{}-", dev.cardcage.pid());
+    let folders = || {
+        let entries = std::fs::read_dir(std::env::temp_dir()).unwrap().flatten();
+        entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(&mark)).count()
+    };
+    assert_eq!(folders(), 1);
+    dev.cardcage.kill9();
+    dev.everything_is_gone().await;
+    assert_eq!(folders(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dev_restarts_for_a_changed_library_and_not_for_a_broken_one() {
+    let mut dev = Dev::ready().await;
+    let before = dev.cardcage.child_pids();
+    let good = std::fs::read(dev.library.path()).unwrap();
+
+    dev.library.replace(b"not a library");
+    dev.says("the hosts go on with the library that they have").await;
+    assert_eq!(dev.cardcage.child_pids(), before, "nothing was restarted");
+    assert_eq!(dev.cardcage.http().unwrap().get("/hello/inline").await.unwrap().status, 200);
+
+    // A good library that differs: something behind its end, which nothing reads.
+    dev.library.replace(&[good.as_slice(), b"\n"].concat());
+    dev.says("api runs again").await;
+    dev.cardcage.wait_ready(soon()).await.unwrap();
+    assert_eq!(dev.cardcage.http().unwrap().get("/hello/inline").await.unwrap().status, 200);
+    let after = dev.cardcage.child_pids();
+    assert_eq!(after.iter().filter(|pid| before.contains(pid)).count(), 2, "only nats-server and its guard stay");
+    assert!(dev.cardcage.stop(soon()).await.unwrap().success());
+    dev.everything_is_gone().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dev_says_whose_port_it_is_and_uses_a_broker_that_runs() {
+    let nats = Nats::start().await.unwrap();
+    let library = Library::new();
+    let config = |managed: bool| {
+        Config::new(&nats).set("dev.broker_managed", managed).plugin_at("hello", &library.path())
+    };
+    let binary = Path::new(env!("CARGO_BIN_EXE_cardcage"));
+    let output = Launch::new(["dev"]).binary(binary).config(&config(true)).run(soon()).await.unwrap();
+    assert_eq!(output.status.code(), Some(69), "{output:?}");
+    assert!(output.stderr.contains("dev.broker_managed=false"), "{output:?}");
+
+    let mut cardcage = Launch::new(["dev"]).binary(binary).config(&config(false)).ready().await.unwrap();
+    assert_eq!(cardcage.child_pids().len(), 4, "no guard and no nats-server");
+    assert!(cardcage.stop(soon()).await.unwrap().success());
+    assert!(cardcage.child_pids().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dev_that_cannot_start_says_why_and_leaves_no_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let library = folder.path().join("empty.so");
+    std::fs::write(&library, "").unwrap();
+    let port = Port::reserve().unwrap();
+    let mut cardcage = launch(&port, &library).start().unwrap();
+    let status = cardcage.wait_exit(soon()).await.unwrap();
+    assert_eq!(status.code(), Some(70), "{}", cardcage.stderr());
+    assert!(cardcage.stderr().contains("empty.so"), "{}", cardcage.stderr());
+    let gone = eventually(soon(), "no process is left", async || cardcage.child_pids().is_empty().then_some(()));
+    gone.await.unwrap();
+
+    let output = launch(&port, &library).config_text("[dev]\nnats = 1").run(soon()).await.unwrap();
+    assert_eq!(output.status.code(), Some(78), "{output:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dev_starts_again_what_died() {
+    let dev = Dev::ready().await;
+    for word in ["worker", "api"] {
+        let pid = pid_of(&dev.cardcage, word);
+        let killed = std::process::Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap();
+        assert!(killed.success());
+        dev.says(&format!("{word} died of SIGKILL; starting it again")).await;
+        let back = eventually(soon(), "it is back", async || {
+            let now = find_pid(&dev.cardcage, word)?;
+            (now != pid).then_some(())
+        });
+        back.await.unwrap();
+    }
+}
+
+fn pid_of(cardcage: &Cardcage, role: &str) -> u32 {
+    find_pid(cardcage, role).unwrap()
+}
+
+fn find_pid(cardcage: &Cardcage, role: &str) -> Option<u32> {
+    let is = |pid: &u32| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        line.split(|byte| *byte == 0).nth(1) == Some(role.as_bytes())
+    };
+    cardcage.child_pids().into_iter().find(is)
+}
