@@ -22,7 +22,15 @@ impl RequestId {
     }
 
     pub(super) fn hex(self) -> String {
-        hex::encode(self.0)
+        self.digits().iter().copied().map(char::from).collect()
+    }
+
+    /// The 32 hex digits, without an allocation: three headers carry them.
+    pub(super) fn digits(self) -> [u8; 32] {
+        let mut digits = [0; 32];
+        // The buffer is twice as long as the id, which is all that can go wrong.
+        let _ = hex::encode_to_slice(self.0, &mut digits);
+        digits
     }
 }
 
@@ -55,7 +63,7 @@ pub(super) fn block(method: &Method, path: &str, headers: &HeaderMap, traceparen
         }
     }
     headers::push(&mut block, "traceparent", traceparent.as_bytes());
-    headers::push(&mut block, "x-request-id", id.hex().as_bytes());
+    headers::push(&mut block, "x-request-id", &id.digits());
     Bytes::from(block)
 }
 

@@ -42,7 +42,7 @@ pub(super) fn json(status: StatusCode, body: &Value, id: RequestId) -> Response<
 
 /// Adds the request's id.
 pub(super) fn with_id(mut response: Response<EdgeBody>, id: RequestId) -> Response<EdgeBody> {
-    if let Ok(value) = HeaderValue::from_str(&id.hex()) {
+    if let Ok(value) = HeaderValue::from_bytes(&id.digits()) {
         response.headers_mut().insert(REQUEST_ID, value);
     }
     response

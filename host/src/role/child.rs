@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// Threads of each plugin's runtime.
-const PLUGIN_THREADS: u32 = 2;
+const PLUGIN_THREADS: u32 = 1;
 
 /// What both roles need once the child is attached.
 pub(super) struct Context {
