@@ -71,9 +71,14 @@ pub async fn publish(broker: &Broker, new: NewTask<'_>, wait: Duration) -> Resul
     let until = Instant::now() + wait;
     let left = || until.saturating_duration_since(Instant::now());
     if new.delay.is_some_and(|delay| delay > DELAY_MAX) {
-        return Err(Problem::new(ProblemCode::MalformedRequest).detail("A task cannot be delayed by more than a year."));
+        return Err(Problem::new(ProblemCode::MalformedRequest)
+            .detail("A task cannot be delayed by more than a year."));
     }
-    if new.idempotency_key.as_ref().is_some_and(|key| key.is_empty() || key.len() > limits::IDEMPOTENCY_KEY_MAX_BYTES) {
+    if new
+        .idempotency_key
+        .as_ref()
+        .is_some_and(|key| key.is_empty() || key.len() > limits::IDEMPOTENCY_KEY_MAX_BYTES)
+    {
         let detail = format!("An idempotency key has 1 to {} bytes.", limits::IDEMPOTENCY_KEY_MAX_BYTES);
         return Err(Problem::new(ProblemCode::MalformedRequest).detail(detail));
     }
@@ -103,10 +108,18 @@ pub async fn publish(broker: &Broker, new: NewTask<'_>, wait: Duration) -> Resul
         tracing::error!(%error, "a plugin's name is no name");
         Problem::new(ProblemCode::Internal)
     })?;
-    let address = TaskAddress { plugin, major: new.identity.major, task: new.task.clone(), priority: Priority::Normal, id };
+    let address = TaskAddress {
+        plugin,
+        major: new.identity.major,
+        task: new.task.clone(),
+        priority: Priority::Normal,
+        id,
+    };
     let now_ms = broker.now_unix_ms();
-    let mut envelope = TaskEnvelope::new(address, Arc::from(&*new.identity.version), timestamp(now_ms), new.body);
-    envelope.accept_by = Some(timestamp(now_ms.saturating_add(millis(left())).saturating_add(ACCEPT_MARGIN_MS)));
+    let mut envelope =
+        TaskEnvelope::new(address, Arc::from(&*new.identity.version), timestamp(now_ms), new.body);
+    envelope.accept_by =
+        Some(timestamp(now_ms.saturating_add(millis(left())).saturating_add(ACCEPT_MARGIN_MS)));
     envelope.idempotency_key = new.idempotency_key;
     envelope.traceparent = new.traceparent.filter(|text| text.len() <= limits::TRACEPARENT_MAX_BYTES);
     envelope.parent_id = new.parent;

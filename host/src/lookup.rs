@@ -22,7 +22,9 @@ pub async fn show(broker: &Broker, id: TaskId) -> Result<Option<Value>, Error> {
             Some(Value::Object(view))
         }
         Some(Place::Due(waiting)) => Some(Value::Object(waiting_view(&waiting, State::Queued, None))),
-        Some(Place::Scheduled(waiting, at)) => Some(Value::Object(waiting_view(&waiting, State::Scheduled, at))),
+        Some(Place::Scheduled(waiting, at)) => {
+            Some(Value::Object(waiting_view(&waiting, State::Scheduled, at)))
+        }
     })
 }
 

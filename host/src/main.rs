@@ -34,7 +34,9 @@ fn dispatch(command: Command, runtime: &Runtime) -> Exit {
             Err(_) => Exit::Unexpected,
         },
         Command::DescribeChild => command::describe_child::run(),
-        Command::DevBrokerGuard { folder, command } => runtime.block_on(command::dev::guard::run(&folder, &command)),
+        Command::DevBrokerGuard { folder, command } => {
+            runtime.block_on(command::dev::guard::run(&folder, &command))
+        }
         Command::Api(configuration) => runtime.block_on(command::host::run(Role::Api, configuration)),
         Command::Worker(configuration) => runtime.block_on(command::host::run(Role::Worker, configuration)),
         Command::Child => runtime.block_on(role::run_child()),

@@ -22,7 +22,12 @@ fn token(text: &str) -> String {
 }
 
 impl Described {
-    pub(crate) fn routes(&mut self, paths: &Paths, schemas: &[(String, RefOr<Schema>)], placement: &'static str) {
+    pub(crate) fn routes(
+        &mut self,
+        paths: &Paths,
+        schemas: &[(String, RefOr<Schema>)],
+        placement: &'static str,
+    ) {
         for (name, schema) in schemas {
             if let Ok(schema) = serde_json::to_value(schema) {
                 self.schemas.insert(name.clone(), schema);
@@ -54,7 +59,8 @@ impl Described {
     fn route(&mut self, method: &str, path: &str, mut operation: Value, placement: &str, task: Option<&str>) {
         let id = operation.get("operationId").and_then(Value::as_str);
         let mut name = token(id.unwrap_or(&format!("{method}_{path}")));
-        let taken = |name: &str, routes: &[Value]| routes.iter().any(|r| r.get("name").is_some_and(|n| n == name));
+        let taken =
+            |name: &str, routes: &[Value]| routes.iter().any(|r| r.get("name").is_some_and(|n| n == name));
         while taken(&name, &self.routes) {
             // Handlers of one name in different modules: the second gets its method and path.
             name = token(&format!("{name}_{method}"));
@@ -81,7 +87,9 @@ impl Described {
     pub(crate) fn to_json(&self, name: &str, version: &str, tasks: Vec<Value>) -> Value {
         let mut schemas = self.schemas.clone();
         for task in &tasks {
-            if let (Some(name), Some(schema)) = (task.get("name").and_then(Value::as_str), task.get("input_schema")) {
+            if let (Some(name), Some(schema)) =
+                (task.get("name").and_then(Value::as_str), task.get("input_schema"))
+            {
                 schemas.insert(task_schema(name), schema.clone());
             }
         }

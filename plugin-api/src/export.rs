@@ -13,7 +13,7 @@ macro_rules! plugin {
                 assert!(!bytes.is_empty() && bytes.len() <= 64, "a plugin's name has 1 to 64 characters");
                 let mut i = 0;
                 while i < bytes.len() {
-                    let ok = matches!(bytes[i], b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-');
+            let ok = matches!(bytes[i], b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-');
                     assert!(ok, "a plugin's name is made of a-z, 0-9, _ and -");
                     i += 1;
                 }

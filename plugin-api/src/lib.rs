@@ -45,7 +45,9 @@
 //! `panic = "abort"` is a compile error: the SDK turns a handler's panic into an answer, which needs unwinding.
 
 #[cfg(all(panic = "abort", not(doc)))]
-compile_error!("Cardcage plugins need panic = \"unwind\": remove `panic = \"abort\"` from the profile in Cargo.toml");
+compile_error!(
+    "Cardcage plugins need panic = \"unwind\": remove `panic = \"abort\"` from the profile in Cargo.toml"
+);
 
 mod context;
 mod describe;
@@ -84,8 +86,8 @@ pub use uuid;
 pub mod prelude {
     pub use crate::plugin;
     pub use crate::{
-        Accepted, InitError, Plugin, PluginContext, Problem, RequestContext, Task, TaskContext, TaskError, TaskResult,
-        Tasks, task,
+        Accepted, InitError, Plugin, PluginContext, Problem, RequestContext, Task, TaskContext, TaskError,
+        TaskResult, Tasks, task,
     };
     pub use axum::extract::{Path, Query, State};
     pub use axum::response::{IntoResponse, Response};

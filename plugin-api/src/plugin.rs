@@ -11,7 +11,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use utoipa_axum::router::UtoipaMethodRouter;
 
-type Init<S> = Box<dyn FnOnce(PluginContext) -> Pin<Box<dyn Future<Output = Result<S, InitError>> + Send>> + Send>;
+type Init<S> =
+    Box<dyn FnOnce(PluginContext) -> Pin<Box<dyn Future<Output = Result<S, InitError>> + Send>> + Send>;
 
 /// A plugin under construction: how its state starts, its routes and its tasks.
 ///
@@ -93,7 +94,10 @@ pub trait ErasedPlugin: Send {
     /// Routes, tasks, schemas and OpenAPI.
     fn describe(&self, name: &str, version: &str) -> Value;
     /// Runs the author's `init`.
-    fn start(self: Box<Self>, ctx: PluginContext) -> Pin<Box<dyn Future<Output = Result<Started, InitError>> + Send>>;
+    fn start(
+        self: Box<Self>,
+        ctx: PluginContext,
+    ) -> Pin<Box<dyn Future<Output = Result<Started, InitError>> + Send>>;
 }
 
 impl<S: Clone + Send + Sync + 'static> ErasedPlugin for Plugin<S> {
@@ -102,11 +106,15 @@ impl<S: Clone + Send + Sync + 'static> ErasedPlugin for Plugin<S> {
         self.described.to_json(name, version, tasks)
     }
 
-    fn start(self: Box<Self>, ctx: PluginContext) -> Pin<Box<dyn Future<Output = Result<Started, InitError>> + Send>> {
+    fn start(
+        self: Box<Self>,
+        ctx: PluginContext,
+    ) -> Pin<Box<dyn Future<Output = Result<Started, InitError>> + Send>> {
         Box::pin(async move {
             let state = (self.init)(ctx).await?;
             // The host bounds every body before it comes here.
-            let router = self.router.layer(axum::extract::DefaultBodyLimit::disable()).with_state(state.clone());
+            let router =
+                self.router.layer(axum::extract::DefaultBodyLimit::disable()).with_state(state.clone());
             Ok(Started::new(router, Arc::new(state), self.tasks))
         })
     }

@@ -27,7 +27,14 @@ impl Problem {
     pub fn new(status: StatusCode, code: impl Into<String>, title: impl Into<String>) -> Self {
         let is_error = status.is_client_error() || status.is_server_error();
         let status = if is_error { status } else { StatusCode::INTERNAL_SERVER_ERROR };
-        Self { status, code: code.into(), title: title.into(), detail: None, more: Map::new(), retry_after_s: None }
+        Self {
+            status,
+            code: code.into(),
+            title: title.into(),
+            detail: None,
+            more: Map::new(),
+            retry_after_s: None,
+        }
     }
 
     /// 400 with a detail.
@@ -78,9 +85,11 @@ impl Problem {
         let value: Value = serde_json::from_slice(value).unwrap_or_default();
         let text = |name: &str| value.get(name).and_then(Value::as_str).map(str::to_owned);
         let status = value.get("status").and_then(Value::as_u64).and_then(|s| u16::try_from(s).ok());
-        let status = status.and_then(|s| StatusCode::from_u16(s).ok()).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+        let status =
+            status.and_then(|s| StatusCode::from_u16(s).ok()).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
         let code = text("code").unwrap_or_else(|| "host_service_failed".into());
-        let mut problem = Self::new(status, code, text("title").unwrap_or_else(|| "The host cannot do this now".into()));
+        let mut problem =
+            Self::new(status, code, text("title").unwrap_or_else(|| "The host cannot do this now".into()));
         problem.detail = text("detail");
         problem.retry_after_s = value.get("retry_after_s").and_then(Value::as_u64);
         problem

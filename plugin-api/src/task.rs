@@ -59,8 +59,10 @@ impl TaskError {
 
     /// Adds details.
     pub fn with(mut self, value: impl Into<Value>) -> Self {
-        let (Self::Retry(failure) | Self::RetryAfter(_, failure) | Self::Fail(failure) | Self::Discard(failure)) =
-            &mut self;
+        let (Self::Retry(failure)
+        | Self::RetryAfter(_, failure)
+        | Self::Fail(failure)
+        | Self::Discard(failure)) = &mut self;
         failure.details = Some(value.into());
         self
     }
@@ -206,9 +208,10 @@ impl Outcome {
             Ok(value) => {
                 return match serde_json::to_vec(&value) {
                     Ok(value) => Self { code: code::TASK_SUCCEEDED, delay_ms: 0, value },
-                    Err(error) => {
-                        Self::failure(code::TASK_FAILED, format!("the result cannot be written as JSON: {error}"))
-                    }
+                    Err(error) => Self::failure(
+                        code::TASK_FAILED,
+                        format!("the result cannot be written as JSON: {error}"),
+                    ),
                 };
             }
             Err(TaskError::Retry(failure)) => (code::TASK_RETRY, Duration::ZERO, failure),

@@ -96,7 +96,8 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for HostLayer {
         let Some(span) = ctx.span(id) else { return };
         let mut fields = Fields(Map::new());
         attrs.record(&mut fields);
-        let inherited = || span.parent().and_then(|p| p.extensions().get::<SpanData>().and_then(|d| d.work.clone()));
+        let inherited =
+            || span.parent().and_then(|p| p.extensions().get::<SpanData>().and_then(|d| d.work.clone()));
         let work = work().or_else(inherited);
         span.extensions_mut().insert(SpanData { fields, work, start_unix_ns: unix_ns() });
     }

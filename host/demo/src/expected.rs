@@ -3,12 +3,14 @@
 use serde_json::Value;
 
 /// Stripe's event types that the payments plugin has a task for.
-const STRIPE_HANDLED: [&str; 5] = [
+const STRIPE_HANDLED: [&str; 7] = [
     "payment_intent.succeeded",
     "payment_intent.payment_failed",
     "checkout.session.completed",
     "charge.refunded",
     "refund.created",
+    "charge.dispute.created",
+    "invoice.paid",
 ];
 
 /// The message types that start a fulfilment in the orders plugin.

@@ -98,7 +98,12 @@ fn describe() -> std::io::Result<()> {
     let sources: Vec<Source> = request
         .plugins
         .into_iter()
-        .map(|Wanted { name, library, prefix }| Source { name, library, prefix, config: serde_json::Value::Null })
+        .map(|Wanted { name, library, prefix }| Source {
+            name,
+            library,
+            prefix,
+            config: serde_json::Value::Null,
+        })
         .collect();
     let mut broken = None;
     let (described, refused) = loader::describe_all(&sources, request.cache_dir.as_ref(), &mut |step| {

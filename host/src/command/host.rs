@@ -21,7 +21,9 @@ pub async fn run(role: Role, configuration: Configuration) -> Exit {
     match shutdown {
         Ok(shutdown) => role::run_supervisor(role, settings, shutdown).await,
         Err(error) => {
-            output::trouble(&format!("the order to stop could not be listened for ({error}): check the process limits"));
+            output::trouble(&format!(
+                "the order to stop could not be listened for ({error}): check the process limits"
+            ));
             Exit::Unexpected
         }
     }

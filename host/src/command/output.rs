@@ -5,8 +5,8 @@
 
 use std::io::{IsTerminal as _, Write as _};
 
-use comfy_table::presets::NOTHING;
 use comfy_table::Table;
+use comfy_table::presets::NOTHING;
 use serde::Serialize;
 
 /// Writes a result.
@@ -20,7 +20,9 @@ pub(super) fn result(text: &str) {
 pub(super) fn json(value: &impl Serialize) {
     match serde_json::to_string_pretty(value) {
         Ok(text) => result(&text),
-        Err(error) => trouble(&format!("the result cannot be written as JSON ({error}): a fault of cardcage")),
+        Err(error) => {
+            trouble(&format!("the result cannot be written as JSON ({error}): a fault of cardcage"))
+        }
     }
 }
 
@@ -46,7 +48,9 @@ pub(super) fn trouble_styled() -> bool {
 
 /// Text that somebody else wrote, with control characters shown and not obeyed.
 pub(super) fn shown(text: &str) -> String {
-    text.chars().flat_map(|c| if c.is_control() { Shown::Escaped(c.escape_default()) } else { Shown::Plain(Some(c)) }).collect()
+    text.chars()
+        .flat_map(|c| if c.is_control() { Shown::Escaped(c.escape_default()) } else { Shown::Plain(Some(c)) })
+        .collect()
 }
 
 /// The same for text of several lines.

@@ -91,7 +91,9 @@ fn text(view: &Value) -> String {
     }
     let mut text = table.trim_fmt();
     text.push('\n');
-    if let Some(attempts) = view.get("attempts").and_then(Value::as_array).filter(|attempts| !attempts.is_empty()) {
+    if let Some(attempts) =
+        view.get("attempts").and_then(Value::as_array).filter(|attempts| !attempts.is_empty())
+    {
         let _ = write!(text, "\n{}\n", attempts_table(attempts));
     }
     if let Some(error) = view.get("error") {
@@ -109,7 +111,14 @@ fn attempts_table(attempts: &[Value]) -> String {
     for attempt in attempts {
         let cell = |member: &str| plain(attempt.get(member)).unwrap_or_else(|| "-".to_owned());
         let error = attempt.get("error").map_or_else(|| "-".to_owned(), error_of);
-        table.add_row([cell("n"), cell("started_at"), cell("ended_at"), cell("cause"), cell("worker"), error]);
+        table.add_row([
+            cell("n"),
+            cell("started_at"),
+            cell("ended_at"),
+            cell("cause"),
+            cell("worker"),
+            error,
+        ]);
     }
     table.trim_fmt()
 }
@@ -156,7 +165,9 @@ mod tests {
             "error": {"code": "lms_down", "message": "no answer"},
         });
         let text = text(&view);
-        for word in ["orders", "fulfil", "failed", "worker-a", "panic", "worker-b", "error: no answer (lms_down)"] {
+        for word in
+            ["orders", "fulfil", "failed", "worker-a", "panic", "worker-b", "error: no answer (lms_down)"]
+        {
             assert!(text.contains(word), "{word} is in {text}");
         }
         assert!(!text.contains('\u{1b}') && !text.contains("next attempt"), "{text}");

@@ -42,7 +42,12 @@ impl EdgeBody {
     }
 
     /// A body that comes piece by piece, `max_bytes` at most; `held` is dropped with it.
-    pub fn stream(first: Bytes, pieces: Pieces, max_bytes: usize, held: Box<dyn std::any::Any + Send + Sync>) -> Self {
+    pub fn stream(
+        first: Bytes,
+        pieces: Pieces,
+        max_bytes: usize,
+        held: Box<dyn std::any::Any + Send + Sync>,
+    ) -> Self {
         let first = Some(first).filter(|first| !first.is_empty());
         Self::Stream(Box::new(Streaming { first, pieces, left_bytes: max_bytes, _held: held }))
     }
@@ -57,11 +62,14 @@ impl Body for EdgeBody {
     type Data = Bytes;
     type Error = BodyBroken;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyBroken>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyBroken>>> {
         match self.get_mut() {
-            Self::Whole(bytes) => {
-                Poll::Ready(bytes.take().filter(|bytes| !bytes.is_empty()).map(|bytes| Ok(Frame::data(bytes))))
-            }
+            Self::Whole(bytes) => Poll::Ready(
+                bytes.take().filter(|bytes| !bytes.is_empty()).map(|bytes| Ok(Frame::data(bytes))),
+            ),
             Self::Stream(stream) => {
                 let piece = match stream.first.take() {
                     Some(first) => Some(Ok(first)),
@@ -132,7 +140,10 @@ pub(super) async fn read(
         }
         if length > inline_max {
             let start = join(first, rest);
-            return Ok(Received::More(start, Limited { body, left_bytes: max - length, idle: idle_timer(idle), limit: idle }));
+            return Ok(Received::More(
+                start,
+                Limited { body, left_bytes: max - length, idle: idle_timer(idle), limit: idle },
+            ));
         }
         if body.is_end_stream() {
             return Ok(Received::Whole(join(first, rest)));
@@ -191,7 +202,10 @@ impl Body for Limited {
     type Data = Bytes;
     type Error = LimitedError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, LimitedError>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, LimitedError>>> {
         let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
             std::task::ready!(self.idle.as_mut().poll(cx));
             return Poll::Ready(Some(Err(LimitedError::Slow)));

@@ -3,7 +3,7 @@
 use super::body::EdgeBody;
 use super::respond;
 use super::router::Route;
-use super::service::{Edge, Arrived};
+use super::service::{Arrived, Edge};
 use crate::enqueue::{self, NewTask};
 use bytes::Bytes;
 use cardcage_protocol::{Problem, ProblemCode, limits};
@@ -13,7 +13,12 @@ use serde_json::{Value, json};
 /// At most so many schema errors are told.
 const ERRORS_TOLD: usize = 8;
 
-pub(super) async fn answer(edge: &Edge, route: &Route, incoming: &Arrived<'_>, body: Bytes) -> Response<EdgeBody> {
+pub(super) async fn answer(
+    edge: &Edge,
+    route: &Route,
+    incoming: &Arrived<'_>,
+    body: Bytes,
+) -> Response<EdgeBody> {
     let Some(target) = &route.enqueue else {
         return respond::code(ProblemCode::Internal, incoming.id);
     };
@@ -55,12 +60,14 @@ pub(super) async fn answer(edge: &Edge, route: &Route, incoming: &Arrived<'_>, b
 
 fn check(incoming: &Arrived<'_>, schema: &jsonschema::Validator, body: &Bytes) -> Result<(), Problem> {
     let content_type = incoming.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let media = content_type.map(|value| value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase());
+    let media =
+        content_type.map(|value| value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase());
     if media.as_deref().is_some_and(|media| media != "application/json" && !media.ends_with("+json")) {
         return Err(Problem::new(ProblemCode::UnsupportedMediaType).detail("Send application/json."));
     }
-    let value: Value = serde_json::from_slice(body)
-        .map_err(|error| Problem::new(ProblemCode::MalformedRequest).detail(format!("The body is no JSON: {error}.")))?;
+    let value: Value = serde_json::from_slice(body).map_err(|error| {
+        Problem::new(ProblemCode::MalformedRequest).detail(format!("The body is no JSON: {error}."))
+    })?;
     let errors: Vec<Value> = schema
         .iter_errors(&value)
         .take(ERRORS_TOLD)
@@ -83,7 +90,8 @@ fn idempotency_key(incoming: &Arrived<'_>) -> Result<Option<String>, Problem> {
     match key {
         Some(key) if key.len() <= limits::IDEMPOTENCY_KEY_MAX_BYTES => Ok(Some(key.to_owned())),
         _ => {
-            let detail = format!("Idempotency-Key has 1 to {} visible characters.", limits::IDEMPOTENCY_KEY_MAX_BYTES);
+            let detail =
+                format!("Idempotency-Key has 1 to {} visible characters.", limits::IDEMPOTENCY_KEY_MAX_BYTES);
             Err(Problem::new(ProblemCode::MalformedRequest).detail(detail))
         }
     }

@@ -8,11 +8,13 @@ use super::head;
 use super::inline::Prefixed;
 use super::respond;
 use super::router::Route;
-use super::service::{Edge, Arrived};
+use super::service::{Arrived, Edge};
 use crate::broker::{Broker, Error};
 use crate::stream::{self, Line};
 use bytes::Bytes;
-use cardcage_protocol::{CallBody, CallId, CallReply, CallRequest, InstanceId, Problem, ProblemCode, ReplyKind, Text};
+use cardcage_protocol::{
+    CallBody, CallId, CallReply, CallRequest, InstanceId, Problem, ProblemCode, ReplyKind, Text,
+};
 use http::{Method, Response, StatusCode};
 use http_body_util::BodyExt;
 use std::time::Duration;
@@ -86,7 +88,13 @@ pub(super) async fn answer(
         route: Text::from(route.name.as_str()),
         request_id: incoming.id.0,
         caller_instance: Text::from(edge.instance.as_str()),
-        header_block: head::block(incoming.method, incoming.path, incoming.headers, &incoming.traceparent, incoming.id),
+        header_block: head::block(
+            incoming.method,
+            incoming.path,
+            incoming.headers,
+            &incoming.traceparent,
+            incoming.id,
+        ),
         body,
         ext: Bytes::new(),
     };
@@ -165,7 +173,12 @@ fn finish(
 }
 
 /// Sends the call until a worker takes it, within the deadline.
-async fn first_reply(edge: &Edge, route: &Route, deadline: Instant, message: Bytes) -> Result<CallReply, Problem> {
+async fn first_reply(
+    edge: &Edge,
+    route: &Route,
+    deadline: Instant,
+    message: Bytes,
+) -> Result<CallReply, Problem> {
     let impatient = (Instant::now() + BUSY_PATIENCE).min(deadline);
     let mut wait = BUSY_FIRST;
     loop {

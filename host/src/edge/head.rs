@@ -46,14 +46,22 @@ pub(super) fn traceparent(headers: &HeaderMap, id: RequestId) -> String {
 /// `00-<32 hex>-<16 hex>-<2 hex>`, ids not all zero.
 fn is_traceparent(text: &str) -> bool {
     let parts: Vec<&str> = text.split('-').collect();
-    let hex = |part: &str, length| part.len() == length && part.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    let hex = |part: &str, length| {
+        part.len() == length && part.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+    };
     let some = |part: &str| part.bytes().any(|b| b != b'0');
     matches!(parts.as_slice(), ["00", trace, span, flags]
         if hex(trace, 32) && some(trace) && hex(span, 16) && some(span) && hex(flags, 2))
 }
 
 /// Encodes the head: method and path first, then the headers, then what the host adds.
-pub(super) fn block(method: &Method, path: &str, headers: &HeaderMap, traceparent: &str, id: RequestId) -> Bytes {
+pub(super) fn block(
+    method: &Method,
+    path: &str,
+    headers: &HeaderMap,
+    traceparent: &str,
+    id: RequestId,
+) -> Bytes {
     let mut block = Vec::with_capacity(256 + 48 * headers.len());
     headers::push(&mut block, headers::METHOD, method.as_str().as_bytes());
     headers::push(&mut block, headers::PATH, path.as_bytes());
@@ -72,7 +80,9 @@ pub(super) fn with_host(headers: &mut HeaderMap, uri: &http::Uri) {
     if headers.contains_key(HOST) {
         return;
     }
-    if let Some(host) = uri.authority().and_then(|authority| http::HeaderValue::from_str(authority.as_str()).ok()) {
+    if let Some(host) =
+        uri.authority().and_then(|authority| http::HeaderValue::from_str(authority.as_str()).ok())
+    {
         headers.insert(HOST, host);
     }
 }
@@ -85,8 +95,13 @@ mod tests {
     fn only_sound_trace_contexts_are_taken_over() {
         let good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
         assert!(is_traceparent(good));
-        for bad in ["", "00", "01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", &good.to_uppercase(),
-            "00-00000000000000000000000000000000-b7ad6b7169203331-01"] {
+        for bad in [
+            "",
+            "00",
+            "01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+            &good.to_uppercase(),
+            "00-00000000000000000000000000000000-b7ad6b7169203331-01",
+        ] {
             assert!(!is_traceparent(bad), "{bad}");
         }
     }

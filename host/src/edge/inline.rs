@@ -4,7 +4,7 @@ use super::body::{EdgeBody, Limited, LimitedError, Received};
 use super::head;
 use super::respond;
 use super::router::Route;
-use super::service::{Edge, Arrived};
+use super::service::{Arrived, Edge};
 use crate::loader::{AnswerBody, Answered, Call, RequestBody};
 use bytes::Bytes;
 use cardcage_protocol::ProblemCode;
@@ -25,12 +25,21 @@ pub(super) async fn answer(
         tracing::error!(plugin = &*route.identity.name, "an inline route's plugin is not loaded");
         return respond::code(ProblemCode::Internal, incoming.id);
     };
-    let headers = head::block(incoming.method, incoming.path, incoming.headers, &incoming.traceparent, incoming.id);
+    let headers =
+        head::block(incoming.method, incoming.path, incoming.headers, &incoming.traceparent, incoming.id);
     let (body, stream) = match received {
         Received::Whole(body) => (body, None),
-        Received::More(start, rest) => (Bytes::new(), Some(Box::pin(Prefixed::new(start, rest)) as RequestBody)),
+        Received::More(start, rest) => {
+            (Bytes::new(), Some(Box::pin(Prefixed::new(start, rest)) as RequestBody))
+        }
     };
-    let call = Call { request_id: incoming.id.0, deadline_unix_ms: incoming.deadline_unix_ms, headers, body, stream };
+    let call = Call {
+        request_id: incoming.id.0,
+        deadline_unix_ms: incoming.deadline_unix_ms,
+        headers,
+        body,
+        stream,
+    };
     // Dropping the call, by the deadline or by a caller that hangs up, cancels the handler.
     let Ok((answered, running)) = tokio::time::timeout_at(incoming.deadline, plugin.call(call)).await else {
         return respond::code(ProblemCode::DeadlineExceeded, incoming.id);
@@ -62,7 +71,14 @@ pub(super) async fn answer(
 
 fn log(route: &Route, incoming: &Arrived<'_>, text: &str, message: &'static str) {
     let (plugin, version) = (&*route.identity.name, &*route.identity.version);
-    tracing::error!(plugin, version, route = route.name.as_str(), request_id = incoming.id.hex(), error = text, message);
+    tracing::error!(
+        plugin,
+        version,
+        route = route.name.as_str(),
+        request_id = incoming.id.hex(),
+        error = text,
+        message
+    );
 }
 
 /// A body whose start was read already.
@@ -81,7 +97,10 @@ impl Body for Prefixed {
     type Data = Bytes;
     type Error = Box<dyn std::error::Error + Send + Sync>;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         if let Some(start) = self.start.take() {
             return Poll::Ready(Some(Ok(Frame::data(start))));
         }

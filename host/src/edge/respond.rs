@@ -54,7 +54,8 @@ pub(super) fn plugin(status: StatusCode, block: &Bytes, body: EdgeBody, is_head:
     *response.status_mut() = status;
     let headers = response.headers_mut();
     for (name, value) in cardcage_abi::headers::iter(block).flatten() {
-        let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_bytes(value)) else {
+        let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_bytes(value))
+        else {
             continue;
         };
         // The length is the edge's to say, but for HEAD, which has no body to measure.

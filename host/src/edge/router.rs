@@ -106,7 +106,11 @@ impl Router {
                 return Err(fail(format!("the prefix {prefix} belongs to the host; set another `prefix`")));
             }
             let known = |key: &String| {
-                plugin.description.routes.iter().any(|route| format!("{} {}", route.method, route.path) == **key)
+                plugin
+                    .description
+                    .routes
+                    .iter()
+                    .any(|route| format!("{} {}", route.method, route.path) == **key)
             };
             if let Some(unknown) = plugin.routes.keys().find(|key| !known(key)) {
                 return Err(fail(format!("`routes` names `{unknown}`, which the plugin does not declare")));
@@ -115,7 +119,9 @@ impl Router {
                 let path = format!("{prefix}{}", route.path);
                 let top = path.trim_start_matches('/').split('/').next().unwrap_or_default();
                 if super::RESERVED.contains(&top) || top.starts_with('{') {
-                    return Err(fail(format!("the route {path} would cover paths of the host; set a `prefix`")));
+                    return Err(fail(format!(
+                        "the route {path} would cover paths of the host; set a `prefix`"
+                    )));
                 }
                 let method = Method::from_bytes(route.method.as_bytes()).map_err(|e| fail(e.to_string()))?;
                 let built = Arc::new(one(plugin, route, prefix.len(), subjects).map_err(fail)?);
@@ -128,7 +134,8 @@ impl Router {
         }
         let mut router = matchit::Router::new();
         for (path, mut methods) in paths {
-            let plugin = methods.routes.first().map(|(_, route)| route.identity.name.to_string()).unwrap_or_default();
+            let plugin =
+                methods.routes.first().map(|(_, route)| route.identity.name.to_string()).unwrap_or_default();
             methods.allow = allow(&methods.routes);
             router.insert(path.clone(), methods).map_err(|error| BuildError {
                 plugin,
@@ -142,7 +149,9 @@ impl Router {
     pub fn find(&self, method: &Method, path: &str) -> Matched<'_> {
         let Ok(found) = self.paths.at(path) else { return Matched::Nothing };
         let methods = found.value;
-        let by = |wanted: &Method| methods.routes.iter().find(|(method, _)| method == wanted).map(|(_, route)| route);
+        let by = |wanted: &Method| {
+            methods.routes.iter().find(|(method, _)| method == wanted).map(|(_, route)| route)
+        };
         // HEAD is answered by GET, as axum does inside the plugin.
         let head = || (*method == Method::HEAD).then(|| by(&Method::GET)).flatten();
         by(method).or_else(head).map_or(Matched::Methods(&methods.allow), Matched::Route)
@@ -158,7 +167,12 @@ fn allow(routes: &[(Method, Arc<Route>)]) -> String {
     names.join(", ")
 }
 
-fn one(plugin: &Mounted, route: &RouteDescription, prefix_len: usize, subjects: &Subjects) -> Result<Route, String> {
+fn one(
+    plugin: &Mounted,
+    route: &RouteDescription,
+    prefix_len: usize,
+    subjects: &Subjects,
+) -> Result<Route, String> {
     let key = format!("{} {}", route.method, route.path);
     let chosen = plugin.routes.get(&key).copied().or(plugin.placement);
     let placement = match (route.placement, chosen) {
@@ -188,8 +202,10 @@ fn one(plugin: &Mounted, route: &RouteDescription, prefix_len: usize, subjects: 
 }
 
 fn target(plugin: &Mounted, task: &str) -> Result<EnqueueTarget, String> {
-    let schema = plugin.description.tasks.iter().find(|known| known.name == task).map(|known| &known.input_schema);
-    let schema = jsonschema::validator_for(schema.unwrap_or(&Value::Bool(true)))
-        .map_err(|error| format!("the schema of the task `{task}` cannot be compiled ({error}); mend the plugin"))?;
+    let schema =
+        plugin.description.tasks.iter().find(|known| known.name == task).map(|known| &known.input_schema);
+    let schema = jsonschema::validator_for(schema.unwrap_or(&Value::Bool(true))).map_err(|error| {
+        format!("the schema of the task `{task}` cannot be compiled ({error}); mend the plugin")
+    })?;
     Ok(EnqueueTarget { task: Name::new(task).map_err(|error| error.to_string())?, schema })
 }

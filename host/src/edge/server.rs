@@ -36,7 +36,11 @@ impl Server {
     ///
     /// # Errors
     /// Where the runtime cannot take the listener over.
-    pub fn new(listener: std::net::TcpListener, edge: Arc<Edge>, options: ServerOptions) -> std::io::Result<Self> {
+    pub fn new(
+        listener: std::net::TcpListener,
+        edge: Arc<Edge>,
+        options: ServerOptions,
+    ) -> std::io::Result<Self> {
         listener.set_nonblocking(true)?;
         Ok(Self { listener: TcpListener::from_std(listener)?, edge, options })
     }

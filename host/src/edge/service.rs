@@ -119,7 +119,12 @@ impl Edge {
         response
     }
 
-    async fn routed(&self, request: Request<Incoming>, id: RequestId, place: OwnedSemaphorePermit) -> Response<EdgeBody> {
+    async fn routed(
+        &self,
+        request: Request<Incoming>,
+        id: RequestId,
+        place: OwnedSemaphorePermit,
+    ) -> Response<EdgeBody> {
         let (mut parts, body) = request.into_parts();
         if head_bytes(&parts.uri, &parts.headers) > self.limits.headers_max_bytes {
             return respond::code(ProblemCode::HeadersTooLarge, id);
@@ -175,7 +180,13 @@ impl Edge {
     }
 
     /// The host's own routes.
-    async fn own(&self, method: &Method, path: &str, _query: Option<&str>, id: RequestId) -> Response<EdgeBody> {
+    async fn own(
+        &self,
+        method: &Method,
+        path: &str,
+        _query: Option<&str>,
+        id: RequestId,
+    ) -> Response<EdgeBody> {
         let is_own = path == "/openapi.json" || path == "/problems" || path.starts_with("/problems/");
         let task = path.strip_prefix("/tasks/").filter(|rest| !rest.contains('/'));
         if !is_own && task.is_none() {

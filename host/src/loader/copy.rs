@@ -26,7 +26,12 @@ pub(super) fn private(dir: &Path, original: &Path, hash: &str, bytes: &[u8]) -> 
     let meta = rustix::fs::lstat(dir).map_err(|errno| failed(errno.into()))?;
     if meta.st_uid != rustix::process::geteuid().as_raw() || meta.st_mode & 0o022 != 0 {
         let fault = format!("cannot be copied: others may write to {}", dir.display());
-        return Err(Refusal::new(original, Code::Unreadable, fault, "set `loading.cache_dir` to a folder of your own"));
+        return Err(Refusal::new(
+            original,
+            Code::Unreadable,
+            fault,
+            "set `loading.cache_dir` to a folder of your own",
+        ));
     }
     let path = dir.join(format!("{hash}.so"));
     if std::fs::read(&path).is_ok_and(|there| there == bytes) {
@@ -34,7 +39,8 @@ pub(super) fn private(dir: &Path, original: &Path, hash: &str, bytes: &[u8]) -> 
     }
     let temporary = dir.join(format!("{hash}.{}.{}.tmp", std::process::id(), fastrand::u32(..)));
     let write = || {
-        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o500).open(&temporary)?;
+        let mut file =
+            std::fs::OpenOptions::new().write(true).create_new(true).mode(0o500).open(&temporary)?;
         file.write_all(bytes)?;
         drop(file);
         // Atomic: another process that does the same at once writes the same bytes.

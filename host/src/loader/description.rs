@@ -107,7 +107,8 @@ impl Description {
     /// # Errors
     /// What is wrong, as the end of a sentence that starts with the file.
     pub fn parse(json: &[u8]) -> Result<Self, String> {
-        let description: Self = serde_json::from_slice(json).map_err(|error| format!("describes itself wrongly ({error})"))?;
+        let description: Self =
+            serde_json::from_slice(json).map_err(|error| format!("describes itself wrongly ({error})"))?;
         description.check()?;
         Ok(description)
     }
@@ -129,7 +130,10 @@ impl Description {
         for route in &self.routes {
             let shown = format!("{} {}", route.method, route.path);
             if !super::inspect::is_name(&route.name) || !route_names.insert(&route.name) {
-                return Err(format!("declares the route {shown} with the name `{}`, which is taken or none", route.name));
+                return Err(format!(
+                    "declares the route {shown} with the name `{}`, which is taken or none",
+                    route.name
+                ));
             }
             if Method::from_bytes(route.method.as_bytes()).is_err() || !route.path.starts_with('/') {
                 return Err(format!("declares the route {shown}, which is no method and path"));
@@ -138,7 +142,9 @@ impl Description {
             let known = route.task.as_ref().is_some_and(|task| names.contains(task));
             if enqueues && !known {
                 let task = route.task.as_deref().unwrap_or("none");
-                return Err(format!("declares the route {shown} for the task `{task}`, which it does not have"));
+                return Err(format!(
+                    "declares the route {shown} for the task `{task}`, which it does not have"
+                ));
             }
         }
         Ok(())

@@ -85,7 +85,12 @@ pub fn file(path: &Path) -> Result<(Inspection, Vec<u8>), Refusal> {
     }
     if meta.len() > LIBRARY_MAX_BYTES {
         let fault = format!("has {} bytes, more than the {LIBRARY_MAX_BYTES} allowed", meta.len());
-        return Err(Refusal::new(path, Code::NotALibrary, fault, "strip the library or point `library` elsewhere"));
+        return Err(Refusal::new(
+            path,
+            Code::NotALibrary,
+            fault,
+            "strip the library or point `library` elsewhere",
+        ));
     }
     let bytes = std::fs::read(path).map_err(unreadable)?;
     let inspection = bytes_of(path, &bytes)?;
@@ -115,13 +120,16 @@ pub fn bytes_of(path: &Path, bytes: &[u8]) -> Result<Inspection, Refusal> {
     }
     let architecture = std::env::consts::ARCH;
     let wrong = |what: String| {
-        let remedy = format!("build it for {architecture} with `cargo build --target {architecture}-unknown-linux-gnu`");
+        let remedy = format!(
+            "build it for {architecture} with `cargo build --target {architecture}-unknown-linux-gnu`"
+        );
         Refusal::new(path, Code::WrongArchitecture, what, remedy)
     };
     if bytes.get(4) == Some(&elf::ELFCLASS32.0) {
         return Err(wrong("is a 32-bit library".into()));
     }
-    let header = elf::FileHeader64::<object::Endianness>::parse(bytes).map_err(|e| truncated(path, &e.to_string()))?;
+    let header =
+        elf::FileHeader64::<object::Endianness>::parse(bytes).map_err(|e| truncated(path, &e.to_string()))?;
     let endian = header.endian().map_err(|e| truncated(path, &e.to_string()))?;
     let machine = match header.e_machine(endian) {
         elf::EM_X86_64 => "x86_64",
@@ -204,7 +212,8 @@ fn needs(elf: &ElfFile64<'_>) -> (Option<String>, Vec<String>) {
         while let Ok(Some((_, mut entries))) = needs.next() {
             while let Ok(Some(entry)) = entries.next() {
                 let name = entry.name(endian, strings).unwrap_or_default();
-                let Some(version) = std::str::from_utf8(name).ok().and_then(|n| n.strip_prefix("GLIBC_")) else {
+                let Some(version) = std::str::from_utf8(name).ok().and_then(|n| n.strip_prefix("GLIBC_"))
+                else {
                     continue;
                 };
                 let version: Vec<u32> = version.split('.').map_while(|part| part.parse().ok()).collect();
@@ -255,7 +264,8 @@ pub fn verdict(path: &Path, inspection: &Inspection) -> Result<(), Refusal> {
     abi_verdict(&inspection.manifest.abi, cardcage_abi::VERSION)
         .map_err(|(fault, remedy)| Refusal::new(path, Code::AbiMajor, fault, remedy).of(name))?;
     if inspection.static_tls {
-        let fault = "needs static thread-local storage, which a loaded library cannot get; most often an allocator";
+        let fault =
+            "needs static thread-local storage, which a loaded library cannot get; most often an allocator";
         let remedy = "remove jemalloc, mimalloc or another #[global_allocator] from the plugin";
         return Err(Refusal::new(path, Code::StaticTls, fault, remedy).of(name));
     }

@@ -1,9 +1,9 @@
 //! Opens a library and checks the boundary's layout. A room with `unsafe`.
 
 use super::refusal::{Code, Refusal};
+use abi_stable::StableAbi;
 use abi_stable::abi_stability::abi_checking::check_layout_compatibility;
 use abi_stable::library::{AbiHeaderRef, LibraryError, ROOT_MODULE_LOADER_NAME_WITH_NUL, RootModule};
-use abi_stable::StableAbi;
 use cardcage_abi::RootRef;
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 use std::path::Path;
@@ -17,7 +17,8 @@ pub(super) fn open(copy: &Path, original: &Path) -> Result<RootRef, Refusal> {
     let refuse = |code, fault: String, remedy: &str| Refusal::new(original, code, fault, remedy);
     // SAFETY: constructors run here; the bytes were inspected, and loading a plugin means trusting its code.
     // OWNERSHIP: the library is forgotten below and stays mapped. THREADS: the dynamic linker locks.
-    let library = unsafe { Library::open(Some(copy), RTLD_NOW | RTLD_LOCAL) }.map_err(|error| open_failed(original, &error))?;
+    let library = unsafe { Library::open(Some(copy), RTLD_NOW | RTLD_LOCAL) }
+        .map_err(|error| open_failed(original, &error))?;
     // SAFETY: the symbol, where it exists, is the `LibHeader` static that abi_stable's header check then verifies.
     // OWNERSHIP: a static of the library. THREADS: read-only.
     let header = unsafe { library.get::<AbiHeaderRef>(ROOT_MODULE_LOADER_NAME_WITH_NUL.as_bytes()) };
@@ -31,13 +32,13 @@ pub(super) fn open(copy: &Path, original: &Path) -> Result<RootRef, Refusal> {
         .ok_or_else(|| refuse(Code::AbiLayout, "was built without a layout to check".into(), REBUILD))?;
     let ours = RootRef::LAYOUT;
     let version = header.version_strings();
-    let minor = |version: &str| version.split('.').nth(1).and_then(|part| part.parse::<u32>().ok()).unwrap_or(0);
+    let minor =
+        |version: &str| version.split('.').nth(1).and_then(|part| part.parse::<u32>().ok()).unwrap_or(0);
     // The checker asks that the first may stand in for the second, so the older side comes first: a host that has
     // grown still loads what was built before it grew.
     let older_plugin = minor(version.version.as_str()) < minor(RootRef::VERSION_STRINGS.version.as_str());
     let (first, second) = if older_plugin { (theirs, ours) } else { (ours, theirs) };
-    check_layout_compatibility(first, second)
-        .map_err(|error| layout(original, &error.to_string()))?;
+    check_layout_compatibility(first, second).map_err(|error| layout(original, &error.to_string()))?;
     // SAFETY: the layouts were compared just above, in the direction that fits. OWNERSHIP: leaked by the library.
     // THREADS: vtables of functions that may be called from any thread.
     let root = unsafe { header.init_root_module_with_unchecked_layout::<RootRef>() };
@@ -73,7 +74,12 @@ fn layout(original: &Path, report: &str) -> Refusal {
     let errors: Vec<_> = report.lines().filter_map(line).take(2).collect();
     let first = report.lines().find(|line| !line.trim().is_empty()).unwrap_or("no reason given");
     let what = if errors.is_empty() { first.trim().to_owned() } else { errors.join(", ") };
-    Refusal::new(original, Code::AbiLayout, format!("does not fit this host's plugin interface ({what})"), REBUILD)
+    Refusal::new(
+        original,
+        Code::AbiLayout,
+        format!("does not fit this host's plugin interface ({what})"),
+        REBUILD,
+    )
 }
 
 /// Ends the process without running any library's destructors: plugin threads may still run their code, and what

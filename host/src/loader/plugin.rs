@@ -8,7 +8,9 @@ use super::services::{CallSide, Identity, PluginHost, Services, TaskSide, vtable
 use crate::crash::Board;
 use abi_stable::prefix_type::PrefixTypeTrait;
 use bytes::Bytes;
-use cardcage_abi::{CallHead, FfiBytes, HostCtx, HostRef, InitHead, Instance, PluginRef, RootRef, Running, TaskHead, code};
+use cardcage_abi::{
+    CallHead, FfiBytes, HostCtx, HostRef, InitHead, Instance, PluginRef, RootRef, Running, TaskHead, code,
+};
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -29,7 +31,8 @@ impl Opened {
     /// Runs `describe`.
     pub(super) fn describe(root: RootRef, manifest: Manifest, file: &Path) -> Result<Self, Refusal> {
         let vtable = root.plugin();
-        let refuse = |code, fault: String, remedy: &str| Refusal::new(file, code, fault, remedy).of(&manifest.name);
+        let refuse =
+            |code, fault: String, remedy: &str| Refusal::new(file, code, fault, remedy).of(&manifest.name);
         let answer = (vtable.describe())();
         if answer.code != code::OK {
             let fault = format!("panicked while it described itself ({})", answer.value.to_text());
@@ -78,7 +81,9 @@ impl Opened {
         };
         match reply.answer.code {
             code::OK if !reply.instance.0.is_null() => {}
-            code::PANICKED => return Err(refuse(format!("panicked in its init ({text})"), "mend the plugin")),
+            code::PANICKED => {
+                return Err(refuse(format!("panicked in its init ({text})"), "mend the plugin"));
+            }
             _ => {
                 let remedy = "mend its settings under plugins.<name>.config, or what it needs to start";
                 return Err(refuse(format!("could not start ({text})"), remedy));
@@ -114,7 +119,10 @@ pub struct Plugin {
 
 impl std::fmt::Debug for Plugin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Plugin").field("identity", &self.identity).field("file", &self.file).finish_non_exhaustive()
+        f.debug_struct("Plugin")
+            .field("identity", &self.identity)
+            .field("file", &self.file)
+            .finish_non_exhaustive()
     }
 }
 
@@ -134,7 +142,10 @@ pub struct Call {
 
 impl std::fmt::Debug for Call {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Call").field("body_bytes", &self.body.len()).field("streams", &self.stream.is_some()).finish()
+        f.debug_struct("Call")
+            .field("body_bytes", &self.body.len())
+            .field("streams", &self.stream.is_some())
+            .finish()
     }
 }
 
@@ -226,7 +237,8 @@ impl Future for CallFuture {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let answered = std::task::ready!(Pin::new(&mut self.answered).poll(cx));
-        let answered = answered.unwrap_or_else(|_| Answered::Failed("the handler ended without an answer".into()));
+        let answered =
+            answered.unwrap_or_else(|_| Answered::Failed("the handler ended without an answer".into()));
         Poll::Ready((answered, KeepRunning(self.running.take())))
     }
 }

@@ -81,8 +81,8 @@ impl Refusal {
             plugin: String::new(),
             file: file.to_owned(),
             code,
-            // A sentence stays one line, whatever a plugin's error text contains.
-            fault: fault.into().replace(['\n', '\r'], " "),
+            // A sentence stays one line, and obeys nothing, whatever a plugin's error text contains.
+            fault: fault.into().replace(char::is_control, " "),
             remedy: remedy.into(),
         }
     }

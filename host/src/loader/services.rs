@@ -9,8 +9,8 @@ use super::answer::{AnswerBody, Answered, Outcome, RequestBody};
 use crate::crash::Board;
 use bytes::Bytes;
 use cardcage_abi::{
-    Answer, CallOut, CallToken, EnqueueHead, FfiBytes, FfiCallback, FfiWaker, Host, HostCtx, LogRecord, MetricRecord,
-    Reply, SpanRecord, TaskReply, TaskToken, code,
+    Answer, CallOut, CallToken, EnqueueHead, FfiBytes, FfiCallback, FfiWaker, Host, HostCtx, LogRecord,
+    MetricRecord, Reply, SpanRecord, TaskReply, TaskToken, code,
 };
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -127,7 +127,11 @@ pub(super) struct CallSide {
 
 impl CallSide {
     pub(super) fn new(reply: oneshot::Sender<Answered>, request: Option<RequestBody>) -> Arc<Self> {
-        Arc::new(Self { reply: Mutex::new(Some(reply)), request: Mutex::new(request), stream: Mutex::new(None) })
+        Arc::new(Self {
+            reply: Mutex::new(Some(reply)),
+            request: Mutex::new(request),
+            stream: Mutex::new(None),
+        })
     }
 
     pub(super) fn into_token(self: Arc<Self>) -> CallToken {
@@ -289,7 +293,8 @@ extern "C" fn enqueue(ctx: HostCtx, head: EnqueueHead, callback: FfiCallback) {
         Ok(request) => request,
         Err(error) => return callback.answer(Answer::error(code::REJECTED, error.to_string())),
     };
-    let request = EnqueueRequest { context_id: head.context_id, body: Bytes::from_owner(head.body), ..request };
+    let request =
+        EnqueueRequest { context_id: head.context_id, body: Bytes::from_owner(head.body), ..request };
     let published = host.services.enqueue(&host.identity, request);
     host.runtime.spawn(async move {
         callback.answer(match published.await {

@@ -71,7 +71,8 @@ fn open_one(source: &Source, cache_dir: Option<&PathBuf>, on_step: OnStep<'_>) -
         return Err(Refusal::new(&source.library, Code::NameMismatch, fault, remedy).of(&source.name));
     }
     let dir = cache_dir.cloned().unwrap_or_else(copy::default_dir);
-    let copy = copy::private(&dir, &source.library, &inspection.sha256, &bytes).map_err(|r| r.of(&source.name))?;
+    let copy =
+        copy::private(&dir, &source.library, &inspection.sha256, &bytes).map_err(|r| r.of(&source.name))?;
     drop(bytes);
     on_step(Some((&manifest.name, &manifest.version, "open")));
     let root = open::open(&copy, &source.library).map_err(|refusal| refusal.of(&source.name))?;
@@ -117,7 +118,8 @@ fn own_routes(
     let mut own = HashMap::new();
     for route in &description.routes {
         let full = format!("{}{}", source.prefix.trim_end_matches('/'), route.path);
-        let shape: Vec<_> = full.split('/').map(|part| if part.starts_with('{') { "{}" } else { part }).collect();
+        let shape: Vec<_> =
+            full.split('/').map(|part| if part.starts_with('{') { "{}" } else { part }).collect();
         let key = format!("{} {}", route.method, shape.join("/"));
         let other = others.get(&key).map(String::as_str).or_else(|| own.get(&key).map(String::as_str));
         if let Some(other) = other {

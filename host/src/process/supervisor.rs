@@ -299,9 +299,11 @@ fn refusal(phase: &Phase, death: &Death, limit: Duration, required: &BTreeSet<St
             format!("called exit({code}) in its {step}"),
             "a plugin must return an error instead of ending the process",
         ),
-        Death::Signalled(name) => {
-            (Code::Died, format!("died of {name} in its {step}"), "mend the plugin; its last words may stand above")
-        }
+        Death::Signalled(name) => (
+            Code::Died,
+            format!("died of {name} in its {step}"),
+            "mend the plugin; its last words may stand above",
+        ),
         Death::Killed(_) => (
             Code::Hung,
             format!("hung in its {step}: it did not return within {} ms", limit.as_millis()),

@@ -11,7 +11,8 @@ const FILE: &str = "CARDCAGE_ADDRESSES_FILE";
 /// Writes `{"api", "admin", "pid"}` to the file that the environment names, if any. Atomic: a reader sees all or nothing.
 pub(super) fn publish(api: Option<SocketAddr>, admin: SocketAddr) -> std::io::Result<()> {
     let Some(path) = std::env::var_os(FILE).map(PathBuf::from) else { return Ok(()) };
-    let body = json!({ "api": api.map(|a| a.to_string()), "admin": admin.to_string(), "pid": std::process::id() });
+    let body =
+        json!({ "api": api.map(|a| a.to_string()), "admin": admin.to_string(), "pid": std::process::id() });
     let mut temporary = path.clone().into_os_string();
     temporary.push(".tmp");
     let mut file = std::fs::File::create(&temporary)?;

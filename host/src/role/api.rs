@@ -26,12 +26,15 @@ pub(super) async fn serve(mut context: Context) -> Result<Exit, Failure> {
     });
     let set = context.load(services).await?;
     let mounted = mount(&context, &set);
-    let router = Router::build(&mounted, broker.subjects()).map_err(|error| (Exit::PluginRefused, error.to_string()))?;
-    let listener = context.listener.take().ok_or((Exit::Unexpected, "the supervisor passed no listener".to_owned()))?;
+    let router = Router::build(&mounted, broker.subjects())
+        .map_err(|error| (Exit::PluginRefused, error.to_string()))?;
+    let listener =
+        context.listener.take().ok_or((Exit::Unexpected, "the supervisor passed no listener".to_owned()))?;
     let bound = listener.local_addr().map(|address| address.to_string()).into_iter().collect();
     let limits = options::edge_limits(&context.settings);
     let mux = Arc::new(Mux::default());
-    let edge = Arc::new(Edge::new(broker.clone(), context.instance.clone(), mux.clone(), limits, &mounted, router));
+    let edge =
+        Arc::new(Edge::new(broker.clone(), context.instance.clone(), mux.clone(), limits, &mounted, router));
     let api = &context.settings.api;
     let server_options = ServerOptions {
         header_read_timeout: Duration::from_millis(api.header_read_timeout_ms),
@@ -51,7 +54,10 @@ pub(super) async fn serve(mut context: Context) -> Result<Exit, Failure> {
         server.run(served_stop, grace).await
     });
     context.ready(&set, bound);
-    let text = { let (edge, metrics) = (edge.clone(), metrics.clone()); move || text(&edge, &metrics) };
+    let text = {
+        let (edge, metrics) = (edge.clone(), metrics.clone());
+        move || text(&edge, &metrics)
+    };
     let ordered = context.drain_ordered(text).await;
     let _ = grace.set(ordered);
     stop.cancel();
@@ -118,9 +124,8 @@ async fn keep_layout(outbox: crate::process::child::Outbox, broker: Broker, plug
         }
         // A failure while connected is looked at again soon; otherwise the next change of the link matters.
         let again = Duration::from_secs(if degraded.is_some() { 1 } else { 30 });
-        match tokio::time::timeout(again, link.changed()).await {
-            Ok(Err(_)) => return,
-            Ok(Ok(())) | Err(_) => {}
+        if let Ok(Err(_)) = tokio::time::timeout(again, link.changed()).await {
+            return;
         }
     }
 }

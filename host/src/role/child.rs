@@ -116,7 +116,11 @@ impl Context {
                 let entered = step.map(|(plugin, version, step)| Phase {
                     plugin: plugin.to_owned(),
                     version: version.to_owned(),
-                    file: files.iter().find(|(name, _)| name == plugin).map(|(_, file)| file.clone()).unwrap_or_default(),
+                    file: files
+                        .iter()
+                        .find(|(name, _)| name == plugin)
+                        .map(|(_, file)| file.clone())
+                        .unwrap_or_default(),
                     step: match step {
                         "open" => Step::Open,
                         "describe" => Step::Describe,
@@ -126,7 +130,8 @@ impl Context {
                 report(&outbox, &ToSupervisor::Phase { entered });
             })
         });
-        let set = loading.await.map_err(|error| (Exit::Unexpected, format!("loading ended early: {error}")))?;
+        let set =
+            loading.await.map_err(|error| (Exit::Unexpected, format!("loading ended early: {error}")))?;
         self.judge(&set.refused)?;
         Ok(set)
     }
@@ -168,7 +173,9 @@ impl Context {
         loop {
             match self.orders.recv().await {
                 Some(ToChild::Drain { grace_ms }) => return Duration::from_millis(grace_ms),
-                Some(ToChild::Metrics { id }) => self.report(&ToSupervisor::MetricsText { id, text: metrics() }),
+                Some(ToChild::Metrics { id }) => {
+                    self.report(&ToSupervisor::MetricsText { id, text: metrics() })
+                }
                 Some(ToChild::Start(_)) => {}
                 None => return Duration::from_millis(self.settings.drain.grace_ms),
             }

@@ -31,7 +31,14 @@ fn escape(value: &str) -> String {
 
 impl PluginMetrics {
     /// Adds to a counter (0), sets a gauge (1) or observes into a summary (2). What is no metric is left out.
-    pub(super) fn record(&self, plugin: &Identity, kind: u8, name: &str, labels: &[(String, String)], value: f64) {
+    pub(super) fn record(
+        &self,
+        plugin: &Identity,
+        kind: u8,
+        name: &str,
+        labels: &[(String, String)],
+        value: f64,
+    ) {
         if !is_metric_name(name) || !value.is_finite() {
             return;
         }

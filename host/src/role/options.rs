@@ -6,7 +6,7 @@ use crate::edge::EdgeLimits;
 use crate::loader::{Placement, Source};
 use crate::process::control::Excluded;
 use crate::stream::Silence;
-use cardcage_protocol::{Namespace, NameError};
+use cardcage_protocol::{NameError, Namespace};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -80,7 +80,10 @@ fn placement(placement: crate::config::Placement) -> Placement {
 }
 
 /// The operator's placements for a plugin: for all of its routes, and for single ones.
-pub(super) fn placements(settings: &Settings, name: &str) -> (Option<Placement>, BTreeMap<String, Placement>) {
+pub(super) fn placements(
+    settings: &Settings,
+    name: &str,
+) -> (Option<Placement>, BTreeMap<String, Placement>) {
     let Some(plugin) = settings.plugins.get(name) else { return (None, BTreeMap::new()) };
     let routes = plugin.routes.iter().map(|(route, chosen)| (route.clone(), placement(*chosen))).collect();
     (plugin.placement.map(placement), routes)

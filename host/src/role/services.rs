@@ -5,11 +5,11 @@ use crate::broker::Broker;
 use crate::enqueue::{self, NewTask};
 use crate::loader::{EnqueueRequest, Identity, OutgoingCall, Receipt, ServiceFuture, Services};
 use bytes::Bytes;
-use cardcage_protocol::{CallBody, CallId, CallReply, CallRequest, InstanceId, Name, Problem, ProblemCode, ReplyKind, Text};
+use cardcage_protocol::{
+    CallBody, CallId, CallReply, CallRequest, InstanceId, Name, Problem, ProblemCode, ReplyKind, Text,
+};
 use serde::Deserialize;
 use std::time::Duration;
-
-
 
 /// Longest wait for another plugin's answer where the caller names no deadline.
 const CALL_TIMEOUT_MS: u64 = 30_000;
@@ -33,7 +33,8 @@ struct Target {
 }
 
 fn unusable(what: &str) -> Problem {
-    Problem::new(ProblemCode::Internal).detail(format!("The plugin asked the host for something unusable: {what}."))
+    Problem::new(ProblemCode::Internal)
+        .detail(format!("The plugin asked the host for something unusable: {what}."))
 }
 
 impl Services for HostServices {
@@ -63,7 +64,8 @@ impl Services for HostServices {
     fn call(&self, _plugin: &Identity, call: OutgoingCall) -> ServiceFuture<Bytes> {
         let this = self.clone();
         Box::pin(async move {
-            let target: Target = serde_json::from_slice(&call.target).map_err(|error| unusable(&error.to_string()))?;
+            let target: Target =
+                serde_json::from_slice(&call.target).map_err(|error| unusable(&error.to_string()))?;
             let name = Name::new(&target.plugin).map_err(|error| unusable(&error.to_string()))?;
             let route = Name::new(&target.route).map_err(|error| unusable(&error.to_string()))?;
             let now = this.broker.now_unix_ms();

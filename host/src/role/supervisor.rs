@@ -40,7 +40,8 @@ fn unexpected(what: &str, error: impl std::fmt::Display) -> Failure {
 }
 
 async fn start(role: Role, settings: &Settings, shutdown: Shutdown) -> Result<Exit, Failure> {
-    let instance = InstanceId::generate(role.as_str()).map_err(|error| unexpected("no instance name", error))?;
+    let instance =
+        InstanceId::generate(role.as_str()).map_err(|error| unexpected("no instance name", error))?;
     let admin_address = match role {
         Role::Api => settings.api_admin_listen(),
         Role::Worker => settings.worker_admin_listen(),
@@ -51,12 +52,14 @@ async fn start(role: Role, settings: &Settings, shutdown: Shutdown) -> Result<Ex
         Role::Worker => None,
     };
     let board = Board::create().map_err(|error| unexpected("no shared memory for the board", error))?;
-    let options = broker_options(settings, instance.as_str()).map_err(|error| (Exit::Config, error.to_string()))?;
+    let options =
+        broker_options(settings, instance.as_str()).map_err(|error| (Exit::Config, error.to_string()))?;
     let mut duties = Duties::default();
     let hooks: Arc<dyn Aftermath> = match role {
         Role::Api => Arc::new(NoAftermath),
         Role::Worker => {
-            let broker = Broker::connect(options.clone()).await.map_err(|error| (Exit::Config, error.to_string()))?;
+            let broker =
+                Broker::connect(options.clone()).await.map_err(|error| (Exit::Config, error.to_string()))?;
             let renewer = Arc::new(BrokerRenewer::new(options));
             let lease = Duration::from_millis(settings.tasks.lease_ms);
             let keeper = LeaseKeeper::start(board, lease, renewer);
@@ -65,7 +68,8 @@ async fn start(role: Role, settings: &Settings, shutdown: Shutdown) -> Result<Ex
             Arc::new(BrokerAftermath { broker, instance: instance.as_str().to_owned() })
         }
     };
-    let bound = |listener: &TcpListener| listener.local_addr().map_err(|error| unexpected("no address", error));
+    let bound =
+        |listener: &TcpListener| listener.local_addr().map_err(|error| unexpected("no address", error));
     let api_address = api_listener.as_ref().map(bound).transpose()?;
     let admin_address = bound(&admin_listener)?;
     let supervisor = Supervisor::new(SupervisorOptions {
@@ -89,7 +93,8 @@ async fn start(role: Role, settings: &Settings, shutdown: Shutdown) -> Result<Ex
         version = env!("CARGO_PKG_VERSION"),
         "listening"
     );
-    addresses::publish(api_address, admin_address).map_err(|error| unexpected("the addresses file", error))?;
+    addresses::publish(api_address, admin_address)
+        .map_err(|error| unexpected("the addresses file", error))?;
     let exit = supervisor.run(shutdown).await;
     admin.abort();
     duties.end().await;
@@ -127,7 +132,8 @@ fn bind(address: SocketAddr, option: &str) -> Result<TcpListener, Failure> {
         Ok(listener)
     });
     listener.map_err(|error| {
-        let message = format!("{address} cannot be bound ({error}): free the port, or set {option} to another address");
+        let message =
+            format!("{address} cannot be bound ({error}): free the port, or set {option} to another address");
         (Exit::Unavailable, message)
     })
 }

@@ -39,9 +39,12 @@ pub(super) async fn serve(mut context: Context) -> Result<Exit, Failure> {
     broker.ensure_layout(&plugin_names(&set)).await.map_err(|error| broker_failure(&error))?;
 
     let mux = Arc::new(Mux::default());
-    let call_options =
-        CallOptions { concurrency: context.settings.worker.call_concurrency, silence: options::silence(&context.settings) };
-    let calls = Calls::new(broker.clone(), context.board, context.instance.clone(), mux.clone(), call_options);
+    let call_options = CallOptions {
+        concurrency: context.settings.worker.call_concurrency,
+        silence: options::silence(&context.settings),
+    };
+    let calls =
+        Calls::new(broker.clone(), context.board, context.instance.clone(), mux.clone(), call_options);
     let stop = CancellationToken::new();
     tokio::spawn(frames(broker.clone(), context.instance.clone(), mux));
     tokio::spawn(cancels(broker.clone(), calls.clone()));
@@ -91,7 +94,8 @@ async fn serve_calls(
     let mut serving = JoinSet::new();
     for plugin in plugins(set) {
         let Some(subject) = calls::subject(broker.subjects(), &plugin) else { continue };
-        let messages = broker.subscribe_shared(subject, QUEUE_GROUP).await.map_err(|error| broker_failure(&error))?;
+        let messages =
+            broker.subscribe_shared(subject, QUEUE_GROUP).await.map_err(|error| broker_failure(&error))?;
         serving.spawn(calls::serve(calls.clone(), plugin, messages, stop.clone()));
     }
     Ok(serving)
@@ -141,7 +145,12 @@ fn text(calls: &Calls, engine: &TaskEngine, metrics: &PluginMetrics) -> String {
         ("expired", &counters.expired),
         ("cancelled", &counters.cancelled),
     ] {
-        line(&mut text, "cardcage_calls_total", &format!("{{what=\"{what}\"}}"), count.load(Ordering::Relaxed));
+        line(
+            &mut text,
+            "cardcage_calls_total",
+            &format!("{{what=\"{what}\"}}"),
+            count.load(Ordering::Relaxed),
+        );
     }
     text.push_str("# TYPE cardcage_tasks_in_flight gauge\n");
     line(&mut text, "cardcage_tasks_in_flight", "", engine.in_flight());

@@ -12,7 +12,10 @@ use crate::crash::{Board, Claim, Kind};
 use crate::loader::{AnswerBody, Answered, Call, Plugin, RequestBody};
 use crate::stream::{self, Mux, Pieces, Silence};
 use bytes::Bytes;
-use cardcage_protocol::{CallBody, CallId, CallReply, CallRequest, InstanceId, Name, ProblemCode, ReplyKind, Subjects, Text, limits};
+use cardcage_protocol::{
+    CallBody, CallId, CallReply, CallRequest, InstanceId, Name, ProblemCode, ReplyKind, Subjects, Text,
+    limits,
+};
 use http_body::{Body, Frame};
 use std::collections::HashMap;
 use std::pin::Pin;
@@ -64,7 +67,13 @@ pub struct Calls {
 impl Calls {
     /// Makes the server; [`Calls::serve`] starts it.
     #[must_use]
-    pub fn new(broker: Broker, board: Board, instance: InstanceId, mux: Arc<Mux>, options: CallOptions) -> Arc<Self> {
+    pub fn new(
+        broker: Broker,
+        board: Board,
+        instance: InstanceId,
+        mux: Arc<Mux>,
+        options: CallOptions,
+    ) -> Arc<Self> {
         let subjects = broker.subjects().clone();
         let (running, ended, counters) = (Mutex::default(), Notify::new(), CallCounters::default());
         Arc::new(Self { broker, board, subjects, instance, mux, options, running, ended, counters })
@@ -172,12 +181,16 @@ impl Calls {
 
     fn refuse(self: &Arc<Self>, reply_to: String, kind: ReplyKind) {
         let this = self.clone();
-        tokio::spawn(async move { this.send(&reply_to, &CallReply::bare(kind, this.instance.as_str())).await });
+        tokio::spawn(
+            async move { this.send(&reply_to, &CallReply::bare(kind, this.instance.as_str())).await },
+        );
     }
 
     async fn send(&self, subject: &str, reply: &CallReply) {
         let sent = match reply.encode() {
-            Ok(bytes) => self.broker.publish(subject.to_owned(), bytes).await.map_err(|error| error.to_string()),
+            Ok(bytes) => {
+                self.broker.publish(subject.to_owned(), bytes).await.map_err(|error| error.to_string())
+            }
             Err(error) => Err(error.to_string()),
         };
         if let Err(error) = sent {
@@ -212,8 +225,12 @@ impl Calls {
             body,
             stream,
         };
-        let Ok((answered, running)) = tokio::time::timeout(Duration::from_millis(left_ms), plugin.call(call)).await else {
-            return self.send(&answers_to, &CallReply::bare(ReplyKind::Expired, self.instance.as_str())).await;
+        let Ok((answered, running)) =
+            tokio::time::timeout(Duration::from_millis(left_ms), plugin.call(call)).await
+        else {
+            return self
+                .send(&answers_to, &CallReply::bare(ReplyKind::Expired, self.instance.as_str()))
+                .await;
         };
         match answered {
             Answered::Response { status, headers, body } => {
@@ -232,8 +249,12 @@ impl Calls {
                 }
                 drop(running);
             }
-            Answered::Panicked(text) => self.failed(plugin, &request.route, &answers_to, ProblemCode::HandlerPanicked, &text).await,
-            Answered::Failed(text) => self.failed(plugin, &request.route, &answers_to, ProblemCode::PluginError, &text).await,
+            Answered::Panicked(text) => {
+                self.failed(plugin, &request.route, &answers_to, ProblemCode::HandlerPanicked, &text).await
+            }
+            Answered::Failed(text) => {
+                self.failed(plugin, &request.route, &answers_to, ProblemCode::PluginError, &text).await
+            }
         }
         // The place and the entry on the board are held until the reply is on its way.
         drop((place, claim));
@@ -254,7 +275,15 @@ impl Calls {
         }
     }
 
-    async fn stream(&self, call: CallId, head_to: &str, frames_to: &str, head: &CallReply, first: Bytes, rest: Rest) {
+    async fn stream(
+        &self,
+        call: CallId,
+        head_to: &str,
+        frames_to: &str,
+        head: &CallReply,
+        first: Bytes,
+        rest: Rest,
+    ) {
         // Open before the head goes out: the credit that answers it must find the line.
         let line = self.mux.open_replacing(call);
         self.reply(head_to, head).await;
@@ -273,14 +302,23 @@ impl Calls {
                 }
             }
         };
-        if let Err(reason) = stream::send(&self.broker, frames_to, &line.credits, self.options.silence, next).await {
+        if let Err(reason) =
+            stream::send(&self.broker, frames_to, &line.credits, self.options.silence, next).await
+        {
             tracing::warn!(reason, %call, "a streamed reply broke");
         }
     }
 
     async fn failed(&self, plugin: &Plugin, route: &str, subject: &str, code: ProblemCode, text: &str) {
         let (name, version) = (&*plugin.identity.name, &*plugin.identity.version);
-        tracing::error!(plugin = name, version, route, error = text, code = code.as_str(), "a handler failed");
+        tracing::error!(
+            plugin = name,
+            version,
+            route,
+            error = text,
+            code = code.as_str(),
+            "a handler failed"
+        );
         let kind = ReplyKind::Refused(Text::from_static(code.as_str()));
         self.send(subject, &CallReply::bare(kind, self.instance.as_str())).await;
     }
@@ -320,7 +358,10 @@ impl Body for PiecesBody {
     type Data = Bytes;
     type Error = Box<dyn std::error::Error + Send + Sync>;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let piece = std::task::ready!(self.0.poll_recv(cx));
         Poll::Ready(piece.map(|piece| piece.map(Frame::data).map_err(Into::into)))
     }

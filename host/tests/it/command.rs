@@ -66,7 +66,12 @@ fn patch(bytes: &mut [u8], from: &str, to: &str) {
 }
 
 fn places(bytes: &[u8], needle: &[u8]) -> Vec<usize> {
-    bytes.windows(needle.len()).enumerate().filter(|(_, window)| *window == needle).map(|(at, _)| at).collect()
+    bytes
+        .windows(needle.len())
+        .enumerate()
+        .filter(|(_, window)| *window == needle)
+        .map(|(at, _)| at)
+        .collect()
 }
 
 /// A libc is a library that loads and is no plugin.
@@ -85,7 +90,11 @@ fn unfit(folder: &Folder) -> Vec<(PathBuf, &'static str, &'static str)> {
         (folder.path("dangling.so"), "unreadable", "cannot be read"),
         (folder.0.path().to_owned(), "not_a_library", "not a regular file"),
         (folder.file("empty.so", ""), "not_a_library", "empty"),
-        (folder.file("noise.so", (0..4096_u32).map(|n| (n * 31 % 251) as u8).collect::<Vec<_>>()), "not_a_library", "not an ELF"),
+        (
+            folder.file("noise.so", (0..4096_u32).map(|n| (n * 31 % 251) as u8).collect::<Vec<_>>()),
+            "not_a_library",
+            "not an ELF",
+        ),
         (folder.file("script.so", "#!/bin/sh\nexit 0\n"), "not_a_library", "script"),
         (folder.file("head.so", &std::fs::read(hello()).unwrap()[..40]), "truncated", "cut short"),
         (folder.hello("half.so", |bytes| bytes.truncate(bytes.len() / 2)), "truncated", "cut short"),
@@ -100,12 +109,22 @@ fn unfit(folder: &Folder) -> Vec<(PathBuf, &'static str, &'static str)> {
             "manifest",
         ),
         (
-            folder.hello("escape.so", |bytes| patch(bytes, r#""abi":"1.0.0","sdk":""#, r#""abi":"\u001b","sd":""#)),
+            folder.hello("escape.so", |bytes| {
+                patch(bytes, r#""abi":"1.0.0","sdk":""#, r#""abi":"\u001b","sd":""#)
+            }),
             "abi_major",
             "ABI",
         ),
-        (folder.hello("newer.so", |bytes| patch(bytes, "\"abi\":\"1.0.0\"", "\"abi\":\"2.0.0\"")), "abi_major", "update the host"),
-        (folder.hello("older.so", |bytes| patch(bytes, "\"abi\":\"1.0.0\"", "\"abi\":\"0.9.0\"")), "abi_major", "current SDK"),
+        (
+            folder.hello("newer.so", |bytes| patch(bytes, "\"abi\":\"1.0.0\"", "\"abi\":\"2.0.0\"")),
+            "abi_major",
+            "update the host",
+        ),
+        (
+            folder.hello("older.so", |bytes| patch(bytes, "\"abi\":\"1.0.0\"", "\"abi\":\"0.9.0\"")),
+            "abi_major",
+            "current SDK",
+        ),
     ]
 }
 
@@ -123,7 +142,9 @@ fn inspect_shows_a_good_library_without_running_it() {
     let output = cardcage(&["plugin", "inspect", hello().to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     let text = stdout(&output);
-    for word in ["hello", "0.1.0", "this host would load it", "rustc", "glibc", "static TLS", "libc.so.6", "sha256"] {
+    for word in
+        ["hello", "0.1.0", "this host would load it", "rustc", "glibc", "static TLS", "libc.so.6", "sha256"]
+    {
         assert!(text.contains(word), "{word} is in {text}");
     }
     assert_eq!(stderr(&output), "");
@@ -198,7 +219,10 @@ async fn check_finds_all_in_order_and_leaves_the_broker_as_it_was() {
     assert_eq!(report["plugins"][0]["version"], "0.1.0");
     assert_eq!(report["plugins"][0]["tasks"], serde_json::json!(["echo"]));
     assert!(report["broker"]["server_version"].as_str().unwrap().starts_with("2."), "{report}");
-    assert!(report["broker"]["notes"][0].as_str().unwrap().contains("will create"), "it created nothing: {report}");
+    assert!(
+        report["broker"]["notes"][0].as_str().unwrap().contains("will create"),
+        "it created nothing: {report}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -230,7 +254,8 @@ fn check_refuses_every_unfit_library_and_goes_on() {
     assert_eq!(text.status.code(), Some(70), "a refused plugin comes before a broker that is away: {text:?}");
     assert!(stdout(&text).contains("hello") && stdout(&text).contains("good"));
     for (nth, (file, code, word)) in unfit.iter().enumerate() {
-        let reported = report["plugins"].as_array().unwrap().iter().find(|one| one["name"] == format!("p{nth}"));
+        let reported =
+            report["plugins"].as_array().unwrap().iter().find(|one| one["name"] == format!("p{nth}"));
         let refused = &reported.unwrap()["refused"];
         assert_eq!(refused["code"], *code, "{}", file.display());
         is_one_sentence_about(refused["message"].as_str().unwrap(), file, word);
@@ -260,7 +285,8 @@ fn check_names_both_plugins_of_a_conflict() {
     assert!(refused.contains("`hello`") && refused.contains("`again`"), "{refused}");
 
     // Two plugins at one place are a mistake in the configuration already.
-    let plugins = plugin("hello", &hello(), "prefix = \"/x\"") + &plugin("again", &hello(), "prefix = \"/x\"");
+    let plugins =
+        plugin("hello", &hello(), "prefix = \"/x\"") + &plugin("again", &hello(), "prefix = \"/x\"");
     let (text, _) = check(&folder, &config(&url, &plugins));
     assert_eq!(text.status.code(), Some(78), "{text:?}");
     assert!(stdout(&text).contains("are both mounted at"), "{text:?}");
@@ -277,7 +303,8 @@ fn check_refuses_overrides_that_move_no_route() {
     assert_eq!(faults.len(), 2, "{report}");
     assert!(faults[0].as_str().unwrap().contains("\"POST /call\""), "it says what there is: {report}");
     assert!(faults[1].as_str().unwrap().contains("enqueue"), "{report}");
-    let moved = report["plugins"][0]["routes"].as_array().unwrap().iter().find(|one| one["path"] == "/hello/call");
+    let moved =
+        report["plugins"][0]["routes"].as_array().unwrap().iter().find(|one| one["path"] == "/hello/call");
     assert_eq!(moved.unwrap()["placement"], "inline");
 }
 
@@ -288,7 +315,14 @@ fn check_shows_every_configuration_mistake_with_its_place() {
     let (text, report) = check(&folder, text);
     assert_eq!(text.status.code(), Some(78), "{text:?}");
     let shown = stdout(&text);
-    for word in ["cardcage.toml:2", "cardcage.toml:3", "cardcage.toml:6", "^", "did you mean `body_max_bytes`?", "not checked"] {
+    for word in [
+        "cardcage.toml:2",
+        "cardcage.toml:3",
+        "cardcage.toml:6",
+        "^",
+        "did you mean `body_max_bytes`?",
+        "not checked",
+    ] {
         assert!(shown.contains(word), "{word} is in {shown}");
     }
     assert_eq!(report["configuration"]["mistakes"], 3);
@@ -367,4 +401,27 @@ fn inspect_does_not_open_the_library() {
     let library = trap(&folder, "traps", "std::process::abort()");
     let output = cardcage(&["plugin", "inspect", library.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tasks_show_tells_an_unknown_task_from_a_broker_that_is_away() {
+    const ID: &str = "019283a4-5b6c-7d8e-9f01-23456789abcd";
+    let folder = Folder::new();
+    let show = |id: &str, url: &str| {
+        let file = folder.file("cardcage.toml", config(url, ""));
+        cardcage(&["tasks", "show", id, "--config", file.to_str().unwrap()])
+    };
+    let (_port, url) = nobody();
+    let output = show(ID, &url);
+    assert_eq!(output.status.code(), Some(69), "{output:?}");
+    assert!(stderr(&output).contains("cannot be looked up"), "{output:?}");
+
+    let nats = Nats::start().await.unwrap();
+    // A UUID of another version is no task's either.
+    for id in [ID, "7f1a3b52-9f0e-4c7a-8e55-0242ac120002"] {
+        let output = show(id, &nats.url());
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        assert!(stderr(&output).contains(&format!("there is no task {id}")), "{output:?}");
+        assert_eq!(stdout(&output), "");
+    }
 }

@@ -36,12 +36,15 @@ impl Library {
 struct Dev {
     cardcage: Cardcage,
     port: Port,
+    /// Fixed, so that the API is found again after a restart.
+    _api: Port,
     library: Library,
 }
 
-fn launch(port: &Port, library: &Path) -> Launch {
+fn launch(port: &Port, api: &Port, library: &Path) -> Launch {
     let config = Config::default()
         .set("broker.url", format!("nats://{}", port.address()))
+        .set("api.listen", api.address().to_string())
         .set("dev.watch_interval_ms", 100)
         .plugin_at("hello", library);
     Launch::new(["dev"]).binary(Path::new(env!("CARGO_BIN_EXE_cardcage"))).config(&config).own_group()
@@ -49,13 +52,14 @@ fn launch(port: &Port, library: &Path) -> Launch {
 
 impl Dev {
     async fn ready() -> Self {
-        let (port, library) = (Port::reserve().unwrap(), Library::new());
-        let cardcage = launch(&port, &library.path()).ready().await.unwrap();
-        Self { cardcage, port, library }
+        let (port, api, library) = (Port::reserve().unwrap(), Port::reserve().unwrap(), Library::new());
+        let cardcage = launch(&port, &api, &library.path()).ready().await.unwrap();
+        Self { cardcage, port, _api: api, library }
     }
 
     async fn says(&self, what: &str) {
-        let wait = eventually(soon(), what, async || self.cardcage.stderr().contains(what).then_some(())).await;
+        let wait =
+            eventually(soon(), what, async || self.cardcage.stderr().contains(what).then_some(())).await;
         wait.unwrap_or_else(|error| panic!("{error}\n{}", self.cardcage.stderr()));
     }
 
@@ -63,7 +67,9 @@ impl Dev {
         let gone = eventually(soon(), "no process is left", async || {
             self.cardcage.child_pids().is_empty().then_some(())
         });
-        gone.await.unwrap_or_else(|error| panic!("{error}: {:?}\n{}", self.cardcage.child_pids(), self.cardcage.stderr()));
+        gone.await.unwrap_or_else(|error| {
+            panic!("{error}: {:?}\n{}", self.cardcage.child_pids(), self.cardcage.stderr())
+        });
         assert!(std::net::TcpStream::connect(self.port.address()).is_err(), "nats-server is gone");
     }
 }
@@ -114,10 +120,13 @@ async fn dev_restarts_for_a_changed_library_and_not_for_a_broken_one() {
     // A good library that differs: something behind its end, which nothing reads.
     dev.library.replace(&[good.as_slice(), b"\n"].concat());
     dev.says("api runs again").await;
-    dev.cardcage.wait_ready(soon()).await.unwrap();
     assert_eq!(dev.cardcage.http().unwrap().get("/hello/inline").await.unwrap().status, 200);
     let after = dev.cardcage.child_pids();
-    assert_eq!(after.iter().filter(|pid| before.contains(pid)).count(), 2, "only nats-server and its guard stay");
+    assert_eq!(
+        after.iter().filter(|pid| before.contains(pid)).count(),
+        2,
+        "only nats-server and its guard stay"
+    );
     assert!(dev.cardcage.stop(soon()).await.unwrap().success());
     dev.everything_is_gone().await;
 }
@@ -146,14 +155,17 @@ async fn dev_that_cannot_start_says_why_and_leaves_no_process() {
     let library = folder.path().join("empty.so");
     std::fs::write(&library, "").unwrap();
     let port = Port::reserve().unwrap();
-    let mut cardcage = launch(&port, &library).start().unwrap();
+    let api = Port::reserve().unwrap();
+    let mut cardcage = launch(&port, &api, &library).start().unwrap();
     let status = cardcage.wait_exit(soon()).await.unwrap();
     assert_eq!(status.code(), Some(70), "{}", cardcage.stderr());
     assert!(cardcage.stderr().contains("empty.so"), "{}", cardcage.stderr());
-    let gone = eventually(soon(), "no process is left", async || cardcage.child_pids().is_empty().then_some(()));
+    let gone =
+        eventually(soon(), "no process is left", async || cardcage.child_pids().is_empty().then_some(()));
     gone.await.unwrap();
 
-    let output = launch(&port, &library).config_text("[dev]\nnats = 1").run(soon()).await.unwrap();
+    let api = Port::reserve().unwrap();
+    let output = launch(&port, &api, &library).config_text("[dev]\nnats = 1").run(soon()).await.unwrap();
     assert_eq!(output.status.code(), Some(78), "{output:?}");
 }
 

@@ -23,7 +23,9 @@ impl std::error::Error for Malformed {}
 
 /// Appends one header. A name over 65,535 bytes or a value over 4 GiB is left out: no HTTP peer sends one.
 pub fn push(block: &mut Vec<u8>, name: &str, value: &[u8]) {
-    let (Ok(name_len), Ok(value_len)) = (u16::try_from(name.len()), u32::try_from(value.len())) else { return };
+    let (Ok(name_len), Ok(value_len)) = (u16::try_from(name.len()), u32::try_from(value.len())) else {
+        return;
+    };
     block.reserve(6 + name.len() + value.len());
     block.extend_from_slice(&name_len.to_le_bytes());
     block.extend_from_slice(&value_len.to_le_bytes());

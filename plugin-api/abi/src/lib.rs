@@ -32,8 +32,8 @@ mod wake;
 pub use abi_stable;
 pub use bytes::FfiBytes;
 pub use head::{
-    CallHead, CallOut, CallToken, EnqueueHead, HostCtx, InitHead, InitReply, Instance, LogRecord, MetricRecord,
-    Reply, Running, SpanRecord, TaskHead, TaskReply, TaskToken,
+    CallHead, CallOut, CallToken, EnqueueHead, HostCtx, InitHead, InitReply, Instance, LogRecord,
+    MetricRecord, Reply, Running, SpanRecord, TaskHead, TaskReply, TaskToken,
 };
 #[doc(hidden)]
 pub use vtable::{construct, header};

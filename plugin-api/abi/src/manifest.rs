@@ -10,6 +10,7 @@ pub const SYMBOL: &str = "CARDCAGE_MANIFEST";
 pub const MAX_BYTES: usize = 16 * 1024;
 
 /// Total length of some texts, for sizing [`concat`].
+#[allow(clippy::indexing_slicing)] // const evaluation: out of bounds is a compile error
 pub const fn total_len(parts: &[&str]) -> usize {
     let mut total = 0;
     let mut i = 0;
@@ -44,9 +45,23 @@ macro_rules! export_manifest {
     ($name:expr, $version:expr, $sdk:expr, $rustc:expr, $target:expr, $panic:expr, $revision:expr) => {
         const _: () = {
             const PARTS: &[&str] = &[
-                "{\"name\":\"", $name, "\",\"version\":\"", $version, "\",\"abi\":\"", $crate::VERSION,
-                "\",\"sdk\":\"", $sdk, "\",\"rustc\":\"", $rustc, "\",\"target\":\"", $target,
-                "\",\"panic\":\"", $panic, "\",\"git_revision\":\"", $revision, "\"}",
+                "{\"name\":\"",
+                $name,
+                "\",\"version\":\"",
+                $version,
+                "\",\"abi\":\"",
+                $crate::VERSION,
+                "\",\"sdk\":\"",
+                $sdk,
+                "\",\"rustc\":\"",
+                $rustc,
+                "\",\"target\":\"",
+                $target,
+                "\",\"panic\":\"",
+                $panic,
+                "\",\"git_revision\":\"",
+                $revision,
+                "\"}",
             ];
             #[unsafe(link_section = ".cardcage")]
             #[unsafe(export_name = "CARDCAGE_MANIFEST")]

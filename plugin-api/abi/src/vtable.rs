@@ -6,8 +6,8 @@
 //! No panic crosses: the SDK catches at every entry, and the host's functions do not panic.
 
 use crate::head::{
-    CallHead, CallOut, CallToken, EnqueueHead, HostCtx, InitHead, InitReply, Instance, LogRecord, MetricRecord,
-    Reply, Running, SpanRecord, TaskHead, TaskReply, TaskToken,
+    CallHead, CallOut, CallToken, EnqueueHead, HostCtx, InitHead, InitReply, Instance, LogRecord,
+    MetricRecord, Reply, Running, SpanRecord, TaskHead, TaskReply, TaskToken,
 };
 use crate::{Answer, FfiBytes, FfiCallback, FfiWaker};
 use abi_stable::library::{CheckTypeLayout, LibHeader, RootModule, RootModuleError, RootModuleResult};
@@ -123,7 +123,8 @@ pub fn construct(plugin: fn() -> Plugin) -> RootModuleResult {
         let root = Root { plugin: plugin().leak_into_prefix(), host_layout }.leak_into_prefix();
         // SAFETY: erasing the field type of a prefix reference; `header` names the same type for reading it back.
         // OWNERSHIP: leaked. THREADS: `Sync` data.
-        let erased: PrefixRef<_> = unsafe { abi_stable::prefix_type::PrefixRefTrait::to_prefix_ref(root).cast() };
+        let erased: PrefixRef<_> =
+            unsafe { abi_stable::prefix_type::PrefixRefTrait::to_prefix_ref(root).cast() };
         RootModuleResult::ROk(erased)
     })
     .unwrap_or(RErr(RootModuleError::Unwound))

@@ -38,7 +38,12 @@ fn number(value: &Expr) -> syn::Result<u32> {
 }
 
 fn duration_ms(text: &str, span: Span) -> syn::Result<u64> {
-    let wrong = || syn::Error::new(span, format!("`{text}` is no duration: write a number and ms, s, m, h or d, as in `30s`"));
+    let wrong = || {
+        syn::Error::new(
+            span,
+            format!("`{text}` is no duration: write a number and ms, s, m, h or d, as in `30s`"),
+        )
+    };
     let split = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
     let (number, unit) = text.split_at(split);
     let number: u64 = number.parse().map_err(|_| wrong())?;
@@ -99,7 +104,9 @@ fn retry(options: &mut Options, tokens: Tokens) -> syn::Result<()> {
                 }
                 options.backoff_ms = Some((first, last));
             }
-            other => return Err(syn::Error::new_spanned(other, "known: max_attempts, backoff = \"2s..10m\"")),
+            other => {
+                return Err(syn::Error::new_spanned(other, "known: max_attempts, backoff = \"2s..10m\""));
+            }
         }
     }
     Ok(())
@@ -117,10 +124,13 @@ fn argument<'a>(ty: &'a Type, name: &str) -> Option<&'a Type> {
 }
 
 fn description(function: &ItemFn) -> String {
-    let lines = function.attrs.iter().filter(|attr| attr.path().is_ident("doc")).filter_map(|attr| match &attr.meta {
-        Meta::NameValue(pair) => text(&pair.value).ok().map(|(text, _)| text.trim().to_owned()),
-        _ => None,
-    });
+    let lines =
+        function.attrs.iter().filter(|attr| attr.path().is_ident("doc")).filter_map(|attr| {
+            match &attr.meta {
+                Meta::NameValue(pair) => text(&pair.value).ok().map(|(text, _)| text.trim().to_owned()),
+                _ => None,
+            }
+        });
     lines.collect::<Vec<_>>().join("\n").trim().to_owned()
 }
 
@@ -150,7 +160,9 @@ fn expand(attributes: Tokens, item: Tokens) -> syn::Result<Tokens> {
         .collect();
     let [context, input] = types.as_slice() else { return Err(syn::Error::new_spanned(signature, shape)) };
     let state = argument(context, "TaskContext").ok_or_else(|| syn::Error::new_spanned(context, shape))?;
-    let ReturnType::Type(_, result) = &signature.output else { return Err(syn::Error::new_spanned(signature, shape)) };
+    let ReturnType::Type(_, result) = &signature.output else {
+        return Err(syn::Error::new_spanned(signature, shape));
+    };
     let output = argument(result, "TaskResult").ok_or_else(|| syn::Error::new_spanned(result, shape))?;
 
     let ident = signature.ident.clone();
@@ -215,12 +227,27 @@ mod tests {
 
     #[test]
     fn options_and_names_are_checked_where_they_stand() {
-        let good = quote!(async fn greet(ctx: TaskContext<App>, name: String) -> TaskResult<String> { Ok(name) });
-        assert!(expand(quote!(retry(max_attempts = 8, backoff = "2s..10m"), timeout = "30s"), good.clone()).is_ok());
+        let good = quote!(
+            async fn greet(ctx: TaskContext<App>, name: String) -> TaskResult<String> {
+                Ok(name)
+            }
+        );
+        assert!(
+            expand(quote!(retry(max_attempts = 8, backoff = "2s..10m"), timeout = "30s"), good.clone())
+                .is_ok()
+        );
         assert!(error(quote!(timeout = "30 parsecs"), good.clone()).contains("no duration"));
         assert!(error(quote!(retry(backoff = "10m..2s")), good.clone()).contains("shorter"));
         assert!(error(quote!(name = "Greet"), good.clone()).contains("1 to 64"));
         assert!(error(quote!(colour = "red"), good).contains("known options"));
-        assert!(error(quote!(), quote!(fn greet() {})).contains("a task is"));
+        assert!(
+            error(
+                quote!(),
+                quote!(
+                    fn greet() {}
+                )
+            )
+            .contains("a task is")
+        );
     }
 }

@@ -11,7 +11,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::runtime::{Handle, Runtime};
 
-type RunTask = Box<dyn Fn(AttemptInfo, &[u8]) -> Pin<Box<dyn Future<Output = Outcome> + Send>> + Send + Sync>;
+type AttemptFuture = Pin<Box<dyn Future<Output = Outcome> + Send>>;
+type RunTask = Box<dyn Fn(AttemptInfo, &[u8]) -> AttemptFuture + Send + Sync>;
 
 /// What an author's `init` made, with the state's type forgotten.
 pub struct Started {
@@ -56,7 +57,11 @@ pub(super) struct PluginInstance {
 }
 
 impl PluginInstance {
-    pub(super) fn start<D: Definition>(host: HostRef, ctx: HostCtx, head: &InitHead) -> Result<Self, InitError> {
+    pub(super) fn start<D: Definition>(
+        host: HostRef,
+        ctx: HostCtx,
+        head: &InitHead,
+    ) -> Result<Self, InitError> {
         let host = HostHandle { vtable: host, ctx };
         crate::telemetry::install(host, &head.log_filter.to_text());
         let threads = usize::try_from(head.threads).unwrap_or(1).max(1);
@@ -82,12 +87,7 @@ impl PluginInstance {
     }
 
     /// The future of one attempt, and the task's name; `None` for a place that `describe` did not list.
-    pub(super) fn attempt(
-        &self,
-        task: u32,
-        info: AttemptInfo,
-        body: &[u8],
-    ) -> Option<(Work, Pin<Box<dyn Future<Output = Outcome> + Send>>)> {
+    pub(super) fn attempt(&self, task: u32, info: AttemptInfo, body: &[u8]) -> Option<(Work, AttemptFuture)> {
         let (name, run) = self.tasks.get(usize::try_from(task).ok()?)?;
         let work = Work { kind: "task", name: name.clone(), id: info.id };
         Some((work, run(info, body)))

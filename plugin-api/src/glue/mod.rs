@@ -13,13 +13,13 @@ mod guarded;
 mod instance;
 mod run;
 
-pub use instance::Started;
 pub(crate) use guarded::current;
+pub use instance::Started;
 
 use crate::plugin::Definition;
 use cardcage_abi::{
-    Answer, CallHead, CallToken, HostCtx, HostRef, InitHead, InitReply, Instance, Plugin, Running, TaskHead, TaskToken,
-    code,
+    Answer, CallHead, CallToken, HostCtx, HostRef, InitHead, InitReply, Instance, Plugin, Running, TaskHead,
+    TaskToken, code,
 };
 use instance::PluginInstance;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -27,17 +27,7 @@ use tokio::task::AbortHandle;
 
 /// The vtable of a library whose author's definition is `D`.
 pub fn vtable<D: Definition>() -> Plugin {
-    Plugin {
-        describe: describe::<D>,
-        init: init::<D>,
-        call,
-        task,
-        cancel,
-        forget,
-        drain,
-        stop,
-        health,
-    }
+    Plugin { describe: describe::<D>, init: init::<D>, call, task, cancel, forget, drain, stop, health }
 }
 
 fn panic_text(payload: &(dyn std::any::Any + Send)) -> String {
@@ -113,7 +103,8 @@ extern "C" fn drain(this: Instance) {
 }
 
 extern "C" fn stop(this: Instance, within_ms: u64) {
-    let _ = catch_unwind(AssertUnwindSafe(|| instance(this).stop(std::time::Duration::from_millis(within_ms))));
+    let _ =
+        catch_unwind(AssertUnwindSafe(|| instance(this).stop(std::time::Duration::from_millis(within_ms))));
 }
 
 extern "C" fn health(this: Instance) -> Answer {

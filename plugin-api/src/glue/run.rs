@@ -24,12 +24,14 @@ pub(super) fn spawn(plugin: &'static PluginInstance, head: TaskHead, token: Task
     let spawned = plugin.handle().spawn(async move {
         // Decoding runs the author's `Deserialize`, so it happens here and under the guard's eyes too.
         let work = super::guarded::Work { kind: "task", name: Arc::from(""), id: info.id };
-        let started = Guarded::new(host, work, async { plugin.attempt(head.task, info, head.body.as_slice()) }).await;
+        let started =
+            Guarded::new(host, work, async { plugin.attempt(head.task, info, head.body.as_slice()) }).await;
         let outcome = match started {
             Ok(Some((work, attempt))) => Guarded::new(host, work, attempt).await,
-            Ok(None) => {
-                Ok(Outcome::failure(code::TASK_UNDECODABLE, format!("the plugin has no task number {}", head.task)))
-            }
+            Ok(None) => Ok(Outcome::failure(
+                code::TASK_UNDECODABLE,
+                format!("the plugin has no task number {}", head.task),
+            )),
             Err(panic) => Err(panic),
         };
         let outcome = outcome.unwrap_or_else(|panic| Outcome::failure(code::TASK_PANICKED, panic));

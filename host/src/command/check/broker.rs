@@ -55,7 +55,9 @@ async fn examine(report: &mut BrokerReport, options: Options, settings: &Setting
     match broker.compare_layout(&plugins).await {
         Ok(layout) => {
             report.faults.extend(layout.differences.iter().map(|difference| {
-                format!("{difference}: change one to match the other; a host never changes an existing stream")
+                format!(
+                    "{difference}: change one to match the other; a host never changes an existing stream"
+                )
             }));
             if !layout.missing.is_empty() {
                 let missing = layout.missing.join(", ");

@@ -52,7 +52,8 @@ pub(super) async fn describe(settings: &Settings) -> Described {
                 return *described;
             }
             Ok(Ending::Hung(step)) => {
-                let fault = format!("hangs in `{}`: it did not return within {} ms", step.step, limit.as_millis());
+                let fault =
+                    format!("hangs in `{}`: it did not return within {} ms", step.step, limit.as_millis());
                 (step, Code::Hung, fault, "make it faster or raise `loading.timeout_ms`")
             }
             Ok(Ending::Died(step, Death::Exited(code))) => {
@@ -88,7 +89,9 @@ async fn one_child(request: &Request, limit: Duration) -> Result<Ending, String>
         .map_err(cannot)?;
     // Open until the end of this function: its end tells the child that nobody listens any more.
     let mut stdin = child.stdin.take();
-    let Some(stdout) = child.stdout.take() else { return Err("the child has no stdout: a fault of cardcage".into()) };
+    let Some(stdout) = child.stdout.take() else {
+        return Err("the child has no stdout: a fault of cardcage".into());
+    };
     let mut line = serde_json::to_vec(request).map_err(|error| cannot(error.into()))?;
     line.push(b'\n');
     if let Some(stdin) = &mut stdin {
@@ -112,7 +115,9 @@ async fn listen(
             Ok(Ok(None) | Err(_)) => return died(child, at).await,
             Err(_) => {
                 kill(child).await;
-                return at.map(Ending::Hung).ok_or_else(|| "reading the libraries takes too long: try again".into());
+                return at
+                    .map(Ending::Hung)
+                    .ok_or_else(|| "reading the libraries takes too long: try again".into());
             }
         };
         match serde_json::from_str(&line) {

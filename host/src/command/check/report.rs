@@ -183,7 +183,8 @@ fn reason(exit: Exit) -> &'static str {
 impl ConfigurationReport {
     fn section(&self) -> String {
         let files: Vec<String> = self.files.iter().map(|file| shown_path(file)).collect();
-        let from = if files.is_empty() { "defaults, environment and flags".to_owned() } else { files.join(", ") };
+        let from =
+            if files.is_empty() { "defaults, environment and flags".to_owned() } else { files.join(", ") };
         let mut text = match self.faults() {
             0 => format!("Configuration: good ({from})\n"),
             1 => format!("Configuration: 1 mistake ({from})\n"),
@@ -208,7 +209,8 @@ fn plugins_section(plugins: &[PluginReport]) -> String {
     let mut table = output::table();
     table.set_header(["plugin", "version", "routes", "tasks", "verdict"]);
     for plugin in plugins {
-        let count = |length: usize| if plugin.version.is_some() { length.to_string() } else { "-".to_owned() };
+        let count =
+            |length: usize| if plugin.version.is_some() { length.to_string() } else { "-".to_owned() };
         table.add_row([
             plugin.name.clone(),
             output::shown(plugin.version.as_deref().unwrap_or("-")),
@@ -223,7 +225,8 @@ fn plugins_section(plugins: &[PluginReport]) -> String {
     for plugin in plugins {
         if let Some(refused) = &plugin.refused {
             let level = if plugin.required { "error" } else { "warning" };
-            let _ = writeln!(text, "  {level}: plugin `{}`: {}", plugin.name, output::shown(&refused.message));
+            let _ =
+                writeln!(text, "  {level}: plugin `{}`: {}", plugin.name, output::shown(&refused.message));
         }
     }
     text
@@ -232,7 +235,10 @@ fn plugins_section(plugins: &[PluginReport]) -> String {
 impl BrokerReport {
     fn section(&self) -> String {
         let verdict = if self.faults.is_empty() { "good" } else { "unfit" };
-        let version = self.server_version.as_deref().map_or_else(String::new, |version| format!(", nats-server {version}"));
+        let version = self
+            .server_version
+            .as_deref()
+            .map_or_else(String::new, |version| format!(", nats-server {version}"));
         let mut text = format!(
             "\nBroker: {verdict} ({}{}, namespace `{}`)\n",
             output::shown(&self.url),

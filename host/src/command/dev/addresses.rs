@@ -42,7 +42,9 @@ impl Addresses {
 
     /// For people.
     pub(super) fn text(&self, settings: &Settings) -> String {
-        let or = |address: &Option<String>| address.as_ref().map_or("unknown".to_owned(), |to| format!("http://{to}"));
+        let or = |address: &Option<String>| {
+            address.as_ref().map_or("unknown".to_owned(), |to| format!("http://{to}"))
+        };
         let (api, admin, worker) = (or(&self.api), or(&self.admin), or(&self.worker_admin));
         let broker = &settings.broker.url;
         let whose = if settings.dev.broker_managed { "started here" } else { "not started here" };
@@ -54,7 +56,11 @@ impl Addresses {
              \x20 NATS           {broker}   {whose}\n\n"
         );
         for (name, plugin) in &settings.plugins {
-            text.push_str(&format!("  plugin {name}: {api}{}   from {}\n", plugin.prefix, plugin.library.display()));
+            text.push_str(&format!(
+                "  plugin {name}: {api}{}   from {}\n",
+                plugin.prefix,
+                plugin.library.display()
+            ));
         }
         text.push_str("\nA library that changes restarts worker and api. Ctrl-C ends all of it.\n");
         text

@@ -4,9 +4,9 @@ use std::ffi::OsString;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
+use super::BROKER_GRACE;
 use super::folder::Folder;
 use super::managed::Managed;
-use super::BROKER_GRACE;
 use crate::config::{Dev, Settings};
 use crate::exit::Exit;
 
@@ -32,7 +32,8 @@ pub(super) fn of(settings: &Settings, folder: &Folder) -> Result<Option<Managed>
     let (host, port) = address(url);
     free(&host, port)?;
     let program = find(&settings.dev)?;
-    let mut arguments: Vec<OsString> = vec!["dev-broker-guard".into(), "--folder".into(), folder.path().into()];
+    let mut arguments: Vec<OsString> =
+        vec!["dev-broker-guard".into(), "--folder".into(), folder.path().into()];
     arguments.push(program.into());
     arguments.extend(["--addr".into(), host.into(), "--port".into(), port.to_string().into()]);
     arguments.push("--jetstream".into());

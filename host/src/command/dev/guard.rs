@@ -29,7 +29,8 @@ pub async fn run(folder: &Path, command: &[OsString]) -> Exit {
     match keep(folder, command).await {
         Ok(exit) => exit,
         Err(error) => {
-            let program = command.first().map(|program| program.to_string_lossy().into_owned()).unwrap_or_default();
+            let program =
+                command.first().map(|program| program.to_string_lossy().into_owned()).unwrap_or_default();
             output::trouble(&format!("{program} cannot be started ({error}): correct `dev.nats_server`"));
             Exit::Unavailable
         }

@@ -42,7 +42,11 @@ impl Change {
 }
 
 enum State {
-    Running { child: Box<Child>, pipe: Option<ChildStdin>, since: Instant },
+    Running {
+        child: Box<Child>,
+        pipe: Option<ChildStdin>,
+        since: Instant,
+    },
     /// Dead, and due again.
     Waiting(Instant),
     /// Not to be started by itself.
@@ -123,7 +127,10 @@ impl Managed {
                 }
                 match exit_of(&death) {
                     Exit::PluginRefused | Exit::Config => {
-                        output::trouble(&format!("{} {death}; it is started again when a library changes", self.name));
+                        output::trouble(&format!(
+                            "{} {death}; it is started again when a library changes",
+                            self.name
+                        ));
                         self.state = State::Halted;
                     }
                     _ => {

@@ -102,7 +102,9 @@ impl Watch {
         let libraries: Vec<PathBuf> = changed.map(|file| file.library.clone()).collect();
         let inspected = tokio::task::spawn_blocking(move || {
             libraries.iter().find_map(|library| {
-                inspect::file(library).and_then(|(inspection, _)| inspect::verdict(library, &inspection)).err()
+                inspect::file(library)
+                    .and_then(|(inspection, _)| inspect::verdict(library, &inspection))
+                    .err()
             })
         });
         // It does not panic; if it did, the hosts would refuse what is wrong.

@@ -6,7 +6,9 @@
 use super::history;
 use super::limits::TaskLimits;
 use super::plan::{Plan, Write};
-use cardcage_protocol::{Attempt, FollowUp, InstanceId, State, TaskEnvelope, TaskError, TaskRecord, Timestamp};
+use cardcage_protocol::{
+    Attempt, FollowUp, InstanceId, State, TaskEnvelope, TaskError, TaskRecord, Timestamp,
+};
 
 /// A readable delivery.
 #[derive(Debug, Clone, Copy)]
@@ -122,7 +124,11 @@ pub(super) fn consider(
         cause: None,
         error: None,
     });
-    Decision::Append { write: Box::new(Write { record, fence }), attempt, lost: lost.saturating_sub(lost_before) }
+    Decision::Append {
+        write: Box::new(Write { record, fence }),
+        attempt,
+        lost: lost.saturating_sub(lost_before),
+    }
 }
 
 fn is_expired(arrival: &Arrival<'_>) -> bool {

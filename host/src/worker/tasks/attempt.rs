@@ -63,7 +63,13 @@ impl Unit {
     }
 
     /// Notes an attempt on the board. A full board is waited for, as long as the lease allows.
-    async fn claim(&self, delivery: &Delivery, id: TaskId, attempt: u32, hard: Duration) -> Result<Option<Claim>, ()> {
+    async fn claim(
+        &self,
+        delivery: &Delivery,
+        id: TaskId,
+        attempt: u32,
+        hard: Duration,
+    ) -> Result<Option<Claim>, ()> {
         let end = Instant::now() + self.shared.lease / 3;
         // The supervisor compares with its own clock, which is this machine's.
         let hard_ms = u64::try_from(hard.as_millis()).unwrap_or(u64::MAX);
@@ -71,7 +77,15 @@ impl Unit {
         let (plugin, task) = (self.room.name.as_str(), self.name.as_str());
         loop {
             let board = &self.shared.board;
-            match board.claim(Kind::Task, *id.as_bytes(), delivery.ack_subject(), plugin, task, attempt, deadline) {
+            match board.claim(
+                Kind::Task,
+                *id.as_bytes(),
+                delivery.ack_subject(),
+                plugin,
+                task,
+                attempt,
+                deadline,
+            ) {
                 Ok(claim) => return Ok(Some(claim)),
                 Err(ClaimError::Full) if Instant::now() < end => tokio::time::sleep(BOARD_AGAIN).await,
                 Err(ClaimError::Full) => return Err(()),
@@ -122,16 +136,21 @@ impl Delivered<'_> {
                     drop(claim);
                     return self.start(standing, holding, slot).await;
                 }
-                Decision::Append { mut write, attempt, lost } => match shared.write(&mut write, until).await {
-                    Ok(fence) => {
-                        shared.counters.lost.fetch_add(u64::from(lost), std::sync::atomic::Ordering::Relaxed);
-                        drop(claim);
-                        let standing = Standing { attempt, record: Some(write.record), fence };
-                        return self.start(standing, holding, slot).await;
+                Decision::Append { mut write, attempt, lost } => {
+                    match shared.write(&mut write, until).await {
+                        Ok(fence) => {
+                            shared
+                                .counters
+                                .lost
+                                .fetch_add(u64::from(lost), std::sync::atomic::Ordering::Relaxed);
+                            drop(claim);
+                            let standing = Standing { attempt, record: Some(write.record), fence };
+                            return self.start(standing, holding, slot).await;
+                        }
+                        Err(Carried::Conflict) => {}
+                        Err(_) => break,
                     }
-                    Err(Carried::Conflict) => {}
-                    Err(_) => break,
-                },
+                }
             }
         }
         tracing::warn!(task = %envelope.id, "a delivery could not be dealt with; it comes again when its lease ends");
@@ -176,7 +195,11 @@ impl Delivered<'_> {
     }
 
     /// More deliveries came than there are slots: waits, on the board so that the lease is renewed. `None`: stopped.
-    async fn wait_for_turn(&self, attempt: u32, holding: &Holding) -> Option<tokio::sync::SemaphorePermit<'_>> {
+    async fn wait_for_turn(
+        &self,
+        attempt: u32,
+        holding: &Holding,
+    ) -> Option<tokio::sync::SemaphorePermit<'_>> {
         let claim = self.unit.claim(self.delivery, self.envelope.id, attempt, WAITS_AT_MOST).await;
         let permit = tokio::select! {
             biased;
@@ -245,7 +268,12 @@ impl Delivered<'_> {
 
 fn log_end(plugin: &str, task: &str, facts: &Facts<'_>, plan: &Plan) {
     let Some(write) = &plan.write else { return };
-    let error = write.record.attempts.iter().find(|attempt| attempt.n == facts.attempt).and_then(|a| a.error.as_ref());
+    let error = write
+        .record
+        .attempts
+        .iter()
+        .find(|attempt| attempt.n == facts.attempt)
+        .and_then(|a| a.error.as_ref());
     let Some(error) = error else { return };
     tracing::warn!(
         plugin, task, id = %facts.envelope.id, attempt = facts.attempt, state = write.record.state.as_str(),
@@ -278,7 +306,8 @@ async fn end_unreadable(unit: &Arc<Unit>, delivery: &Delivery, error: &EnvelopeE
         error,
     };
     let major = unit.room.plugin.identity.major;
-    let envelope = unreadable::envelope(&message, shared.broker.subjects(), &unit.room.name, major, &unit.name);
+    let envelope =
+        unreadable::envelope(&message, shared.broker.subjects(), &unit.room.name, major, &unit.name);
     let until = Instant::now() + shared.lease;
     for _ in 0..ROUNDS {
         let Ok(current) = shared.read(&envelope, until).await else { return };

@@ -89,8 +89,10 @@ impl Shared {
         envelope: &TaskEnvelope,
         until: Instant,
     ) -> Result<Option<(TaskRecord, u64)>, Carried> {
-        self.again(until, "a task's record could not be read; trying again", || self.broker.read_record(envelope.id))
-            .await
+        self.again(until, "a task's record could not be read; trying again", || {
+            self.broker.read_record(envelope.id)
+        })
+        .await
     }
 
     async fn follow_up(
@@ -110,12 +112,19 @@ impl Shared {
                 let attempts = record.map_or(&[][..], |record| &record.attempts);
                 let letter = DeadLetter { envelope, reason, attempts };
                 let publish = || self.broker.publish_dead(letter, PUBLISH_TIMEOUT);
-                self.again(until, "a dead letter could not be published; trying again", publish).await.map(|_| ())
+                self.again(until, "a dead letter could not be published; trying again", publish)
+                    .await
+                    .map(|_| ())
             }
         }
     }
 
-    async fn again<T, F>(&self, until: Instant, says: &'static str, mut step: impl FnMut() -> F) -> Result<T, Carried>
+    async fn again<T, F>(
+        &self,
+        until: Instant,
+        says: &'static str,
+        mut step: impl FnMut() -> F,
+    ) -> Result<T, Carried>
     where
         F: Future<Output = Result<T, Error>>,
     {

@@ -54,7 +54,8 @@ impl Consumer {
         let mut linger_until: Option<Instant> = None;
         let mut rebalance_at = Instant::now() + REBALANCE_EVERY;
         while !unit.shared.stop.is_cancelled() {
-            let wake_at = linger_until.map_or(rebalance_at, |at| if alone { at } else { at.min(rebalance_at) });
+            let wake_at =
+                linger_until.map_or(rebalance_at, |at| if alone { at } else { at.min(rebalance_at) });
             tokio::select! {
                 biased;
                 delivery = self.pull.next() => start(&unit, delivery, &mut self.demand),

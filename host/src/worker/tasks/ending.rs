@@ -7,7 +7,9 @@ use super::plan::{Last, Plan};
 use crate::loader::Outcome;
 use bytes::Bytes;
 use cardcage_protocol::record::cut;
-use cardcage_protocol::{Attempt, Cause, FollowUp, InstanceId, State, TaskEnvelope, TaskError, TaskRecord, Timestamp, limits};
+use cardcage_protocol::{
+    Attempt, Cause, FollowUp, InstanceId, State, TaskEnvelope, TaskError, TaskRecord, Timestamp, limits,
+};
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -118,8 +120,11 @@ pub(super) fn still_mine(
     let is_mine = |a: &Attempt| a.n == attempt && a.worker == *facts.me && a.cause.is_none();
     let of_others = record.attempts.iter().any(|a| a.n >= attempt && !is_mine(a));
     let there = !appended || record.attempts.iter().any(is_mine);
-    (!record.state.is_final() && !of_others && there)
-        .then_some(Standing { attempt, record: Some(record), fence })
+    (!record.state.is_final() && !of_others && there).then_some(Standing {
+        attempt,
+        record: Some(record),
+        fence,
+    })
 }
 
 /// Ends this attempt in the record, adding it where it is missing.
@@ -139,8 +144,13 @@ fn close(record: &mut TaskRecord, facts: &Facts<'_>, cause: Cause, error: Option
 }
 
 fn judge(ended: &Ended, limits: &TaskLimits) -> Verdict {
-    let verdict = |cause, code: &str, text: &Bytes, next| Verdict { cause, error: Some(failure(code, text)), next };
-    let said = |cause, code: &str, text: &str, next| Verdict { cause, error: Some(TaskError::new(code, text, None)), next };
+    let verdict =
+        |cause, code: &str, text: &Bytes, next| Verdict { cause, error: Some(failure(code, text)), next };
+    let said = |cause, code: &str, text: &str, next| Verdict {
+        cause,
+        error: Some(TaskError::new(code, text, None)),
+        next,
+    };
     match ended {
         Ended::Handler(Outcome::Succeeded(result)) => succeeded(result, limits),
         Ended::Handler(Outcome::Retry(text)) => verdict(Cause::Error, "error", text, Next::Retry(None)),
@@ -149,7 +159,9 @@ fn judge(ended: &Ended, limits: &TaskLimits) -> Verdict {
         }
         Ended::Handler(Outcome::Panicked(text)) => verdict(Cause::Panic, "panicked", text, Next::Retry(None)),
         Ended::Handler(Outcome::Failed(text)) => verdict(Cause::Error, "failed", text, Next::Fail),
-        Ended::Handler(Outcome::Discarded(text)) => verdict(Cause::Cancelled, "discarded", text, Next::Cancel),
+        Ended::Handler(Outcome::Discarded(text)) => {
+            verdict(Cause::Cancelled, "discarded", text, Next::Cancel)
+        }
         // The seam for parking: a body that this version cannot read will wait for one that can.
         Ended::Handler(Outcome::Undecodable(text)) => verdict(Cause::Error, "undecodable", text, Next::Fail),
         Ended::Handler(Outcome::Dropped) => {
@@ -159,9 +171,12 @@ fn judge(ended: &Ended, limits: &TaskLimits) -> Verdict {
             let text = format!("the attempt took longer than its limit of {} ms", limits.timeout.as_millis());
             said(Cause::Timeout, "timeout", &text, Next::Retry(None))
         }
-        Ended::Interrupted => {
-            said(Cause::Interrupted, "interrupted", "the worker stopped and handed the task back", Next::HandBack)
-        }
+        Ended::Interrupted => said(
+            Cause::Interrupted,
+            "interrupted",
+            "the worker stopped and handed the task back",
+            Next::HandBack,
+        ),
     }
 }
 

@@ -83,15 +83,24 @@ impl TaskEngine {
         });
         let (slots, ending) = capacity(task_concurrency, plugins.len());
         if slots < task_concurrency {
-            tracing::warn!(slots, task_concurrency, "fewer tasks run at once than asked for: the board has no more room");
+            tracing::warn!(
+                slots,
+                task_concurrency,
+                "fewer tasks run at once than asked for: the board has no more room"
+            );
         }
         let units: Vec<_> =
             plugins.iter().flat_map(|plugin| units(&shared, plugin, &tasks, slots, ending)).collect();
         let mut consumers = JoinSet::new();
         for unit in &units {
             let (broker, identity) = (&unit.shared.broker, &unit.room.plugin.identity);
-            let spec =
-                ConsumerSpec::task(broker.options(), broker.subjects(), &unit.room.name, identity.major, &unit.name);
+            let spec = ConsumerSpec::task(
+                broker.options(),
+                broker.subjects(),
+                &unit.room.name,
+                identity.major,
+                &unit.name,
+            );
             consumers.spawn(consumer::consume(unit.clone(), spec));
         }
         let mut helpers = JoinSet::new();

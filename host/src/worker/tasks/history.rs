@@ -47,7 +47,8 @@ pub(super) fn lose(attempt: &mut Attempt, now: Timestamp) {
 
 /// A delivery that nobody explained.
 pub(super) fn unexplained(n: u32, worker: InstanceId, delivered_at: Timestamp, now: Timestamp) -> Attempt {
-    let mut attempt = Attempt { n, worker, started_at: delivered_at, ended_at: None, cause: None, error: None };
+    let mut attempt =
+        Attempt { n, worker, started_at: delivered_at, ended_at: None, cause: None, error: None };
     lose(&mut attempt, now);
     attempt
 }

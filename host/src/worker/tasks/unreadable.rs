@@ -8,8 +8,8 @@ use super::arrival::finished;
 use super::plan::Plan;
 use bytes::Bytes;
 use cardcage_protocol::{
-    EnvelopeError, FollowUp, Name, Priority, State, Subjects, TaskAddress, TaskEnvelope, TaskError, TaskId, TaskRecord,
-    Timestamp, limits,
+    EnvelopeError, FollowUp, Name, Priority, State, Subjects, TaskAddress, TaskEnvelope, TaskError, TaskId,
+    TaskRecord, Timestamp, limits,
 };
 use std::sync::Arc;
 

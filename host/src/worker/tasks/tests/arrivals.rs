@@ -181,7 +181,9 @@ fn rubbish_becomes_a_dead_letter_and_never_ends_a_living_task() {
     let plan = unreadable::end(&made_up, &nowhere, None, at(9));
     let write = plan.write.unwrap();
     assert_eq!((write.record.state, write.fence), (State::Failed, 0));
-    assert!(matches!(&plan.then[..], [FollowUp::DeadLetter { reason }] if reason.contains("Cardcage-Version")));
+    assert!(
+        matches!(&plan.then[..], [FollowUp::DeadLetter { reason }] if reason.contains("Cardcage-Version"))
+    );
     // Delivered again: the letter once more, and nothing else.
     let plan = unreadable::end(&made_up, &nowhere, Some((write.record, 3)), at(9));
     assert!(plan.write.is_none() && plan.then.len() == 1);

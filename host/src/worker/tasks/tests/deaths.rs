@@ -83,7 +83,9 @@ impl Worker {
                 let appended = standing.record.is_some();
                 Some(Step::Ending { standing, ended: any_end(rng), appended })
             }
-            Step::Ending { standing, ended, appended } => self.close(world, &envelope, standing, ended, appended, rng),
+            Step::Ending { standing, ended, appended } => {
+                self.close(world, &envelope, standing, ended, appended, rng)
+            }
             Step::Owing(mut owed, last) => match owed.pop_front() {
                 Some(FollowUp::ScheduleRetry { attempt, .. }) => {
                     world.schedule.push(attempt);
@@ -96,7 +98,9 @@ impl Worker {
                 None => {
                     match last {
                         Last::Done => world.queue.retain(|other| other.key != message.key),
-                        Last::HandBack => world.queue.iter_mut().for_each(|m| m.leased &= m.key != message.key),
+                        Last::HandBack => {
+                            world.queue.iter_mut().for_each(|m| m.leased &= m.key != message.key)
+                        }
                     }
                     None
                 }
@@ -139,8 +143,11 @@ impl Worker {
         let write = plan.write.unwrap();
         match world.write(&write.record, write.fence) {
             Ok(_) => Some(Step::Owing(plan.then.into(), plan.last)),
-            Err(()) => still_mine(&facts, appended, world.record.clone())
-                .map(|standing| Step::Ending { standing, ended, appended }),
+            Err(()) => still_mine(&facts, appended, world.record.clone()).map(|standing| Step::Ending {
+                standing,
+                ended,
+                appended,
+            }),
         }
     }
 }
@@ -198,7 +205,11 @@ fn live(seed: u64) {
     assert_eq!(world.finals, 1, "seed {seed}");
     assert_eq!(record.state == State::Failed, world.letters > 0, "seed {seed}: {record:?}");
     assert!(record.attempts.is_sorted_by(|a, b| a.n < b.n), "seed {seed}: {:?}", record.attempts);
-    assert!(record.attempts.iter().all(|attempt| attempt.cause.is_some()), "seed {seed}: {:?}", record.attempts);
+    assert!(
+        record.attempts.iter().all(|attempt| attempt.cause.is_some()),
+        "seed {seed}: {:?}",
+        record.attempts
+    );
     assert!(world.starts > 0 || record.error.unwrap().code == "lease_lost", "seed {seed}");
 }
 

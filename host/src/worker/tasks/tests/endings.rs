@@ -37,7 +37,9 @@ fn success_is_one_record_with_the_result_and_nothing_owed() {
 
 #[test]
 fn a_result_that_cannot_be_kept_fails_without_a_retry() {
-    for (result, code) in [("\"xxx", "result_not_json"), ("", "result_not_json"), (&"1".repeat(101), "result_too_large")] {
+    for (result, code) in
+        [("\"xxx", "result_not_json"), ("", "result_not_json"), (&"1".repeat(101), "result_too_large")]
+    {
         let plan = ended_with(&outcome(Outcome::Succeeded(Bytes::from(result.to_owned()))));
         let record = plan.write.unwrap().record;
         assert_eq!((record.state, record.error.unwrap().code.as_str()), (State::Failed, code));
@@ -145,12 +147,14 @@ fn any_bytes_are_an_error_and_stay_small() {
 #[test]
 fn a_refused_write_is_merged_while_the_attempt_is_still_ours_and_dropped_otherwise() {
     let (envelope, me) = (envelope(1), worker("w1"));
-    let facts = |attempt| Facts { envelope: &envelope, me: &me, attempt, started_at: at(10), ended_at: at(30) };
+    let facts =
+        |attempt| Facts { envelope: &envelope, me: &me, attempt, started_at: at(10), ended_at: at(30) };
     let (mine, ..) = appended(decide(&arrival(&envelope, 2), None, "w1"));
     // Somebody touched the record, and left the attempt alone.
     let standing = still_mine(&facts(2), true, Some((mine.clone(), 8))).unwrap();
     assert_eq!((standing.attempt, standing.fence), (2, 8));
-    let plan = end(&facts(2), standing.record, 8, &Ended::TimedOut, &LIMITS, &mut fastrand::Rng::with_seed(1));
+    let plan =
+        end(&facts(2), standing.record, 8, &Ended::TimedOut, &LIMITS, &mut fastrand::Rng::with_seed(1));
     assert_eq!(plan.write.unwrap().record.attempts.len(), 2);
     // Another worker took over.
     let (taken, ..) = appended(decide(&arrival(&envelope, 3), Some((mine.clone(), 8)), "w2"));
@@ -176,8 +180,7 @@ fn the_authors_limits_stand_beside_the_operators_and_the_hard_limit_is_the_short
         "idempotency_ttl_s": 604_800, "dead_max_age_s": 2_592_000, "ack_pending_max": 10_000,
     }))
     .unwrap();
-    let mut task: TaskDescription =
-        serde_json::from_str("{\"name\":\"t\",\"input_schema\":{}}").unwrap();
+    let mut task: TaskDescription = serde_json::from_str("{\"name\":\"t\",\"input_schema\":{}}").unwrap();
     let limits = TaskLimits::of(&task, &settings);
     assert_eq!(limits.retry, RetryPolicy { max_attempts: 5, initial_ms: 1_000, max_ms: 300_000 });
     assert_eq!(limits.timeout, Duration::from_secs(600));
