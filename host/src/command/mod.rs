@@ -13,8 +13,8 @@
 //! Invariants: a command's result goes to stdout, what went wrong to stderr; nothing a plugin or a file says
 //! reaches a terminal with control characters in it; every command ends with an [`crate::exit::Exit`].
 //!
-//! What it refuses to do: no command but `dev` starts anything that outlives it by a moment, and none of them
-//! loads a plugin into its own process.
+//! What it refuses to do: no command leaves a process behind, and only `describe-child` loads a plugin into its
+//! own process.
 
 pub mod check;
 pub mod describe_child;

@@ -105,7 +105,7 @@ fn truncated(path: &Path, what: &str) -> Refusal {
 /// Inspects a library's bytes.
 ///
 /// # Errors
-/// As [`file`].
+/// As [`file()`].
 pub fn bytes_of(path: &Path, bytes: &[u8]) -> Result<Inspection, Refusal> {
     let rebuild = "build the plugin as a cdylib with the Cardcage SDK (`crate-type = [\"cdylib\"]`)";
     if !bytes.starts_with(&elf::ELFMAG) {

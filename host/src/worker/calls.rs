@@ -65,7 +65,7 @@ pub struct Calls {
 }
 
 impl Calls {
-    /// Makes the server; [`Calls::serve`] starts it.
+    /// Makes the server; [`serve`] starts it.
     #[must_use]
     pub fn new(
         broker: Broker,

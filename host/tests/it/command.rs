@@ -8,7 +8,7 @@ use cardcage_harness::{Nats, NatsOptions, Port, plugin_library};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// Runs the real binary in a folder that holds no configuration, with an environment that sets none.
+/// Runs the real binary to its end.
 fn cardcage(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_cardcage")).args(arguments).stdin(Stdio::null()).output().unwrap()
 }

@@ -9,7 +9,7 @@ pub const SYMBOL: &str = "CARDCAGE_MANIFEST";
 /// The longest manifest, bytes.
 pub const MAX_BYTES: usize = 16 * 1024;
 
-/// Total length of some texts, for sizing [`concat`].
+/// Total length of some texts, for sizing [`concat()`].
 #[allow(clippy::indexing_slicing)] // const evaluation: out of bounds is a compile error
 pub const fn total_len(parts: &[&str]) -> usize {
     let mut total = 0;
