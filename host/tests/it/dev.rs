@@ -171,7 +171,7 @@ async fn dev_that_cannot_start_says_why_and_leaves_no_process() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn dev_starts_again_what_died() {
-    let dev = Dev::ready().await;
+    let mut dev = Dev::ready().await;
     for word in ["worker", "api"] {
         let pid = pid_of(&dev.cardcage, word);
         let killed = std::process::Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap();
@@ -183,6 +183,8 @@ async fn dev_starts_again_what_died() {
         });
         back.await.unwrap();
     }
+    assert!(dev.cardcage.stop(soon()).await.unwrap().success());
+    dev.everything_is_gone().await;
 }
 
 fn pid_of(cardcage: &Cardcage, role: &str) -> u32 {

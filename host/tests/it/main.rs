@@ -12,3 +12,4 @@ mod broker;
 mod command;
 mod config;
 mod dev;
+mod promises;
