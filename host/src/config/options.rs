@@ -169,9 +169,9 @@ section! {
         /// Leases lost without explanation before the task becomes a dead letter.
         lost_limit: u32 = 10, integer(1, 100);
         /// Largest body of a task.
-        body_max_bytes: usize = 524_288, integer(1_024, 900_000);
+        body_max_bytes: usize = 524_288, integer(1_024, 524_288);
         /// Largest result that is kept; a task that returns a larger one fails.
-        result_max_bytes: usize = 262_144, integer(1_024, 900_000);
+        result_max_bytes: usize = 262_144, integer(1_024, 524_288);
         /// How long an outcome can be looked up.
         result_ttl_s: u64 = 86_400, integer(60, 31_536_000);
         /// How long an idempotency key is remembered.
