@@ -6,6 +6,7 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -22,6 +23,8 @@ pub struct Streaming {
     first: Option<Bytes>,
     pieces: Pieces,
     left_bytes: usize,
+    /// What is still to come, where that is known beforehand; a body of another length closes the connection.
+    expected_bytes: Option<usize>,
     /// Whatever must live until the body's end: a running handler, a place among the requests under way.
     _held: Box<dyn std::any::Any + Send + Sync>,
 }
@@ -41,15 +44,23 @@ impl EdgeBody {
         Self::Whole(Some(bytes.into()))
     }
 
-    /// A body that comes piece by piece, `max_bytes` at most; `held` is dropped with it.
+    /// A body that comes piece by piece, `max_bytes` at most and `length` exactly, where that is known; `held` is
+    /// dropped with it.
     pub fn stream(
         first: Bytes,
         pieces: Pieces,
         max_bytes: usize,
+        length: Option<usize>,
         held: Box<dyn std::any::Any + Send + Sync>,
     ) -> Self {
         let first = Some(first).filter(|first| !first.is_empty());
-        Self::Stream(Box::new(Streaming { first, pieces, left_bytes: max_bytes, _held: held }))
+        Self::Stream(Box::new(Streaming {
+            first,
+            pieces,
+            left_bytes: max_bytes,
+            expected_bytes: length,
+            _held: held,
+        }))
     }
 }
 
@@ -81,6 +92,8 @@ impl Body for EdgeBody {
                         .left_bytes
                         .checked_sub(bytes.len())
                         .ok_or_else(|| BodyBroken("the reply is larger than api.reply_max_bytes".into()))?;
+                    stream.expected_bytes =
+                        stream.expected_bytes.map(|left| left.saturating_sub(bytes.len()));
                     Ok(Frame::data(bytes))
                 }))
             }
@@ -93,12 +106,14 @@ impl Body for EdgeBody {
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Whole(bytes) => {
-                SizeHint::with_exact(u64::try_from(bytes.as_ref().map_or(0, Bytes::len)).unwrap_or(u64::MAX))
-            }
-            Self::Stream(_) => SizeHint::default(),
+            Self::Whole(bytes) => exactly(bytes.as_ref().map_or(0, Bytes::len)),
+            Self::Stream(stream) => stream.expected_bytes.map_or_else(SizeHint::default, exactly),
         }
     }
+}
+
+fn exactly(bytes: usize) -> SizeHint {
+    SizeHint::with_exact(u64::try_from(bytes).unwrap_or(u64::MAX))
 }
 
 /// A request's body, read as far as it fits into one message.
@@ -108,13 +123,25 @@ pub(super) enum Received {
     More(Bytes, Limited),
 }
 
+impl Received {
+    /// What goes wrong with the rest, for whoever asks later.
+    pub(super) fn fault(&self) -> Option<Fault> {
+        match self {
+            Self::Whole(_) => None,
+            Self::More(_, rest) => Some(rest.fault()),
+        }
+    }
+}
+
 /// Why a request's body cannot be used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum ReadError {
+    #[error("the request body is larger than it may be")]
     TooLarge,
     /// The client went away, or sent no valid body.
+    #[error("the client's body broke off")]
     Broken,
-    /// The client sent nothing for too long.
+    #[error("the client sent nothing for too long")]
     Slow,
 }
 
@@ -140,10 +167,7 @@ pub(super) async fn read(
         }
         if length > inline_max {
             let start = join(first, rest);
-            return Ok(Received::More(
-                start,
-                Limited { body, left_bytes: max - length, idle: idle_timer(idle), limit: idle },
-            ));
+            return Ok(Received::More(start, Limited::new(body, max - length, idle)));
         }
         if body.is_end_stream() {
             return Ok(Received::Whole(join(first, rest)));
@@ -175,48 +199,65 @@ fn join(first: Option<Bytes>, rest: Vec<u8>) -> Bytes {
     Bytes::from(all)
 }
 
-fn idle_timer(idle: Duration) -> Pin<Box<tokio::time::Sleep>> {
-    Box::pin(tokio::time::sleep(idle))
+/// What went wrong with a large body while it was passed on. The handler sees a broken body and may answer anything;
+/// with this the edge can tell the caller what it was.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Fault(Arc<OnceLock<ReadError>>);
+
+impl Fault {
+    pub(super) fn get(&self) -> Option<ReadError> {
+        self.0.get().copied()
+    }
 }
 
 /// The rest of a large request body, within the limits on size and silence.
 pub(super) struct Limited {
     body: Incoming,
     left_bytes: usize,
-    idle: Pin<Box<tokio::time::Sleep>>,
-    limit: Duration,
+    silence: Duration,
+    /// Runs while the client is waited for, and only then: a handler that takes its time is no silence.
+    waiting: Option<Pin<Box<tokio::time::Sleep>>>,
+    fault: Fault,
 }
 
-/// Why a streaming request body ends early.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum LimitedError {
-    #[error("the request body is larger than api.body_max_bytes")]
-    TooLarge,
-    #[error("the client sent nothing for too long")]
-    Slow,
-    #[error("the client's body broke: {0}")]
-    Broken(hyper::Error),
+impl Limited {
+    fn new(body: Incoming, left_bytes: usize, silence: Duration) -> Self {
+        Self { body, left_bytes, silence, waiting: None, fault: Fault::default() }
+    }
+
+    pub(super) fn fault(&self) -> Fault {
+        self.fault.clone()
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ReadError>>> {
+        let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
+            let silence = self.silence;
+            let waiting = self.waiting.get_or_insert_with(|| Box::pin(tokio::time::sleep(silence)));
+            return waiting.as_mut().poll(cx).map(|()| Some(Err(ReadError::Slow)));
+        };
+        self.waiting = None;
+        Poll::Ready(frame.map(|frame| {
+            let frame = frame.map_err(|_| ReadError::Broken)?;
+            let length = frame.data_ref().map_or(0, Bytes::len);
+            self.left_bytes = self.left_bytes.checked_sub(length).ok_or(ReadError::TooLarge)?;
+            Ok(frame)
+        }))
+    }
 }
 
 impl Body for Limited {
     type Data = Bytes;
-    type Error = LimitedError;
+    type Error = ReadError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, LimitedError>>> {
-        let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
-            std::task::ready!(self.idle.as_mut().poll(cx));
-            return Poll::Ready(Some(Err(LimitedError::Slow)));
-        };
-        let deadline = tokio::time::Instant::now() + self.limit;
-        self.idle.as_mut().reset(deadline);
-        Poll::Ready(frame.map(|frame| {
-            let frame = frame.map_err(LimitedError::Broken)?;
-            let length = frame.data_ref().map_or(0, Bytes::len);
-            self.left_bytes = self.left_bytes.checked_sub(length).ok_or(LimitedError::TooLarge)?;
-            Ok(frame)
-        }))
+    ) -> Poll<Option<Result<Frame<Bytes>, ReadError>>> {
+        let frame = std::task::ready!(self.poll_read(cx));
+        if let Some(Err(error)) = &frame {
+            // The first one counts.
+            let _ = self.fault.0.set(*error);
+        }
+        Poll::Ready(frame)
     }
 }

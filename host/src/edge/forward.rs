@@ -10,15 +10,17 @@ use super::respond;
 use super::router::Route;
 use super::service::{Arrived, Edge};
 use crate::broker::{Broker, Error};
-use crate::stream::{self, Line};
+use crate::stream::{self, Credits, Inbox};
 use bytes::Bytes;
 use cardcage_protocol::{
     CallBody, CallId, CallReply, CallRequest, InstanceId, Problem, ProblemCode, ReplyKind, Text,
 };
+use futures_util::TryStreamExt;
 use http::{Method, Response, StatusCode};
-use http_body_util::BodyExt;
+use http_body_util::BodyDataStream;
 use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
 /// Waits between tries after `busy`, doubling, each with jitter.
@@ -54,6 +56,7 @@ impl Drop for CancelOnDrop<'_> {
 struct CancelStream {
     broker: Broker,
     subject: String,
+    _sending: Option<Sending>,
     _place: OwnedSemaphorePermit,
 }
 
@@ -78,9 +81,13 @@ pub(super) async fn answer(
         return respond::code(ProblemCode::BrokerUnavailable, incoming.id);
     }
     let call = CallId::from_bytes(incoming.id.0);
-    let (body, rest) = match received {
+    let (body, upload) = match received {
         Received::Whole(bytes) => (CallBody::Whole(bytes), None),
-        Received::More(start, rest) => (CallBody::Stream, Some(Prefixed::new(start, rest))),
+        Received::More(start, rest) => {
+            let (rest, inbox, credits) =
+                (Prefixed::new(start, rest), edge.mux.inbox(call), edge.mux.credits(call));
+            (CallBody::Stream, Some(Upload { rest, inbox, credits }))
+        }
     };
     let request = CallRequest {
         call_id: call,
@@ -106,25 +113,35 @@ pub(super) async fn answer(
         }
     };
     let mut cancel = CancelOnDrop { broker: &edge.broker, subject: Some(edge.subjects.callctl(call)) };
-    let line = rest.as_ref().map(|_| edge.mux.open(call));
     let replied = first_reply(edge, route, incoming.deadline, message).await;
-    let replied = match (replied, rest, line) {
-        (Ok(reply), Some(rest), Some(line)) if reply.kind == ReplyKind::GoAhead => {
-            send_body(edge, incoming, call, &reply, rest, line).await
+    let replied = match (replied, upload) {
+        (Ok(reply), Some(upload)) if reply.kind == ReplyKind::GoAhead => {
+            send_body(edge, incoming, call, &reply, upload)
+                .await
+                .map(|(reply, streams)| (reply, Some(streams)))
         }
-        (replied, _, _) => replied,
+        (replied, _) => replied.map(|reply| (reply, None)),
     };
-    let reply = match replied {
-        Ok(reply) => reply,
+    match replied {
+        Ok((reply, streams)) => {
+            cancel.answered();
+            finish(edge, incoming, call, reply, streams, place)
+        }
         Err(problem) => {
-            if problem.code != ProblemCode::DeadlineExceeded {
+            // Everywhere else a handler may be at work that nobody waits for.
+            if matches!(problem.code, ProblemCode::NoWorker | ProblemCode::BrokerUnavailable) {
                 cancel.answered();
             }
-            return respond::problem(problem, incoming.id);
+            respond::problem(problem, incoming.id)
         }
-    };
-    cancel.answered();
-    finish(edge, incoming, call, reply, place)
+    }
+}
+
+/// A request body that streams, before a worker has taken the call.
+struct Upload {
+    rest: Prefixed,
+    inbox: Inbox,
+    credits: Credits,
 }
 
 fn finish(
@@ -132,6 +149,7 @@ fn finish(
     incoming: &Arrived<'_>,
     call: CallId,
     reply: CallReply,
+    streams: Option<Streams>,
     place: OwnedSemaphorePermit,
 ) -> Response<EdgeBody> {
     let code = match &reply.kind {
@@ -158,15 +176,23 @@ fn finish(
             let Ok(worker) = InstanceId::new(&reply.worker_instance) else {
                 return respond::code(ProblemCode::PluginError, incoming.id);
             };
-            let peer = edge.subjects.callio(&worker, call);
-            let line = edge.mux.open(call);
-            let pieces = stream::receive(edge.broker.clone(), peer, line, edge.limits.silence);
+            let (inbox, sending) = match streams {
+                Some(streams) => (streams.inbox, Some(streams.sending)),
+                None => (edge.mux.inbox(call), None),
+            };
             let held = CancelStream {
                 broker: edge.broker.clone(),
                 subject: edge.subjects.callctl(call),
+                _sending: sending,
                 _place: place,
             };
-            EdgeBody::stream(Bytes::new(), pieces, edge.limits.reply_max_bytes, Box::new(held))
+            let (max, length) = (edge.limits.reply_max_bytes, respond::length(&reply.header_block));
+            if length.is_some_and(|length| length > max) {
+                return respond::code(ProblemCode::ReplyTooLarge, incoming.id);
+            }
+            let peer = edge.subjects.callio(&worker, call);
+            let pieces = stream::receive(edge.broker.clone(), peer, inbox, edge.limits.silence);
+            EdgeBody::stream(Bytes::new(), pieces, max, length, Box::new(held))
         }
     };
     respond::plugin(status, &reply.header_block, body, is_head)
@@ -183,7 +209,15 @@ async fn first_reply(
     let mut wait = BUSY_FIRST;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        let reply = match edge.broker.call(route.subject.clone(), message.clone(), left).await {
+        let mut link = edge.broker.watch();
+        let replied = tokio::select! {
+            replied = edge.broker.call(route.subject.clone(), message.clone(), left) => replied,
+            // The reply would come over the connection that is gone: nothing is left to wait for.
+            _ = link.wait_for(|link| !link.connected) => {
+                return Err(Problem::new(ProblemCode::BrokerUnavailable));
+            }
+        };
+        let reply = match replied {
             Ok(bytes) => CallReply::decode(bytes).map_err(|error| {
                 tracing::warn!(%error, route = route.name.as_str(), "a worker's reply cannot be read");
                 Problem::new(ProblemCode::PluginError)
@@ -214,57 +248,72 @@ fn unanswered(error: &Error, route: &Route) -> Problem {
     }
 }
 
+/// A request's body on its way to the worker that took the call. Dropping it ends the sending.
+struct Sending(JoinHandle<Result<(), String>>);
+
+impl Sending {
+    /// `credits` were opened before the call went out: the worker's first grant must find somebody.
+    fn start(edge: &Edge, worker: &InstanceId, call: CallId, rest: Prefixed, credits: Credits) -> Self {
+        let (broker, subject, silence) =
+            (edge.broker.clone(), edge.subjects.callio(worker, call), edge.limits.silence);
+        Self(tokio::spawn(async move {
+            let pieces = BodyDataStream::new(rest).map_err(|error| error.to_string());
+            stream::send(&broker, &subject, &credits, silence, pieces).await
+        }))
+    }
+
+    /// Waits until all is sent. A body that was not sent whole is no end yet: the worker may have answered without
+    /// reading everything, and then its reply is on the way. Cancel-safe.
+    async fn ended(&mut self) {
+        if let Ok(Err(reason)) = (&mut self.0).await {
+            tracing::debug!(reason, "a request body was not sent whole");
+        }
+    }
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Both directions of a call whose request body streams.
+struct Streams {
+    inbox: Inbox,
+    /// For a handler that answers before it has read everything, and reads on.
+    sending: Sending,
+}
+
 /// Streams the request's body to the worker that took the call, and waits for its final reply.
 async fn send_body(
     edge: &Edge,
     incoming: &Arrived<'_>,
     call: CallId,
     go_ahead: &CallReply,
-    rest: Prefixed,
-    mut line: Line,
-) -> Result<CallReply, Problem> {
+    upload: Upload,
+) -> Result<(CallReply, Streams), Problem> {
     let broken = || Problem::new(ProblemCode::StreamBroken);
     let worker = InstanceId::new(&go_ahead.worker_instance).map_err(|_| broken())?;
-    let subject = edge.subjects.callio(&worker, call);
-    let rest = tokio::sync::Mutex::new(Box::pin(rest));
-    let next = || {
-        let rest = &rest;
-        async move {
-            loop {
-                match rest.lock().await.frame().await? {
-                    Ok(frame) => match frame.into_data() {
-                        Ok(data) => return Some(Ok(data)),
-                        Err(_) => continue,
-                    },
-                    Err(error) => return Some(Err(error.to_string())),
-                }
-            }
-        }
-    };
-    let credits = line.credits.clone();
-    let send = stream::send(&edge.broker, &subject, &credits, edge.limits.silence, next);
-    let sent_or_answered = async {
-        let mut send = std::pin::pin!(send);
-        let mut sending = true;
+    let Upload { rest, mut inbox, credits } = upload;
+    let fault = rest.fault();
+    let mut sending = Sending::start(edge, &worker, call, rest, credits);
+    let answered = async {
+        let mut is_sending = true;
         loop {
             tokio::select! {
-                sent = &mut send, if sending => match sent {
-                    Ok(()) => sending = false,
-                    Err(reason) if reason.contains("api.body_max_bytes") => return Err(Problem::new(ProblemCode::BodyTooLarge)),
-                    // The worker may have answered without reading everything: its reply is on the way.
-                    Err(reason) => {
-                        tracing::debug!(reason, "a request body was not sent whole");
-                        sending = false;
-                    }
-                },
-                message = line.frames.recv() => {
-                    let message = message.ok_or_else(broken)?;
-                    return CallReply::decode(message).map_err(|_| broken());
+                () = sending.ended(), if is_sending => is_sending = false,
+                message = inbox.recv() => {
+                    let reply = CallReply::decode(message.ok_or_else(broken)?).map_err(|_| broken())?;
+                    return Ok((reply, Streams { inbox, sending }));
                 }
+            }
+            // What is wrong with the body is the caller's to hear, whatever the handler makes of it.
+            if fault.get().is_some() {
+                return Err(broken());
             }
         }
     };
-    match timeout_at(incoming.deadline, sent_or_answered).await {
+    match timeout_at(incoming.deadline, answered).await {
         Ok(reply) => reply,
         Err(_) => Err(Problem::new(ProblemCode::DeadlineExceeded)),
     }

@@ -1,6 +1,6 @@
 //! Routes whose handlers run in this process.
 
-use super::body::{EdgeBody, Limited, LimitedError, Received};
+use super::body::{EdgeBody, Fault, Limited, Received};
 use super::head;
 use super::respond;
 use super::router::Route;
@@ -53,7 +53,11 @@ pub(super) async fn answer(
                 }
                 AnswerBody::Whole(bytes) => EdgeBody::whole(bytes),
                 AnswerBody::Stream(first, pieces) => {
-                    EdgeBody::stream(first, pieces, edge.limits.reply_max_bytes, Box::new((running, place)))
+                    let (max, length) = (edge.limits.reply_max_bytes, respond::length(&headers));
+                    if length.is_some_and(|length| length > max) {
+                        return respond::code(ProblemCode::ReplyTooLarge, incoming.id);
+                    }
+                    EdgeBody::stream(first, pieces, max, length, Box::new((running, place)))
                 }
             };
             respond::plugin(status, &headers, body, is_head)
@@ -91,6 +95,10 @@ impl Prefixed {
     pub(super) fn new(start: Bytes, rest: Limited) -> Self {
         Self { start: Some(start).filter(|start| !start.is_empty()), rest }
     }
+
+    pub(super) fn fault(&self) -> Fault {
+        self.rest.fault()
+    }
 }
 
 impl Body for Prefixed {
@@ -105,6 +113,6 @@ impl Body for Prefixed {
             return Poll::Ready(Some(Ok(Frame::data(start))));
         }
         let frame = std::task::ready!(Pin::new(&mut self.rest).poll_frame(cx));
-        Poll::Ready(frame.map(|frame| frame.map_err(|error: LimitedError| error.into())))
+        Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
     }
 }

@@ -31,6 +31,7 @@ mod router;
 mod server;
 mod service;
 mod tasks;
+mod unparsable;
 
 pub use body::EdgeBody;
 pub use router::{BuildError, Mounted, Router};

@@ -48,6 +48,12 @@ pub(super) fn with_id(mut response: Response<EdgeBody>, id: RequestId) -> Respon
     response
 }
 
+/// The length that a plugin states for a body that streams.
+pub(super) fn length(block: &Bytes) -> Option<usize> {
+    let value = cardcage_abi::headers::get(block, CONTENT_LENGTH.as_str())?;
+    std::str::from_utf8(value).ok()?.parse().ok()
+}
+
 /// A plugin's reply: its status and header block around a body.
 pub(super) fn plugin(status: StatusCode, block: &Bytes, body: EdgeBody, is_head: bool) -> Response<EdgeBody> {
     let mut response = Response::new(body);

@@ -1,6 +1,7 @@
 //! Connections: accept, serve HTTP/1.1 or HTTP/2, and drain.
 
 use super::service::Edge;
+use super::unparsable::{AnswersUnparsable, FirstRequest};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -11,6 +12,9 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+
+/// hyper's smallest buffer for a head, so that a head somewhat over the edge's bound is the edge's to answer.
+const HEAD_BUFFER_MIN_BYTES: usize = 64 * 1024;
 
 /// How connections are treated.
 #[derive(Debug, Clone, Copy)]
@@ -49,13 +53,13 @@ impl Server {
     /// whether all did.
     pub async fn run(self, stop: CancellationToken, grace: impl FnOnce() -> Duration) -> bool {
         let mut http = auto::Builder::new(TokioExecutor::new());
-        // hyper answers 431 itself where a head exceeds its buffer; the edge's own bound is checked after parsing.
-        let buffer = self.options.headers_max_bytes.max(8 * 1024).saturating_add(1024);
+        // The edge's own bound is checked after parsing; hyper's is beyond it, and ends the connection.
+        let buffer = self.options.headers_max_bytes.saturating_add(1024).max(HEAD_BUFFER_MIN_BYTES);
         http.http1()
             .timer(TokioTimer::new())
             .header_read_timeout(self.options.header_read_timeout)
-            .max_buf_size(buffer.max(64 * 1024))
-            .pipeline_flush(true);
+            .max_buf_size(buffer);
+        // No `pipeline_flush`: it keeps hyper's answer to an unparsable request from being written.
         http.http2()
             .timer(TokioTimer::new())
             .max_header_list_size(u32::try_from(buffer).unwrap_or(u32::MAX))
@@ -71,8 +75,10 @@ impl Server {
             let Some((stream, place)) = accepted else { continue };
             // Small answers must not wait for a full segment.
             let _ = stream.set_nodelay(true);
-            let edge = self.edge.clone();
+            let (edge, first_request) = (self.edge.clone(), FirstRequest::default());
+            let stream = AnswersUnparsable::new(stream, first_request.clone());
             let service = service_fn(move |request| {
+                first_request.came();
                 let edge = edge.clone();
                 async move { Ok::<_, Infallible>(edge.answer(request).await) }
             });

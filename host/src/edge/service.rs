@@ -160,8 +160,12 @@ impl Edge {
             Ok(received) => received,
             Err(error) => return unreadable(error, max, id),
         };
+        let fault = received.fault();
         let response = self.placed(route, &incoming, received, place).await;
-        respond::with_id(response, id)
+        match fault.and_then(|fault| fault.get()) {
+            Some(error) => unreadable(error, max, id),
+            None => respond::with_id(response, id),
+        }
     }
 
     async fn placed(

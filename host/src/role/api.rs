@@ -15,6 +15,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
+/// How long a starting API waits for the broker before it serves what it can without it.
+const BROKER_MOMENT: Duration = Duration::from_secs(1);
+
 pub(super) async fn serve(mut context: Context) -> Result<Exit, Failure> {
     let broker = context.connect().await?;
     let metrics = PluginMetrics::default();
@@ -45,6 +48,11 @@ pub(super) async fn serve(mut context: Context) -> Result<Exit, Failure> {
         .map_err(|error| (Exit::Unexpected, format!("the listener cannot be used: {error}")))?;
     let stop = CancellationToken::new();
     tokio::spawn(frames(broker.clone(), context.instance.clone(), mux));
+    // A broker that is there is given a moment, so that a fresh instance does not begin with refusals.
+    if broker.wait_connected(BROKER_MOMENT).await.is_ok() {
+        // What is wrong with the streams is told by `keep_layout`.
+        let _ = tokio::time::timeout(BROKER_MOMENT, broker.ensure_layout(&plugin_names(&set))).await;
+    }
     tokio::spawn(keep_layout(context.outbox.clone(), broker.clone(), plugin_names(&set)));
     let grace = Arc::new(std::sync::OnceLock::new());
     let (served_grace, served_stop) = (grace.clone(), stop.clone());

@@ -11,6 +11,7 @@
 //! # Invariants
 //! * At most a window of bytes is under way, so a slow consumer holds up its sender and fills no memory.
 //! * A missing frame, or silence longer than the limit, ends the body as broken; it never ends as complete.
+//! * Request and reply may stream at the same time; neither knows of the other.
 //! * A sender with nothing to send says so (an empty frame) well within the limit: silence means death.
 //!
 //! # What it refuses
@@ -20,7 +21,7 @@ mod mux;
 mod receive;
 mod send;
 
-pub use mux::{Line, Mux};
+pub use mux::{Credits, Inbox, Mux};
 pub use receive::receive;
 pub use send::send;
 

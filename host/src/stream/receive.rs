@@ -1,19 +1,19 @@
 //! The receiving end of a stream.
 
-use super::{Line, Pieces, Silence, WINDOW_FRAMES, cost};
+use super::{Inbox, Pieces, Silence, WINDOW_FRAMES, cost};
 use crate::broker::Broker;
 use bytes::Bytes;
 use cardcage_protocol::{Frame, limits};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-/// Receives a body on `line`, granting credit to `peer` as the pieces are taken. Grants the first window at once.
+/// Receives a body through `inbox`, granting credit to `peer` as the pieces are taken. Grants the first window at once.
 ///
-/// The line is closed with the body's end, or when the returned receiver is dropped.
-pub fn receive(broker: Broker, peer: String, mut line: Line, silence: Silence) -> Pieces {
+/// The inbox is closed with the body's end, or when the returned receiver is dropped.
+pub fn receive(broker: Broker, peer: String, mut inbox: Inbox, silence: Silence) -> Pieces {
     let (pieces, taken) = mpsc::channel(WINDOW_FRAMES.min(16));
     tokio::spawn(async move {
-        if let Err(reason) = pump(&broker, &peer, &mut line, silence, &pieces).await {
+        if let Err(reason) = pump(&broker, &peer, &mut inbox, silence, &pieces).await {
             // Fails only where nobody reads any more.
             let _ = pieces.send(Err(reason)).await;
         }
@@ -24,7 +24,7 @@ pub fn receive(broker: Broker, peer: String, mut line: Line, silence: Silence) -
 async fn pump(
     broker: &Broker,
     peer: &str,
-    line: &mut Line,
+    inbox: &mut Inbox,
     silence: Silence,
     pieces: &mpsc::Sender<Result<Bytes, String>>,
 ) -> Result<(), String> {
@@ -36,7 +36,7 @@ async fn pump(
     let mut expected = 0u32;
     loop {
         let message = tokio::select! {
-            message = timeout(silence.0, line.frames.recv()) => message,
+            message = timeout(silence.0, inbox.recv()) => message,
             () = pieces.closed() => return Ok(()),
         };
         let message = match message {

@@ -1,41 +1,34 @@
 //! The sending end of a stream.
 
-use super::{Silence, cost};
+use super::{Credits, Silence, cost};
 use crate::broker::Broker;
 use bytes::Bytes;
 use cardcage_protocol::{Frame, limits};
-use std::future::Future;
-use std::sync::Arc;
+use futures_util::{Stream, StreamExt};
 use std::time::Duration;
-use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
-/// Sends a body to `subject`, piece by piece as `next` yields them, within what `credits` allow.
+/// Sends a body to `subject`, piece by piece as it yields them, within what `credits` allow.
 ///
 /// # Errors
 /// A reason for the log: the body failed, the other side is silent, or the broker is away. Where possible the other
 /// side has been told.
-pub async fn send<F, Fut>(
+pub async fn send(
     broker: &Broker,
     subject: &str,
-    credits: &Arc<Semaphore>,
+    credits: &Credits,
     silence: Silence,
-    mut next: F,
-) -> Result<(), String>
-where
-    F: FnMut() -> Fut,
-    Fut: Future<Output = Option<Result<Bytes, String>>>,
-{
+    body: impl Stream<Item = Result<Bytes, String>>,
+) -> Result<(), String> {
+    let mut body = std::pin::pin!(body);
     let mut out = Sender { broker, subject, credits, silence, seq: 0 };
-    let keep_alive = silence.0 / 3;
+    let keep_alive = (silence.0 / 3).max(Duration::from_millis(10));
     loop {
-        let piece = {
-            let mut pending = std::pin::pin!(next());
-            loop {
-                tokio::select! {
-                    piece = &mut pending => break piece,
-                    () = sleep(keep_alive.max(Duration::from_millis(10))) => out.data(Bytes::new()).await?,
-                }
+        let piece = tokio::select! {
+            piece = body.next() => piece,
+            () = sleep(keep_alive) => {
+                out.data(Bytes::new()).await?;
+                continue;
             }
         };
         match piece {
@@ -57,14 +50,14 @@ where
 struct Sender<'a> {
     broker: &'a Broker,
     subject: &'a str,
-    credits: &'a Arc<Semaphore>,
+    credits: &'a Credits,
     silence: Silence,
     seq: u32,
 }
 
 impl Sender<'_> {
     async fn data(&mut self, bytes: Bytes) -> Result<(), String> {
-        let allowed = timeout(self.silence.0, self.credits.acquire_many(cost(bytes.len()))).await;
+        let allowed = timeout(self.silence.0, self.credits.bytes.acquire_many(cost(bytes.len()))).await;
         match allowed {
             Ok(Ok(permit)) => permit.forget(),
             Ok(Err(_)) => return Err("the stream was closed".into()),

@@ -16,6 +16,7 @@ use cardcage_protocol::{
     CallBody, CallId, CallReply, CallRequest, InstanceId, Name, ProblemCode, ReplyKind, Subjects, Text,
     limits,
 };
+use futures_util::StreamExt;
 use http_body::{Body, Frame};
 use std::collections::HashMap;
 use std::pin::Pin;
@@ -212,9 +213,9 @@ impl Calls {
         let (body, stream) = match request.body {
             CallBody::Whole(body) => (body, None),
             CallBody::Stream => {
-                let line = self.mux.open(request.call_id);
+                let inbox = self.mux.inbox(request.call_id);
                 self.send(&reply_to, &CallReply::bare(ReplyKind::GoAhead, self.instance.as_str())).await;
-                let pieces = stream::receive(self.broker.clone(), peer.clone(), line, self.options.silence);
+                let pieces = stream::receive(self.broker.clone(), peer.clone(), inbox, self.options.silence);
                 (Bytes::new(), Some(Box::pin(PiecesBody(pieces)) as RequestBody))
             }
         };
@@ -235,6 +236,10 @@ impl Calls {
         match answered {
             Answered::Response { status, headers, body } => {
                 let (whole, rest) = split(body);
+                let headers = match &rest {
+                    Some(Rest::Nothing) => with_length(headers, whole.len()),
+                    _ => headers,
+                };
                 let reply = CallReply {
                     kind: ReplyKind::Done,
                     status: status.as_u16(),
@@ -284,26 +289,16 @@ impl Calls {
         first: Bytes,
         rest: Rest,
     ) {
-        // Open before the head goes out: the credit that answers it must find the line.
-        let line = self.mux.open_replacing(call);
+        // Open before the head goes out: the credit that answers it must find somebody.
+        let credits = self.mux.credits(call);
         self.reply(head_to, head).await;
-        let mut first = Some(first).filter(|first| !first.is_empty());
-        let rest = tokio::sync::Mutex::new(rest);
-        let next = || {
-            let first = first.take();
-            let rest = &rest;
-            async move {
-                match first {
-                    Some(first) => Some(Ok(first)),
-                    None => match &mut *rest.lock().await {
-                        Rest::Pieces(pieces) => pieces.recv().await,
-                        Rest::Nothing => None,
-                    },
-                }
-            }
-        };
-        if let Err(reason) =
-            stream::send(&self.broker, frames_to, &line.credits, self.options.silence, next).await
+        let mut rest = rest;
+        let rest = futures_util::stream::poll_fn(move |cx| match &mut rest {
+            Rest::Pieces(pieces) => pieces.poll_recv(cx),
+            Rest::Nothing => Poll::Ready(None),
+        });
+        let body = futures_util::stream::iter([Ok(first)]).chain(rest);
+        if let Err(reason) = stream::send(&self.broker, frames_to, &credits, self.options.silence, body).await
         {
             tracing::warn!(reason, %call, "a streamed reply broke");
         }
@@ -349,6 +344,17 @@ fn split(body: AnswerBody) -> (Bytes, Option<Rest>) {
         AnswerBody::Whole(bytes) => (bytes, Some(Rest::Nothing)),
         AnswerBody::Stream(first, pieces) => (first, Some(Rest::Pieces(pieces))),
     }
+}
+
+/// Tells the length of a large reply beforehand, so that one over the caller's bound is refused before it begins.
+fn with_length(headers: Bytes, length: usize) -> Bytes {
+    let name = http::header::CONTENT_LENGTH;
+    if cardcage_abi::headers::get(&headers, name.as_str()).is_some() {
+        return headers;
+    }
+    let mut block = headers.to_vec();
+    cardcage_abi::headers::push(&mut block, name.as_str(), length.to_string().as_bytes());
+    Bytes::from(block)
 }
 
 /// A streamed request body as the plugin reads it.
