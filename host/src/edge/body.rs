@@ -215,14 +215,17 @@ pub(super) struct Limited {
     body: Incoming,
     left_bytes: usize,
     silence: Duration,
-    /// Runs while the client is waited for, and only then: a handler that takes its time is no silence.
-    waiting: Option<Pin<Box<tokio::time::Sleep>>>,
+    /// Made beforehand: an inline handler polls from its plugin's threads, where the host's runtime makes no timers.
+    timer: Pin<Box<tokio::time::Sleep>>,
+    /// The timer runs while the client is waited for, and only then: a handler that takes its time is no silence.
+    is_waiting: bool,
     fault: Fault,
 }
 
 impl Limited {
     fn new(body: Incoming, left_bytes: usize, silence: Duration) -> Self {
-        Self { body, left_bytes, silence, waiting: None, fault: Fault::default() }
+        let timer = Box::pin(tokio::time::sleep(silence));
+        Self { body, left_bytes, silence, timer, is_waiting: false, fault: Fault::default() }
     }
 
     pub(super) fn fault(&self) -> Fault {
@@ -231,11 +234,13 @@ impl Limited {
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ReadError>>> {
         let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
-            let silence = self.silence;
-            let waiting = self.waiting.get_or_insert_with(|| Box::pin(tokio::time::sleep(silence)));
-            return waiting.as_mut().poll(cx).map(|()| Some(Err(ReadError::Slow)));
+            if !self.is_waiting {
+                self.is_waiting = true;
+                self.timer.as_mut().reset(tokio::time::Instant::now() + self.silence);
+            }
+            return self.timer.as_mut().poll(cx).map(|()| Some(Err(ReadError::Slow)));
         };
-        self.waiting = None;
+        self.is_waiting = false;
         Poll::Ready(frame.map(|frame| {
             let frame = frame.map_err(|_| ReadError::Broken)?;
             let length = frame.data_ref().map_or(0, Bytes::len);

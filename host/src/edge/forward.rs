@@ -209,13 +209,9 @@ async fn first_reply(
     let mut wait = BUSY_FIRST;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        let mut link = edge.broker.watch();
         let replied = tokio::select! {
             replied = edge.broker.call(route.subject.clone(), message.clone(), left) => replied,
-            // The reply would come over the connection that is gone: nothing is left to wait for.
-            _ = link.wait_for(|link| !link.connected) => {
-                return Err(Problem::new(ProblemCode::BrokerUnavailable));
-            }
+            problem = lost(&edge.broker) => return Err(problem),
         };
         let reply = match replied {
             Ok(bytes) => CallReply::decode(bytes).map_err(|error| {
@@ -231,6 +227,21 @@ async fn first_reply(
         tokio::time::sleep(pause).await;
         wait = (wait * 2).min(BUSY_LONGEST);
     }
+}
+
+/// Waits until the connection is lost that there is now: what was asked over it is never answered.
+async fn lost(broker: &Broker) -> Problem {
+    let mut link = broker.watch();
+    let before = *link.borrow_and_update();
+    // Just up again, and not yet seen so: then its next loss is not seen here either, and the deadline counts.
+    let gone =
+        link.wait_for(|now| before.connected && (!now.connected || now.generation != before.generation));
+    if gone.await.is_err() {
+        std::future::pending::<()>().await;
+    }
+    let detail =
+        "The connection to the broker was lost while the call was under way; its handler may have run.";
+    Problem::new(ProblemCode::BrokerUnavailable).detail(detail).retry_after_s(1)
 }
 
 fn unanswered(error: &Error, route: &Route) -> Problem {
@@ -302,6 +313,7 @@ async fn send_body(
         loop {
             tokio::select! {
                 () = sending.ended(), if is_sending => is_sending = false,
+                problem = lost(&edge.broker) => return Err(problem),
                 message = inbox.recv() => {
                     let reply = CallReply::decode(message.ok_or_else(broken)?).map_err(|_| broken())?;
                     return Ok((reply, Streams { inbox, sending }));

@@ -11,7 +11,7 @@ use http::Method;
 use http_body_util::{BodyExt, Full};
 use serde_json::{Value, json};
 
-use crate::serving::{Raw, Serving, assert_problem, http2, restored, soon};
+use crate::serving::{Raw, Serving, assert_problem, http2, restored, sleep, soon, wait_metric};
 
 const JSON: (&str, &str) = ("content-type", "application/json");
 
@@ -48,8 +48,12 @@ impl FakeWorker {
         let broker = broker(serving).await;
         let subject = format!("{}.call.hello.v0.*", serving.config.namespace());
         let calls = broker.subscribe_shared(subject, "workers").await.unwrap();
-        broker.flush(Duration::from_secs(10)).await.unwrap();
-        Self { broker, calls }
+        let mut worker = Self { broker, calls };
+        // What comes back to the subscription proves that the broker knows it.
+        let probe = format!("{}.call.hello.v0.probe", serving.config.namespace());
+        worker.broker.publish(probe, Bytes::new()).await.unwrap();
+        tokio::time::timeout(soon().length(), worker.calls.next()).await.unwrap().unwrap();
+        worker
     }
 
     /// The next call, and where its answer goes.
@@ -454,6 +458,17 @@ async fn lost_broker_gets_503_while_inline_routes_go_on_and_comes_back_by_itself
     .await
     .unwrap();
     assert_eq!(serving.http.final_task(&id, Deadline::seconds(60)).await.unwrap()["state"], "succeeded");
+}
+
+#[tokio::test]
+async fn call_under_way_when_the_broker_is_lost_is_told_so() {
+    let (mut serving, worker) = Serving::both(|config| config).await;
+    let call = serving.order_later(sleep(120_000));
+    wait_metric(&worker, "cardcage_calls_in_flight 1").await;
+    let began = Instant::now();
+    serving.nats.kill9();
+    assert_problem(&call.await.unwrap(), 503, "broker_unavailable");
+    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
 }
 
 #[tokio::test]

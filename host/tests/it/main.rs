@@ -9,11 +9,11 @@
 )]
 
 mod broker;
+mod calls;
 mod command;
 mod config;
 mod dev;
 mod edge;
 mod promises;
-#[allow(dead_code, reason = "shared by the modules on HTTP; the one on calls is still to come")]
 mod serving;
 mod streams;

@@ -1,7 +1,7 @@
 //! An installation to ask questions: a broker, an API, workers, and clients that see more than a polite one does.
 
 use bytes::Bytes;
-use cardcage_harness::{Cardcage, Config, Deadline, Http, Nats, Reply, eventually};
+use cardcage_harness::{Cardcage, Config, Deadline, Http, Nats, Reply, Signal, eventually};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioExecutor;
 use serde_json::{Value, json};
@@ -56,14 +56,9 @@ impl Serving {
         tokio::spawn(async move { http.post_json("/chaos/call", &order).await.unwrap() })
     }
 
-    /// What became of chaos' handlers on the one worker.
+    /// What became of chaos' handlers where they run: on the one worker, or in the API.
     pub(crate) async fn seen(&self) -> Value {
         self.get("/chaos/seen").await.json().unwrap()
-    }
-
-    /// What became of chaos' handlers in the API.
-    pub(crate) async fn inline_seen(&self) -> Value {
-        self.get("/chaos/inline_seen").await.json().unwrap()
     }
 
     pub(crate) async fn get(&self, path: &str) -> Reply {
@@ -114,9 +109,25 @@ pub(crate) fn child(host: &Cardcage) -> u32 {
 }
 
 /// Signals a process that the test started by way of its supervisor.
-pub(crate) fn signal(pid: u32, signal: rustix::process::Signal) {
+pub(crate) fn signal(pid: u32, signal: Signal) {
     let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
     rustix::process::kill_process(pid, signal).unwrap();
+}
+
+/// Stops a child in its tracks. The signal is only the beginning of that: a thread that runs on another core goes on
+/// for a moment, and can still answer somebody.
+pub(crate) async fn pause(pid: u32) {
+    signal(pid, Signal::STOP);
+    let is_stopped = |thread: std::fs::DirEntry| {
+        let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
+    };
+    eventually(soon(), "the child is stopped", async || {
+        let mut threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+        threads.all(|thread| thread.is_ok_and(is_stopped)).then_some(())
+    })
+    .await
+    .unwrap();
 }
 
 /// Asserts that a reply is this problem, complete with everything that problems have.
