@@ -123,19 +123,41 @@ pub(super) struct CallSide {
     reply: Mutex<Option<oneshot::Sender<Answered>>>,
     request: Mutex<Option<RequestBody>>,
     stream: Mutex<Option<PollSender<Result<Bytes, String>>>>,
+    runtime: tokio::runtime::Handle,
 }
 
 impl CallSide {
+    /// Must be called inside the host's runtime.
     pub(super) fn new(reply: oneshot::Sender<Answered>, request: Option<RequestBody>) -> Arc<Self> {
         Arc::new(Self {
             reply: Mutex::new(Some(reply)),
             request: Mutex::new(request),
             stream: Mutex::new(None),
+            runtime: tokio::runtime::Handle::current(),
         })
     }
 
     pub(super) fn into_token(self: Arc<Self>) -> CallToken {
         CallToken(Arc::into_raw(self).cast())
+    }
+
+    /// Ends a streaming reply as broken. The reader sees a closed channel as a complete body, so the error must
+    /// arrive, however full the channel is: it waits for room on the host's runtime, never on the plugin's thread.
+    fn break_stream(&self, sender: &PollSender<Result<Bytes, String>>, reason: String) {
+        let Some(sender) = sender.get_ref().cloned() else { return };
+        self.runtime.spawn(async move {
+            // Fails where nobody reads any more.
+            let _ = sender.send(Err(reason)).await;
+        });
+    }
+}
+
+impl Drop for CallSide {
+    fn drop(&mut self) {
+        // No `body_end` came: the handler panicked or was cancelled in the middle of its reply.
+        if let Some(sender) = lock(&self.stream).take() {
+            self.break_stream(&sender, "the handler ended in the middle of its reply".into());
+        }
     }
 }
 
@@ -231,15 +253,11 @@ extern "C" fn body_push(token: CallToken, piece: FfiBytes) -> u32 {
 }
 
 extern "C" fn body_end(token: CallToken, error: FfiBytes) {
-    let Some(mut sender) = lock(&call_side(&token).stream).take() else { return };
-    if error.is_empty() {
-        return;
+    let side = call_side(&token);
+    let Some(sender) = lock(&side.stream).take() else { return };
+    if !error.is_empty() {
+        side.break_stream(&sender, error.to_text().into_owned());
     }
-    // Blocking is not an option here: where there is no room, the missing end tells the reader as well.
-    if let Some(inner) = sender.get_ref() {
-        let _ = inner.try_send(Err(error.to_text().into_owned()));
-    }
-    sender.close();
 }
 
 extern "C" fn call_release(token: CallToken) {
@@ -428,5 +446,71 @@ pub(super) fn vtable() -> Host {
         config,
         metric,
         polling,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn streaming() -> (CallToken, oneshot::Receiver<Answered>) {
+        let (reply, answered) = oneshot::channel();
+        let token = CallSide::new(reply, None).into_token();
+        let empty = FfiBytes::empty;
+        complete(
+            token,
+            Reply { status: 200, failure: 0, streaming: 1, headers: empty(), body: empty(), ext: empty() },
+        );
+        (token, answered)
+    }
+
+    fn push(token: CallToken, count: usize) {
+        for _ in 0..count {
+            assert_eq!(body_ready(token, FfiWaker::new(Waker::noop())), code::READY);
+            assert_eq!(body_push(token, FfiBytes::from_static(b"piece")), code::READY);
+        }
+    }
+
+    /// How many pieces came, and what the body ended with.
+    async fn read(answered: oneshot::Receiver<Answered>) -> (usize, Option<String>) {
+        let Ok(Answered::Response { body: AnswerBody::Stream(_, mut pieces), .. }) = answered.await else {
+            panic!("no streaming reply");
+        };
+        let mut count = 0;
+        while let Some(piece) = pieces.recv().await {
+            match piece {
+                Ok(_) => count += 1,
+                Err(reason) => return (count, Some(reason)),
+            }
+        }
+        (count, None)
+    }
+
+    #[tokio::test]
+    async fn reply_that_ends_well_ends_without_an_error() {
+        let (token, answered) = streaming();
+        push(token, 2);
+        body_end(token, FfiBytes::empty());
+        call_release(token);
+        assert_eq!(read(answered).await, (2, None));
+    }
+
+    #[tokio::test]
+    async fn broken_reply_is_told_even_when_the_channel_is_full() {
+        let (token, answered) = streaming();
+        push(token, STREAM_PIECES);
+        body_end(token, FfiBytes::from_static(b"the source dried up"));
+        call_release(token);
+        assert_eq!(read(answered).await, (STREAM_PIECES, Some("the source dried up".into())));
+    }
+
+    #[tokio::test]
+    async fn handler_that_ends_in_mid_reply_leaves_a_broken_body_and_not_a_complete_one() {
+        let (token, answered) = streaming();
+        push(token, STREAM_PIECES);
+        call_release(token);
+        let (count, reason) = read(answered).await;
+        assert_eq!(count, STREAM_PIECES);
+        assert!(reason.is_some_and(|reason| reason.contains("in the middle")));
     }
 }
