@@ -14,7 +14,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::filter::EnvFilter;
+use tracing_log::AsLog;
+use tracing_subscriber::filter::{EnvFilter, LevelFilter};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 
@@ -22,10 +23,12 @@ pub(crate) fn install(host: HostHandle, filter: &str) {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let filter = EnvFilter::builder().parse_lossy(filter);
+        // `log` asks this level first, and evaluates the arguments of what passes it.
+        let level = filter.max_level_hint().unwrap_or(LevelFilter::TRACE).as_log();
         let subscriber = tracing_subscriber::registry().with(filter).with(HostLayer { host });
         // Fails only where the author set one already; then theirs stays.
         let _ = tracing::subscriber::set_global_default(subscriber);
-        let _ = tracing_log::LogTracer::init();
+        let _ = tracing_log::LogTracer::builder().with_max_level(level).init();
         std::panic::set_hook(Box::new(|info| {
             let text = info.payload_as_str().unwrap_or("a panic without a text");
             let at = info.location().map(ToString::to_string).unwrap_or_default();

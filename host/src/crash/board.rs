@@ -317,7 +317,6 @@ mod tests {
                 assert_eq!((polling.len(), polling[0].plugin, polling[0].id), (1, 2, [7; 16]));
                 slot.leave();
                 assert_eq!(supervisor.polling(), []);
-                slot.enter(2, [8; 16]);
             });
         });
         // A scope ends before thread-locals are dropped for certain; wait for the slot itself.
@@ -328,6 +327,18 @@ mod tests {
             std::thread::yield_now();
         }
         assert_eq!(supervisor.polling(), []);
+    }
+
+    #[test]
+    fn a_thread_that_ends_in_the_middle_of_a_poll_stays_marked() {
+        let board = Board::create().unwrap();
+        let poll = move || board.thread_slot().unwrap().enter(2, [8; 16]);
+        // Joined, so its thread-locals are gone.
+        std::thread::spawn(poll).join().unwrap();
+        let polling = board.polling();
+        assert_eq!((polling.len(), polling[0].plugin, polling[0].id), (1, 2, [8; 16]));
+        board.reset();
+        assert_eq!(board.polling(), []);
     }
 
     #[test]

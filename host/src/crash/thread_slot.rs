@@ -69,12 +69,15 @@ impl ThreadSlot {
     }
 }
 
-/// A thread's hold on its slot; freed by the thread's end.
+/// A thread's hold on its slot; freed by the thread's end, if that is an orderly one.
 struct Held(&'static ThreadSlot);
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.0.clear();
+        // A thread that ends in the middle of a poll has called `exit`: the supervisor shall read by whom.
+        if self.0.polling().is_none() {
+            self.0.clear();
+        }
     }
 }
 

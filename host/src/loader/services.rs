@@ -396,7 +396,7 @@ extern "C" fn span(ctx: HostCtx, record: SpanRecord) {
     let host = host(ctx);
     let took_us = record.end_unix_ns.saturating_sub(record.start_unix_ns) / 1_000;
     let span = record.body.to_text();
-    tracing::debug!(target: "plugin::span", plugin = &*host.identity.name, took_us, %span, "span closed");
+    tracing::debug!(target: "span", plugin = &*host.identity.name, took_us, %span, "span closed");
 }
 
 extern "C" fn now_unix_ns(ctx: HostCtx) -> u64 {

@@ -1,8 +1,8 @@
 //! The boundary's layout is committed: a change to it must be meant.
 
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
-use abi_stable::type_layout::TypeLayout;
+use abi_stable::type_layout::{TLData, TypeLayout};
 use abi_stable::StableAbi;
 use cardcage_abi::{
     Answer, CallHead, CallOut, EnqueueHead, FfiBytes, FfiCallback, FfiWaker, HostRef, InitHead, InitReply,
@@ -12,12 +12,17 @@ use std::fmt::Write;
 
 fn describe(out: &mut String, layout: &'static TypeLayout) {
     writeln!(out, "{} size={} align={}", layout.name(), layout.size(), layout.alignment()).unwrap();
+    // All are `repr(C)`: a field lies at the next place that its alignment allows.
+    let mut end = 0_usize;
     for field in layout.get_fields().into_iter().flatten() {
         let functions: Vec<String> = field.function_range().iter().map(|f| f.to_string()).collect();
         let kind = if functions.is_empty() { field.full_type().to_string() } else { functions.join("; ") };
-        writeln!(out, "    {}: {}", field.name(), kind.split_whitespace().collect::<Vec<_>>().join(" "))
-            .unwrap();
+        let kind = kind.split_whitespace().collect::<Vec<_>>().join(" ");
+        let offset = end.next_multiple_of(field.layout().alignment());
+        writeln!(out, "    {offset:3} {}: {kind}", field.name()).unwrap();
+        end = offset + field.layout().size();
     }
+    assert_eq!(end.next_multiple_of(layout.alignment()), layout.size(), "{}", layout.name());
 }
 
 /// What a prefix reference points to: its first type argument.
@@ -65,6 +70,56 @@ fn layout_of_the_boundary_is_the_committed_one() {
         committed, now,
         "the boundary has changed; see the rules at the top of plugin-api/abi/src/lib.rs"
     );
+}
+
+type Layout = fn() -> &'static TypeLayout;
+
+/// The fields that 1.0 had, in their order. Append to a vtable; never change a line here.
+const FIRST: [(&str, Layout, &[&str]); 3] = [
+    ("Root", || pointee(RootRef::LAYOUT), &["plugin", "host_layout"]),
+    (
+        "Host",
+        || pointee(HostRef::LAYOUT),
+        &[
+            "complete",
+            "body_poll",
+            "body_ready",
+            "body_push",
+            "body_end",
+            "call_release",
+            "task_complete",
+            "task_release",
+            "enqueue",
+            "call",
+            "log",
+            "span",
+            "now_unix_ns",
+            "config",
+            "metric",
+            "polling",
+        ],
+    ),
+    (
+        "Plugin",
+        || pointee(PluginRef::LAYOUT),
+        &["describe", "init", "call", "task", "cancel", "forget", "drain", "stop", "health"],
+    ),
+];
+
+#[test]
+fn vtables_start_with_the_fields_of_1_0_and_all_of_them_are_sure_to_be_there() {
+    for (name, layout, first) in FIRST {
+        let layout = layout();
+        assert_eq!(layout.name(), name);
+        let names: Vec<&str> = layout.get_fields().into_iter().flatten().map(|field| field.name()).collect();
+        assert!(names.starts_with(first), "{name} has shrunk, or was reordered: {names:?}");
+        let TLData::PrefixType(prefix) = layout.data() else { panic!("{name} is no prefix type") };
+        assert_eq!(
+            usize::from(prefix.first_suffix_field),
+            first.len(),
+            "`last_prefix_field` of {name} has moved"
+        );
+    }
 }
 
 #[test]

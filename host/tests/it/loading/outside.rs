@@ -50,7 +50,8 @@ fn build() {
     let lock = std::fs::File::create(folder.join("lock")).unwrap();
     lock.lock().unwrap();
     let members = NAMES.map(|name| format!("\"{name}\"")).join(", ");
-    let workspace = format!("[workspace]\nresolver = \"3\"\nmembers = [{members}]\n\n[profile.dev]\ndebug = false\n");
+    let workspace =
+        format!("[workspace]\nresolver = \"3\"\nmembers = [{members}]\n\n[profile.dev]\ndebug = false\n");
     write(&folder.join("Cargo.toml"), &workspace);
     for name in NAMES {
         write(&folder.join(name).join("Cargo.toml"), &manifest(name));
@@ -66,5 +67,9 @@ fn build() {
     let mut command = Command::new(cargo);
     command.args(["build", "--offline", "--target-dir"]).arg(folder.join("target")).current_dir(&folder);
     let output = command.output().unwrap();
-    assert!(output.status.success(), "the outside workspace does not build:\n{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "the outside workspace does not build:\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
