@@ -20,3 +20,4 @@ mod loading;
 mod promises;
 mod serving;
 mod streams;
+mod tasks;

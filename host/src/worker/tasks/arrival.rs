@@ -27,7 +27,7 @@ pub(super) enum Reception {
     /// Stored later than its enqueuer waited: nobody was promised anything.
     NeverPromised,
     /// A first delivery of a first attempt, too late: the plan writes `expired`.
-    Expired(Plan),
+    Expired(Box<Plan>),
     /// A first delivery of a first attempt: run it.
     Start(Standing),
     /// Only the record knows.
@@ -38,7 +38,7 @@ pub(super) enum Reception {
 #[derive(Debug)]
 pub(super) enum Decision {
     /// Nothing is to be run.
-    Finish(Plan),
+    Finish(Box<Plan>),
     /// Run it; there is nothing to explain.
     Start(Standing),
     /// Write this first; the sequence of that write is the fence. Says how many deliveries were lost.
@@ -50,8 +50,8 @@ pub(super) enum Decision {
 pub(super) struct Standing {
     /// The attempt's number, from 1.
     pub(super) attempt: u32,
-    /// The record with this attempt in it; `None` on the happy path.
-    pub(super) record: Option<TaskRecord>,
+    /// The record with this attempt in it; `None` on the happy path. Boxed, for it waits while the handler runs.
+    pub(super) record: Option<Box<TaskRecord>>,
     /// The sequence that the record stands at; 0: there is none.
     pub(super) fence: u64,
 }
@@ -74,7 +74,8 @@ pub(super) fn receive(arrival: &Arrival<'_>, settling: bool) -> Reception {
         return Reception::Read;
     }
     if is_expired(arrival) {
-        return Reception::Expired(expire(TaskRecord::new(envelope, State::Queued), 0, arrival.now));
+        let plan = expire(TaskRecord::new(envelope, State::Queued), 0, arrival.now);
+        return Reception::Expired(Box::new(plan));
     }
     Reception::Start(Standing::first())
 }
@@ -93,21 +94,21 @@ pub(super) fn consider(
         None => (TaskRecord::new(envelope, State::Queued), 0),
     };
     if record.state.is_final() {
-        return Decision::Finish(Plan::redo(&record.follow_up));
+        return Decision::Finish(Box::new(Plan::redo(&record.follow_up)));
     }
     if history::is_concluded(&record, envelope.attempt) {
         // Only `retrying` still owes its publish; in every later state it has been made.
         let owed: &[FollowUp] = if record.state == State::Retrying { &record.follow_up } else { &[] };
-        return Decision::Finish(Plan::redo(owed));
+        return Decision::Finish(Box::new(Plan::redo(owed)));
     }
     let lost_before = history::lost(&record);
     explain(&mut record, arrival, unknown, limits);
     let lost = history::lost(&record);
     if lost >= limits.lost_limit {
-        return Decision::Finish(give_up(record, fence, now, lost));
+        return Decision::Finish(Box::new(give_up(record, fence, now, lost)));
     }
     if is_expired(arrival) {
-        return Decision::Finish(expire(record, fence, now));
+        return Decision::Finish(Box::new(expire(record, fence, now)));
     }
     if fence == 0 && record.attempts.is_empty() && envelope.attempt == 1 {
         return Decision::Start(Standing::first());

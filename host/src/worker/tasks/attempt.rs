@@ -14,6 +14,7 @@ use crate::loader;
 use bytes::Bytes;
 use cardcage_protocol::{EnvelopeError, TaskEnvelope, TaskId, TaskRecord, Timestamp, header};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -25,35 +26,35 @@ const BOARD_AGAIN: Duration = Duration::from_millis(10);
 const WAITS_AT_MOST: Duration = Duration::from_secs(24 * 3600);
 
 /// Runs one delivery to its end. `slot` is free again when the handler is done.
-pub(super) async fn run(unit: Arc<Unit>, delivery: Delivery, slot: Slot) {
-    let shared = &*unit.shared;
-    let envelope = match delivery.envelope(shared.broker.subjects()) {
-        Ok(envelope) => envelope,
-        Err(error) => return end_unreadable(&unit, &delivery, &error).await,
-    };
-    let now = unit.now();
-    let Some(hold) = shared.held.enter(envelope.id, envelope.attempt, now) else {
-        // Its lease went unrenewed while the broker was away. The attempt that is under way acknowledges both.
-        tracing::info!(task = %envelope.id, "a task that is held here was delivered again");
-        return;
-    };
-    let delivered = Delivered { unit: &unit, delivery: &delivery, envelope: &envelope };
-    let settling = shared.settling.is_settling(shared.broker.link().generation);
-    let arrival = delivered.arrival(now);
-    match arrival::receive(&arrival, settling) {
-        Reception::Start(standing) => delivered.start(standing, &hold.holding, slot).await,
-        Reception::NeverPromised => {
-            bump(&shared.counters.unpromised);
-            tracing::info!(task = %envelope.id, "a task that nobody was promised was dropped");
-            delivered.finish(Plan::done(), None, Instant::now() + shared.lease).await;
-        }
-        Reception::Expired(plan) => {
-            let until = Instant::now() + shared.lease;
-            if shared.carry_out(&envelope, &delivery, plan, None, until).await == Carried::Conflict {
-                delivered.consider(&hold.holding, slot).await;
+///
+/// This future waits in memory while the handler runs, as often as there are slots, and is moved when it is spawned: so
+/// it holds no more than the way to the handler needs, and everything else is boxed.
+#[expect(clippy::manual_async_fn, reason = "an `async fn` would hold its arguments twice")]
+pub(super) fn run(unit: Arc<Unit>, delivery: Delivery, slot: Slot) -> impl Future<Output = ()> + Send {
+    async move {
+        let shared = &*unit.shared;
+        let envelope = match delivery.envelope(shared.broker.subjects()) {
+            Ok(envelope) => envelope,
+            Err(error) => return Box::pin(end_unreadable(&unit, &delivery, error)).await,
+        };
+        let now = unit.now();
+        let Some(hold) = shared.held.enter(envelope.id, envelope.attempt, now) else {
+            // Its lease went unrenewed while the broker was away. The attempt under way acknowledges both.
+            tracing::info!(task = %envelope.id, "a task that is held here was delivered again");
+            return;
+        };
+        let delivered = Delivered { unit: &unit, delivery: &delivery, envelope: &envelope };
+        let settling = shared.settling.is_settling(shared.broker.link().generation);
+        match arrival::receive(&delivered.arrival(now), settling) {
+            Reception::Start(standing) => delivered.start(standing, &hold.holding, slot).await,
+            Reception::NeverPromised => {
+                bump(&shared.counters.unpromised);
+                tracing::info!(task = %envelope.id, "a task that nobody was promised was dropped");
+                Box::pin(delivered.finish(Plan::done(), None, Instant::now() + shared.lease)).await;
             }
+            Reception::Expired(plan) => Box::pin(delivered.expire(*plan, &hold.holding, slot)).await,
+            Reception::Read => Box::pin(delivered.consider(&hold.holding, slot)).await,
         }
-        Reception::Read => delivered.consider(&hold.holding, slot).await,
     }
 }
 
@@ -62,40 +63,52 @@ impl Unit {
         Timestamp::from_unix_ms(self.shared.broker.now_unix_ms())
     }
 
-    /// Notes an attempt on the board. A full board is waited for, as long as the lease allows.
+    /// Notes an attempt on the board. `None`: it cannot be noted, and runs without.
+    fn try_claim(
+        &self,
+        delivery: &Delivery,
+        id: TaskId,
+        attempt: u32,
+        deadline: u64,
+    ) -> Result<Option<Claim>, BoardFull> {
+        let (plugin, task, subject) = (self.room.name.as_str(), self.name.as_str(), delivery.ack_subject());
+        let claim =
+            self.shared.board.claim(Kind::Task, *id.as_bytes(), subject, plugin, task, attempt, deadline);
+        match claim {
+            Ok(claim) => Ok(Some(claim)),
+            Err(ClaimError::Full) => Err(BoardFull),
+            Err(error @ ClaimError::TooLong(_)) => {
+                tracing::warn!(plugin, task, %error, "a task's lease cannot be renewed; shorten the names");
+                Ok(None)
+            }
+        }
+    }
+
+    /// The same; a full board is waited for, as long as the lease allows.
     async fn claim(
         &self,
         delivery: &Delivery,
         id: TaskId,
         attempt: u32,
-        hard: Duration,
-    ) -> Result<Option<Claim>, ()> {
+        deadline: u64,
+    ) -> Result<Option<Claim>, BoardFull> {
         let end = Instant::now() + self.shared.lease / 3;
-        // The supervisor compares with its own clock, which is this machine's.
-        let hard_ms = u64::try_from(hard.as_millis()).unwrap_or(u64::MAX);
-        let deadline = Timestamp::now().plus_ms(hard_ms).unix_ms();
-        let (plugin, task) = (self.room.name.as_str(), self.name.as_str());
         loop {
-            let board = &self.shared.board;
-            match board.claim(
-                Kind::Task,
-                *id.as_bytes(),
-                delivery.ack_subject(),
-                plugin,
-                task,
-                attempt,
-                deadline,
-            ) {
-                Ok(claim) => return Ok(Some(claim)),
-                Err(ClaimError::Full) if Instant::now() < end => tokio::time::sleep(BOARD_AGAIN).await,
-                Err(ClaimError::Full) => return Err(()),
-                Err(error @ ClaimError::TooLong(_)) => {
-                    tracing::warn!(plugin, task, %error, "a task's lease cannot be renewed; shorten the names");
-                    return Ok(None);
-                }
+            match self.try_claim(delivery, id, attempt, deadline) {
+                Err(BoardFull) if Instant::now() < end => tokio::time::sleep(BOARD_AGAIN).await,
+                done => return done,
             }
         }
     }
+}
+
+/// Nothing was noted; a retry helps once something has ended.
+struct BoardFull;
+
+/// A time from now by this machine's clock, with which the supervisor and the plugin compare: milliseconds since 1970.
+fn local_deadline(from_now: Duration) -> u64 {
+    let ms = u64::try_from(from_now.as_millis()).unwrap_or(u64::MAX);
+    Timestamp::now().plus_ms(ms).unix_ms()
 }
 
 /// A readable delivery and where it belongs.
@@ -116,19 +129,29 @@ impl Delivered<'_> {
         }
     }
 
+    async fn expire(self, plan: Plan, holding: &Holding, slot: Slot) {
+        let until = Instant::now() + self.unit.shared.lease;
+        if self.finish(plan, None, until).await == Carried::Conflict {
+            self.consider(holding, slot).await;
+        }
+    }
+
     /// Off the happy path: decides with the record.
     async fn consider(self, holding: &Holding, slot: Slot) {
         let (shared, envelope, limits) = (&*self.unit.shared, self.envelope, &self.unit.limits);
         let until = Instant::now() + shared.lease;
         // Reading takes long while the broker is away, and the lease runs.
-        let claim = self.unit.claim(self.delivery, envelope.id, envelope.attempt, limits.timeout).await;
+        let claim = self
+            .unit
+            .claim(self.delivery, envelope.id, envelope.attempt, local_deadline(limits.timeout))
+            .await;
         for _ in 0..ROUNDS {
             let Ok(current) = shared.read(envelope, until).await else { break };
             // Follow-ups that are redone need the history, which the decision takes.
             let known = current.as_ref().map(|(record, _)| record.clone());
             let arrival = self.arrival(self.unit.now());
             match arrival::consider(&arrival, current, &shared.instance, &shared.unknown, limits) {
-                Decision::Finish(plan) => match self.finish(plan, known.as_ref(), until).await {
+                Decision::Finish(plan) => match self.finish(*plan, known.as_ref(), until).await {
                     Carried::Conflict => {}
                     Carried::Out | Carried::GivenUp => return,
                 },
@@ -139,12 +162,9 @@ impl Delivered<'_> {
                 Decision::Append { mut write, attempt, lost } => {
                     match shared.write(&mut write, until).await {
                         Ok(fence) => {
-                            shared
-                                .counters
-                                .lost
-                                .fetch_add(u64::from(lost), std::sync::atomic::Ordering::Relaxed);
+                            shared.counters.lost.fetch_add(lost.into(), Ordering::Relaxed);
                             drop(claim);
-                            let standing = Standing { attempt, record: Some(write.record), fence };
+                            let standing = Standing { attempt, record: Some(Box::new(write.record)), fence };
                             return self.start(standing, holding, slot).await;
                         }
                         Err(Carried::Conflict) => {}
@@ -166,9 +186,14 @@ impl Delivered<'_> {
         let (shared, room, limits) = (&*unit.shared, &*unit.room, &unit.limits);
         let running = match room.running.try_acquire() {
             Ok(permit) => Some(permit),
-            Err(_) => self.wait_for_turn(standing.attempt, holding).await,
+            Err(_) => Box::pin(self.wait_for_turn(standing.attempt, holding)).await,
         };
-        let Ok(claim) = unit.claim(delivery, envelope.id, standing.attempt, limits.timeout).await else {
+        let deadline = local_deadline(limits.timeout);
+        let claim = match unit.try_claim(delivery, envelope.id, standing.attempt, deadline) {
+            Err(BoardFull) => Box::pin(unit.claim(delivery, envelope.id, standing.attempt, deadline)).await,
+            done => done,
+        };
+        let Ok(claim) = claim else {
             tracing::error!(task = %envelope.id, "the board stays full; a task comes again when its lease ends");
             return;
         };
@@ -176,7 +201,7 @@ impl Delivered<'_> {
         holding.started(standing.attempt, started_at);
         let ended = if running.is_some() {
             bump(&shared.counters.started);
-            self.handle(standing.attempt, holding).await
+            self.handle(standing.attempt, deadline, holding).await
         } else {
             Ended::Interrupted
         };
@@ -190,7 +215,8 @@ impl Delivered<'_> {
         // The semaphore is never closed; while the broker is slow, this is what holds the slot.
         let ending = room.ending.acquire().await;
         drop((slot, running));
-        self.end(&facts, standing, &ended, started + limits.timeout + shared.lease).await;
+        let until = started + limits.timeout + shared.lease;
+        Box::pin(self.end(&facts, standing, &ended, until)).await;
         drop((ending, claim));
     }
 
@@ -200,7 +226,8 @@ impl Delivered<'_> {
         attempt: u32,
         holding: &Holding,
     ) -> Option<tokio::sync::SemaphorePermit<'_>> {
-        let claim = self.unit.claim(self.delivery, self.envelope.id, attempt, WAITS_AT_MOST).await;
+        let claim =
+            self.unit.claim(self.delivery, self.envelope.id, attempt, local_deadline(WAITS_AT_MOST)).await;
         let permit = tokio::select! {
             biased;
             permit = self.unit.room.running.acquire() => permit.ok(),
@@ -210,15 +237,13 @@ impl Delivered<'_> {
         permit
     }
 
-    async fn handle(&self, attempt: u32, holding: &Holding) -> Ended {
+    async fn handle(&self, attempt: u32, deadline_unix_ms: u64, holding: &Holding) -> Ended {
         let (envelope, limits) = (self.envelope, &self.unit.limits);
-        let timeout_ms = u64::try_from(limits.timeout.as_millis()).unwrap_or(u64::MAX);
         let running = self.unit.room.plugin.start(loader::Attempt {
             task_id: *envelope.id.as_bytes(),
             task: self.unit.index,
             attempt,
-            // The plugin compares with this machine's clock.
-            deadline_unix_ms: Timestamp::now().plus_ms(timeout_ms).unix_ms(),
+            deadline_unix_ms,
             enqueued_unix_ms: envelope.enqueued_at.unix_ms(),
             headers: trace_headers(envelope),
             body: envelope.body.clone(),
@@ -251,7 +276,7 @@ impl Delivered<'_> {
                 }
                 Carried::Conflict => {}
             }
-            let current = match shared.read(self.envelope, until).await {
+            let current = match Box::pin(shared.read(self.envelope, until)).await {
                 Ok(current) => current,
                 Err(_) => break,
             };
@@ -294,7 +319,7 @@ fn trace_headers(envelope: &TaskEnvelope) -> Bytes {
 }
 
 /// Ends a message that is no envelope.
-async fn end_unreadable(unit: &Arc<Unit>, delivery: &Delivery, error: &EnvelopeError) {
+async fn end_unreadable(unit: &Arc<Unit>, delivery: &Delivery, error: EnvelopeError) {
     let shared = &*unit.shared;
     bump(&shared.counters.unreadable);
     tracing::error!(subject = delivery.subject(), %error, "a message that is no envelope becomes a dead letter");
@@ -303,7 +328,7 @@ async fn end_unreadable(unit: &Arc<Unit>, delivery: &Delivery, error: &EnvelopeE
         stream_sequence: delivery.stream_sequence,
         stored_at: delivery.stored_at,
         body: delivery.payload(),
-        error,
+        error: &error,
     };
     let major = unit.room.plugin.identity.major;
     let envelope =

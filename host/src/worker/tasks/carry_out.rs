@@ -47,7 +47,7 @@ impl Shared {
         }
         let record = plan.write.as_ref().map(|write| &write.record).or(current);
         for owed in &plan.then {
-            if self.follow_up(envelope, record, owed, until).await.is_err() {
+            if Box::pin(self.follow_up(envelope, record, owed, until)).await.is_err() {
                 return Carried::GivenUp;
             }
         }
@@ -77,7 +77,7 @@ impl Shared {
                 Err(Error::Conflict { .. }) => return Err(Carried::Conflict),
                 Err(error) => {
                     tracing::warn!(task = %id, %error, "a task's record could not be written; trying again");
-                    self.pause(&mut pause, until).await?;
+                    Box::pin(self.pause(&mut pause, until)).await?;
                 }
             }
         }
@@ -134,7 +134,7 @@ impl Shared {
                 Ok(done) => return Ok(done),
                 Err(error) => {
                     tracing::warn!(%error, "{says}");
-                    self.pause(&mut pause, until).await?;
+                    Box::pin(self.pause(&mut pause, until)).await?;
                 }
             }
         }

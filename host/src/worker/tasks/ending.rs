@@ -58,7 +58,7 @@ struct Verdict {
 /// The writes that follow an attempt's end. `standing` is the record as the attempt knows it, with its fence.
 pub(super) fn end(
     facts: &Facts<'_>,
-    record: Option<TaskRecord>,
+    record: Option<Box<TaskRecord>>,
     fence: u64,
     ended: &Ended,
     limits: &TaskLimits,
@@ -66,7 +66,7 @@ pub(super) fn end(
 ) -> Plan {
     let Verdict { cause, error, next } = judge(ended, limits);
     let now = facts.ended_at;
-    let mut record = record.unwrap_or_else(|| TaskRecord::new(facts.envelope, State::Running));
+    let mut record = record.map_or_else(|| TaskRecord::new(facts.envelope, State::Running), |record| *record);
     close(&mut record, facts, cause, error.clone());
     let fail = |mut record: TaskRecord, reason: String| {
         record.error.clone_from(&error);
@@ -122,7 +122,7 @@ pub(super) fn still_mine(
     let there = !appended || record.attempts.iter().any(is_mine);
     (!record.state.is_final() && !of_others && there).then_some(Standing {
         attempt,
-        record: Some(record),
+        record: Some(Box::new(record)),
         fence,
     })
 }

@@ -11,7 +11,7 @@ fn after(envelope: &TaskEnvelope, me: &str, n: u32, record: Option<TaskRecord>, 
     let me = worker(me);
     let facts = Facts { envelope, me: &me, attempt: n, started_at: at(0), ended_at: at(100) };
     let mut rng = fastrand::Rng::with_seed(1);
-    end(&facts, record, 0, ended, &LIMITS, &mut rng).write.unwrap().record
+    end(&facts, record.map(Box::new), 0, ended, &LIMITS, &mut rng).write.unwrap().record
 }
 
 fn retry() -> Ended {

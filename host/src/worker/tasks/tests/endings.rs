@@ -16,7 +16,7 @@ fn ended_with(ended: &Ended) -> Plan {
 fn ended_after(n: u32, record: Option<TaskRecord>, ended: &Ended) -> Plan {
     let (envelope, me) = (envelope(1), worker("w1"));
     let facts = Facts { envelope: &envelope, me: &me, attempt: n, started_at: at(10), ended_at: at(30) };
-    end(&facts, record, 5, ended, &LIMITS, &mut fastrand::Rng::with_seed(3))
+    end(&facts, record.map(Box::new), 5, ended, &LIMITS, &mut fastrand::Rng::with_seed(3))
 }
 
 fn outcome(outcome: Outcome) -> Ended {

@@ -62,7 +62,16 @@ fn appended(decision: Decision) -> (TaskRecord, u64, u32, u32) {
 
 fn finished(decision: Decision) -> Plan {
     match decision {
-        Decision::Finish(plan) => plan,
+        Decision::Finish(plan) => *plan,
         other => panic!("expected an end, got {other:?}"),
     }
+}
+
+#[test]
+fn an_attempts_future_is_small_enough_to_be_spawned_by_the_ten_thousand() {
+    fn size<A, B, C, F>(_: fn(A, B, C) -> F) -> usize {
+        size_of::<F>()
+    }
+    let bytes = size(super::attempt::run);
+    assert!(bytes < 1536, "{bytes} bytes");
 }
