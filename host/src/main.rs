@@ -7,14 +7,24 @@ use cardcage::exit::Exit;
 use cardcage::process::control::Role;
 use cardcage::{command, role};
 use clap::Parser as _;
-use tokio::runtime::Runtime;
+use tokio::runtime::{Builder, Runtime};
+
+/// Much of what the host frees was allocated on another thread.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    match Runtime::new() {
+    match runtime() {
         Ok(runtime) => dispatch(cli.command, &runtime).into(),
         Err(_) => Exit::Unexpected.into(),
     }
+}
+
+/// One thread per processor, and one more: all but one may be lent to plugins' handlers.
+fn runtime() -> std::io::Result<Runtime> {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    Builder::new_multi_thread().worker_threads(processors + 1).enable_all().build()
 }
 
 fn dispatch(command: Command, runtime: &Runtime) -> Exit {

@@ -2,6 +2,7 @@
 
 use http::Method;
 use serde_json::{Map, Value, json};
+use std::sync::Arc;
 use utoipa::openapi::path::Paths;
 use utoipa::openapi::{RefOr, schema::Schema};
 
@@ -82,6 +83,15 @@ impl Described {
         if let Some(item) = item.as_object_mut() {
             item.insert(method.into(), operation);
         }
+    }
+
+    /// `METHOD /path` of each route, in the order in which they are described.
+    pub(crate) fn route_names(&self) -> Vec<Arc<str>> {
+        let text = |route: &Value, key: &str| {
+            route.get(key).and_then(Value::as_str).map(str::to_owned).unwrap_or_default()
+        };
+        let name = |route: &Value| Arc::from(format!("{} {}", text(route, "method"), text(route, "path")));
+        self.routes.iter().map(name).collect()
     }
 
     pub(crate) fn to_json(&self, name: &str, version: &str, tasks: Vec<Value>) -> Value {

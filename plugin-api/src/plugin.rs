@@ -115,7 +115,7 @@ impl<S: Clone + Send + Sync + 'static> ErasedPlugin for Plugin<S> {
             // The host bounds every body before it comes here.
             let router =
                 self.router.layer(axum::extract::DefaultBodyLimit::disable()).with_state(state.clone());
-            Ok(Started::new(router, Arc::new(state), self.tasks))
+            Ok(Started::new(router, self.described.route_names(), Arc::new(state), self.tasks))
         })
     }
 }

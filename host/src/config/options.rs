@@ -198,6 +198,8 @@ section! {
         timeout_ms: u64 = 10_000, integer(100, 600_000);
         /// Directory for the private copies that libraries are loaded from; unset means one under `XDG_RUNTIME_DIR` or the temporary directory.
         cache_dir: Option<PathBuf> = unset("/var/cache/cardcage"), Kind::Path;
+        /// Whether handlers whose polls are short are polled on the host's own threads, all but one of which may be lent; faster, but a handler that blocks against its habit holds up a thread of the host.
+        lend_threads: bool = true, Kind::Boolean;
     }
 }
 

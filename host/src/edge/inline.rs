@@ -34,6 +34,7 @@ pub(super) async fn answer(
         }
     };
     let call = Call {
+        route: route.index,
         request_id: incoming.id.0,
         deadline_unix_ms: incoming.deadline_unix_ms,
         headers,

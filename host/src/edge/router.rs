@@ -43,6 +43,8 @@ pub struct Route {
     pub identity: Identity,
     /// What the plugin declares.
     pub description: RouteDescription,
+    /// Its place in the description.
+    pub index: u32,
     /// Where the handler runs.
     pub placement: Placement,
     /// Bytes of the path that the plugin does not see.
@@ -192,6 +194,7 @@ fn one(
     Ok(Route {
         identity: plugin.identity.clone(),
         description: route.clone(),
+        index: plugin.description.route_index(&route.name).unwrap_or(u32::MAX),
         placement,
         prefix_len,
         subject: subjects.call(&plugin_name, plugin.identity.major, &name),

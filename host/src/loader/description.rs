@@ -150,6 +150,12 @@ impl Description {
         Ok(())
     }
 
+    /// A route's place in the list, which is how `call` names it at the boundary.
+    #[must_use]
+    pub fn route_index(&self, name: &str) -> Option<u32> {
+        self.routes.iter().position(|route| route.name == name).and_then(|index| u32::try_from(index).ok())
+    }
+
     /// A task's place in the list, which is how `task` names it at the boundary.
     #[must_use]
     pub fn task_index(&self, name: &str) -> Option<u32> {

@@ -8,7 +8,8 @@
 //! * One of the four rooms with `unsafe`: all of the host's side of the boundary stands in `open.rs`, `services.rs`
 //!   and `plugin.rs`.
 //! * A library is never closed, and a path is never opened twice: the loader hands out copies named by hash.
-//! * No plugin code runs before inspection has passed, and none runs on a thread that serves HTTP or NATS.
+//! * No plugin code runs before inspection has passed, and none runs on a thread that serves HTTP or NATS, but for
+//!   one short poll of handlers that have earned it ([`Lending`]).
 //!
 //! # What it refuses
 //! It does not watch files, restart anything or enforce deadlines: a plugin that hangs here is the supervisor's to end.
@@ -17,6 +18,7 @@ mod answer;
 mod copy;
 mod description;
 pub mod inspect;
+mod lending;
 mod open;
 mod plugin;
 mod refusal;
@@ -26,6 +28,7 @@ mod set;
 pub use answer::{AnswerBody, Answered, Attempt, BoxError, Outcome, RequestBody};
 pub use description::{Description, Placement, RouteDescription, TaskDescription};
 pub use inspect::{Inspection, Manifest};
+pub use lending::Lending;
 pub use open::exit_now;
 pub use plugin::{Call, CallFuture, KeepRunning, Plugin, TaskStart};
 pub use refusal::{Code, Refusal};

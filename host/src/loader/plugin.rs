@@ -3,6 +3,7 @@
 use super::answer::{Answered, Attempt, Outcome, RequestBody};
 use super::description::Description;
 use super::inspect::Manifest;
+use super::lending::{Lending, Loan};
 use super::refusal::{Code, Refusal};
 use super::services::{CallSide, Identity, PluginHost, Services, TaskSide, vtable};
 use crate::crash::Board;
@@ -90,7 +91,8 @@ impl Opened {
             }
         }
         let Self { file, description, vtable, .. } = self;
-        Ok(Plugin { identity, file, description, vtable, instance: reply.instance })
+        let (instance, lending) = (reply.instance, start.lending.clone());
+        Ok(Plugin { identity, file, description, vtable, instance, lending })
     }
 }
 
@@ -103,6 +105,7 @@ pub(super) struct InitOptions<'a> {
     pub(super) services: Arc<dyn Services>,
     pub(super) runtime: tokio::runtime::Handle,
     pub(super) board: Option<Board>,
+    pub(super) lending: Arc<Lending>,
 }
 
 /// A started plugin. Dropping it stops nothing: a library stays until the process ends.
@@ -115,6 +118,7 @@ pub struct Plugin {
     pub description: Arc<Description>,
     vtable: PluginRef,
     instance: Instance,
+    lending: Arc<Lending>,
 }
 
 impl std::fmt::Debug for Plugin {
@@ -128,6 +132,8 @@ impl std::fmt::Debug for Plugin {
 
 /// A request for one of a plugin's routes.
 pub struct Call {
+    /// The route's place in the description.
+    pub route: u32,
     /// 16 random bytes.
     pub request_id: [u8; 16],
     /// Milliseconds since the Unix epoch.
@@ -150,26 +156,32 @@ impl std::fmt::Debug for Call {
 }
 
 impl Plugin {
-    /// Starts a route's handler on the plugin's runtime. Dropping the future before its end cancels the handler.
+    /// Starts a route's handler: on the plugin's runtime, or with one poll on this thread where it is short and this
+    /// thread can be spared. Dropping the future before its end cancels the handler.
     pub fn call(&self, call: Call) -> CallFuture {
         let (reply, answered) = oneshot::channel();
         let streaming = u8::from(call.stream.is_some());
         let token = CallSide::new(reply, call.stream).into_token();
+        let loan = self.lending.lend();
         let head = CallHead {
             request_id: call.request_id,
             deadline_unix_ms: call.deadline_unix_ms,
             headers: FfiBytes::from_owner(call.headers),
             body: FfiBytes::from_owner(call.body),
+            route: call.route,
             streaming,
+            in_place: u8::from(loan.is_some()),
             ext: FfiBytes::empty(),
         };
         let running = (self.vtable.call())(self.instance, head, token);
+        self.ended(loan, running);
         CallFuture { answered, running: Some(Handle { vtable: self.vtable, running }) }
     }
 
-    /// Starts an attempt of a task. Dropping the future before its end cancels the handler.
+    /// Starts an attempt of a task, where [`call`](Self::call) starts a route's. Dropping the future before its end cancels the handler.
     pub fn start(&self, attempt: Attempt) -> TaskStart {
         let (outcome, ended) = oneshot::channel();
+        let loan = self.lending.lend();
         let head = TaskHead {
             task_id: attempt.task_id,
             task: attempt.task,
@@ -178,10 +190,18 @@ impl Plugin {
             enqueued_unix_ms: attempt.enqueued_unix_ms,
             headers: FfiBytes::from_owner(attempt.headers),
             body: FfiBytes::from_owner(attempt.body),
+            in_place: u8::from(loan.is_some()),
             ext: FfiBytes::empty(),
         };
         let running = (self.vtable.task())(self.instance, head, TaskSide::token(outcome));
+        self.ended(loan, running);
         TaskStart { ended, handle: Handle { vtable: self.vtable, running } }
+    }
+
+    fn ended(&self, loan: Option<Loan<'_>>, running: Running) {
+        if loan.is_some() && running.0.is_null() {
+            self.lending.count_ended_in_place();
+        }
     }
 
     /// Tells the plugin that the host is about to stop.

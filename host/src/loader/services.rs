@@ -6,6 +6,7 @@
 //!   `task_release` give back.
 
 use super::answer::{AnswerBody, Answered, Outcome, RequestBody};
+use super::lending;
 use crate::crash::Board;
 use bytes::Bytes;
 use cardcage_abi::{
@@ -145,7 +146,7 @@ impl CallSide {
     /// arrive, however full the channel is: it waits for room on the host's runtime, never on the plugin's thread.
     fn break_stream(&self, sender: &PollSender<Result<Bytes, String>>, reason: String) {
         let Some(sender) = sender.get_ref().cloned() else { return };
-        self.runtime.spawn(async move {
+        lending::spawn(&self.runtime, async move {
             // Fails where nobody reads any more.
             let _ = sender.send(Err(reason)).await;
         });
@@ -314,7 +315,7 @@ extern "C" fn enqueue(ctx: HostCtx, head: EnqueueHead, callback: FfiCallback) {
     let request =
         EnqueueRequest { context_id: head.context_id, body: Bytes::from_owner(head.body), ..request };
     let published = host.services.enqueue(&host.identity, request);
-    host.runtime.spawn(async move {
+    lending::spawn(&host.runtime, async move {
         callback.answer(match published.await {
             Ok(receipt) => Answer::ok(serde_json::to_string(&receipt).unwrap_or_default()),
             Err(refused) => problem(&refused),
@@ -330,7 +331,7 @@ extern "C" fn call(ctx: HostCtx, call: CallOut, callback: FfiCallback) {
         body: Bytes::from_owner(call.body),
     };
     let answered = host.services.call(&host.identity, call);
-    host.runtime.spawn(async move {
+    lending::spawn(&host.runtime, async move {
         callback.answer(match answered.await {
             Ok(value) => Answer::ok(FfiBytes::from_owner(value)),
             Err(refused) => problem(&refused),

@@ -2,6 +2,7 @@
 
 use super::description::Description;
 use super::inspect;
+use super::lending::Lending;
 use super::plugin::{InitOptions, Opened, Plugin};
 use super::refusal::{Code, Refusal};
 use super::services::Services;
@@ -39,6 +40,8 @@ pub struct LoadOptions {
     pub runtime: tokio::runtime::Handle,
     /// For crash reports.
     pub board: Option<Board>,
+    /// The threads that plugins may be lent.
+    pub lending: Arc<Lending>,
 }
 
 impl std::fmt::Debug for LoadOptions {
@@ -164,6 +167,7 @@ pub fn load_all(sources: &[Source], options: &LoadOptions, on_step: OnStep<'_>) 
             services: options.services.clone(),
             runtime: options.runtime.clone(),
             board: options.board,
+            lending: options.lending.clone(),
         });
         on_step(None);
         match started {

@@ -1,10 +1,11 @@
 //! A child: attaches to its supervisor, loads the plugins, and becomes an API or a worker.
 
+use super::metrics::line;
 use super::{api, options, worker};
 use crate::broker::{Broker, Error};
 use crate::config::Settings;
 use crate::exit::Exit;
-use crate::loader::{self, LoadOptions, PluginSet, Refusal, Services};
+use crate::loader::{self, Lending, LoadOptions, PluginSet, Refusal, Services};
 use crate::logging;
 use crate::process::child::{self, Attached, Outbox};
 use crate::process::control::{self, LoadedPlugin, Phase, Ready, Role, Step, ToChild, ToSupervisor};
@@ -24,6 +25,7 @@ pub(super) struct Context {
     pub(super) orders: mpsc::UnboundedReceiver<ToChild>,
     pub(super) listener: Option<std::net::TcpListener>,
     pub(super) excluded: Vec<control::Excluded>,
+    lending: Arc<Lending>,
 }
 
 /// A start that failed: the exit code that fits, and a sentence for people.
@@ -56,6 +58,11 @@ async fn serve(attached: Attached) -> Result<Exit, Failure> {
     let settings: Settings = serde_json::from_value(start.settings)
         .map_err(|error| (Exit::Unexpected, format!("the settings cannot be read: {error}")))?;
     logging::start(&settings.log);
+    let lending = match settings.loading.lend_threads {
+        true => Lending::start(tokio::runtime::Handle::current())
+            .map_err(|error| (Exit::Unexpected, format!("no thread can be started: {error}")))?,
+        false => Lending::none(),
+    };
     let context = Context {
         instance: cardcage_protocol::InstanceId::new(&start.instance)
             .map_err(|error| (Exit::Unexpected, error.to_string()))?,
@@ -64,6 +71,7 @@ async fn serve(attached: Attached) -> Result<Exit, Failure> {
         orders: attached.orders,
         listener: attached.listener.map(std::net::TcpListener::from),
         excluded: start.excluded,
+        lending,
         settings,
     };
     match start.role {
@@ -106,6 +114,7 @@ impl Context {
             services,
             runtime: tokio::runtime::Handle::current(),
             board: Some(self.board),
+            lending: self.lending.clone(),
         };
         let outbox = self.outbox.clone();
         let files: Vec<(String, String)> =
@@ -168,13 +177,23 @@ impl Context {
         self.report(&ToSupervisor::Ready(Ready { plugins: plugins.collect(), bound }));
     }
 
+    /// Metrics of what both roles lend to plugins.
+    fn lent(&self) -> String {
+        let mut text = String::new();
+        text.push_str("# TYPE cardcage_handlers_ended_in_place_total counter\n");
+        line(&mut text, "cardcage_handlers_ended_in_place_total", "", self.lending.ended_in_place());
+        text.push_str("# TYPE cardcage_lent_threads_held_up gauge\n");
+        line(&mut text, "cardcage_lent_threads_held_up", "", self.lending.held_up());
+        text
+    }
+
     /// The next drain order, answering requests for metrics until then. `None` of a channel means drain too.
     pub(super) async fn drain_ordered(&mut self, metrics: impl Fn() -> String) -> Duration {
         loop {
             match self.orders.recv().await {
                 Some(ToChild::Drain { grace_ms }) => return Duration::from_millis(grace_ms),
                 Some(ToChild::Metrics { id }) => {
-                    self.report(&ToSupervisor::MetricsText { id, text: metrics() })
+                    self.report(&ToSupervisor::MetricsText { id, text: metrics() + &self.lent() })
                 }
                 Some(ToChild::Start(_)) => {}
                 None => return Duration::from_millis(self.settings.drain.grace_ms),

@@ -131,6 +131,11 @@ impl Calls {
             self.counters.busy.fetch_add(1, Ordering::Relaxed);
             return self.refuse(reply_to, ReplyKind::Busy);
         };
+        // An API of a newer minor may know more routes.
+        let Some(route) = plugin.description.route_index(&request.route) else {
+            let code = Text::from_static(ProblemCode::NoWorker.as_str());
+            return self.refuse(reply_to, ReplyKind::Refused(code));
+        };
         let claim = self.claim(plugin, &request, &self.answers_to(&request, &reply_to));
         let Some(claim) = claim else {
             self.counters.busy.fetch_add(1, Ordering::Relaxed);
@@ -142,7 +147,7 @@ impl Calls {
         let mut running = self.running();
         let task = tokio::spawn(async move {
             let done = Done { calls: &this, call: call_id };
-            this.run(&plugin, request, reply_to, place, claim).await;
+            this.run(&plugin, route, request, reply_to, place, claim).await;
             drop(done);
         });
         running.insert(call_id, task.abort_handle());
@@ -202,6 +207,7 @@ impl Calls {
     async fn run(
         self: &Arc<Self>,
         plugin: &Arc<Plugin>,
+        route: u32,
         request: CallRequest,
         reply_to: String,
         place: OwnedSemaphorePermit,
@@ -220,6 +226,7 @@ impl Calls {
             }
         };
         let call = Call {
+            route,
             request_id: request.request_id,
             deadline_unix_ms: request.deadline_unix_ms,
             headers: request.header_block,

@@ -84,6 +84,76 @@ async fn blocked_plugin_thread_leaves_the_inline_routes_of_others_answering() {
     blocked.iter().for_each(|request| request.abort());
 }
 
+/// Asks until the handler is known to be short and a whole round of it ended on lent threads.
+async fn ends_in_place(host: &Cardcage, ask: impl AsyncFn() -> cardcage_harness::Result<Reply>) {
+    const ROUND: u64 = 50;
+    let admin = host.admin().unwrap();
+    let ended = async || {
+        let metrics = admin.get("/metrics").await.ok()?.text();
+        let line =
+            metrics.lines().find_map(|line| line.strip_prefix("cardcage_handlers_ended_in_place_total "))?;
+        line.parse::<u64>().ok()
+    };
+    eventually(soon(), "a round of handlers ends in place", async || {
+        let before = ended().await?;
+        for _ in 0..ROUND {
+            ask().await.ok().filter(|reply| reply.status == 200)?;
+        }
+        (ended().await? == before + ROUND).then_some(())
+    })
+    .await
+    .unwrap();
+}
+
+/// The host's own word that a thread was lent, and was not given back in time.
+async fn holds_up_a_lent_thread(host: &Cardcage) {
+    eventually(soon(), "a lent thread is held up", async || {
+        host.stderr().contains("holds up a thread of the host").then_some(())
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn handler_that_blocks_a_lent_thread_leaves_others_answering() {
+    let api = Cardcage::api(&inline()).await.unwrap();
+    let http = api.http().unwrap();
+    ends_in_place(&api, async || http.get("/chaos/inline_block?ms=0").await).await;
+    let blocked: Vec<_> = (0..8)
+        .map(|_| {
+            let http = http.clone();
+            tokio::spawn(async move { http.get("/chaos/inline_block?ms=600000").await })
+        })
+        .collect();
+    holds_up_a_lent_thread(&api).await;
+    for _ in 0..20 {
+        tokio::time::timeout(Duration::from_secs(5), greets(&http)).await.expect("the other plugin answers");
+    }
+    assert!(blocked.iter().all(|request| !request.is_finished()));
+    blocked.iter().for_each(|request| request.abort());
+}
+
+#[tokio::test]
+async fn call_that_blocks_a_lent_thread_of_a_worker_leaves_other_calls_answering() {
+    let nats = Nats::start().await.unwrap();
+    let config = Config::new(&nats).plugin("hello").unwrap().plugin("chaos").unwrap();
+    let worker = Cardcage::worker(&config).await.unwrap();
+    let api = Cardcage::api(&config).await.unwrap();
+    let http = api.http().unwrap();
+    ends_in_place(&worker, async || order(&http, json!({ "mode": "ok" })).await).await;
+    let blocking = http.clone();
+    let blocked =
+        tokio::spawn(async move { order(&blocking, json!({ "mode": "block", "ms": 600_000 })).await });
+    holds_up_a_lent_thread(&worker).await;
+    for _ in 0..20 {
+        let body = json!({});
+        let reply = tokio::time::timeout(Duration::from_secs(5), http.post_json("/hello/call", &body));
+        assert_eq!(reply.await.expect("the other plugin answers").unwrap().status, 200);
+    }
+    assert!(!blocked.is_finished());
+    blocked.abort();
+}
+
 #[tokio::test]
 async fn inline_handler_that_crashes_ends_its_child_only_and_is_named() {
     let mut api = Cardcage::api(&inline()).await.unwrap();

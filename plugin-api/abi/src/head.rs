@@ -67,8 +67,14 @@ pub struct CallHead {
     pub headers: FfiBytes,
     /// The whole body, where `streaming` is 0.
     pub body: FfiBytes,
+    /// Which of the plugin's routes: its place in the `routes` of `describe`.
+    pub route: u32,
     /// 1: the body comes piece by piece from `body_poll`.
     pub streaming: u8,
+    /// 1: the host lends its thread, so the plugin may poll the handler there once before `call` returns. It does
+    /// so only where the handler's polls are known to be short; a handler that is not done then moves to the plugin's
+    /// own threads.
+    pub in_place: u8,
     /// Extension block.
     pub ext: FfiBytes,
 }
@@ -109,6 +115,8 @@ pub struct TaskHead {
     pub headers: FfiBytes,
     /// The author's JSON.
     pub body: FfiBytes,
+    /// 1: the host lends its thread, as in [`CallHead`].
+    pub in_place: u8,
     /// Extension block.
     pub ext: FfiBytes,
 }

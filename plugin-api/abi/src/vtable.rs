@@ -2,7 +2,8 @@
 //!
 //! THREADS: every function may be called from any thread, several at a time.
 //! OWNERSHIP: arguments by value belong to the called side from then on.
-//! No function blocks, but `describe`, `init` and `stop`, which the host calls from threads it can spare.
+//! No function blocks, but `describe`, `init` and `stop`, which the host calls from threads it can spare, and `call` and
+//! `task` where the host lends its thread and a handler breaks the habit for which it was polled there.
 //! No panic crosses: the SDK catches at every entry, and the host's functions do not panic.
 
 use crate::head::{
@@ -66,7 +67,7 @@ pub struct Plugin {
     pub describe: extern "C" fn() -> Answer,
     /// Starts the plugin's runtime and its state. May take until the host's load deadline.
     pub init: extern "C" fn(HostRef, HostCtx, InitHead) -> InitReply,
-    /// Starts a route's handler.
+    /// Starts a route's handler. A handler that ended before this returns is answered with a null `Running`.
     pub call: extern "C" fn(Instance, CallHead, CallToken) -> Running,
     /// Starts one attempt of a task.
     pub task: extern "C" fn(Instance, TaskHead, TaskToken) -> Running,

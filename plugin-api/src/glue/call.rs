@@ -3,6 +3,7 @@
 use super::body::{CallGuard, HostBody};
 use super::guarded::{Guarded, Work};
 use super::instance::PluginInstance;
+use super::start;
 use crate::context::{HostHandle, RequestContext};
 use axum::body::Body;
 use bytes::Bytes;
@@ -10,17 +11,27 @@ use cardcage_abi::{CallHead, CallToken, FfiBytes, FfiWaker, Reply, code, headers
 use http::{HeaderName, HeaderValue, Method, Request, Response, Uri};
 use http_body::Body as _;
 use http_body_util::BodyExt;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::{Duration, UNIX_EPOCH};
 use tokio::task::AbortHandle;
 use tower::ServiceExt;
 
-pub(super) fn spawn(plugin: &'static PluginInstance, head: CallHead, token: CallToken) -> AbortHandle {
+/// Starts the handler; `None` where it has ended already.
+pub(super) fn start(
+    plugin: &'static PluginInstance,
+    head: CallHead,
+    token: CallToken,
+) -> Option<AbortHandle> {
     let guard = Arc::new(CallGuard::new(plugin.host, token));
-    let work = Work { kind: "route", name: route_name(&head), id: head.request_id };
-    let host = plugin.host;
+    let Some(handler) = plugin.route(head.route) else {
+        guard.complete(failure(code::REJECTED, format!("the plugin has no route number {}", head.route)));
+        return None;
+    };
+    let work = Work { kind: "route", name: handler.name.clone(), id: head.request_id };
+    let (host, in_place) = (plugin.host, head.in_place != 0);
     let body_guard = guard.clone();
     let handle = async move {
         let Some(request) = request(head, host, body_guard.clone()) else {
@@ -32,18 +43,26 @@ pub(super) fn spawn(plugin: &'static PluginInstance, head: CallHead, token: Call
         respond(&body_guard, response).await;
     };
     let guarded = Guarded::new(host, work, handle);
-    let spawned = plugin.handle().spawn(async move {
-        if let Err(panic) = guarded.await {
-            guard.complete(failure(code::PANICKED, panic));
-        }
-    });
-    spawned.abort_handle()
+    let answered = Answered { guarded, guard };
+    start::handler(plugin.handle(), &handler.lane, in_place, answered)
 }
 
-fn route_name(head: &CallHead) -> Arc<str> {
-    let text = |name| headers::get(head.headers.as_slice(), name).and_then(|v| std::str::from_utf8(v).ok());
-    let path = text(headers::PATH).unwrap_or("?").split('?').next().unwrap_or("?");
-    Arc::from(format!("{} {path}", text(headers::METHOD).unwrap_or("?")))
+/// The guarded handler, and the answer to its panic.
+struct Answered<F> {
+    guarded: Guarded<F>,
+    guard: Arc<CallGuard>,
+}
+
+impl<F: Future<Output = ()>> Future for Answered<F> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let ended = std::task::ready!(Pin::new(&mut self.guarded).poll(cx));
+        if let Err(panic) = ended {
+            self.guard.complete(failure(code::PANICKED, panic));
+        }
+        Poll::Ready(())
+    }
 }
 
 fn request(head: CallHead, host: HostHandle, guard: Arc<CallGuard>) -> Option<Request<Body>> {

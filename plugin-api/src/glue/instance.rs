@@ -1,6 +1,7 @@
 //! A started plugin: its runtime, its router and its tasks.
 
 use super::guarded::Work;
+use super::lane::Lane;
 use crate::context::{HostHandle, InitError, PluginContext};
 use crate::plugin::Definition;
 use crate::task::{AttemptInfo, ErasedTask, Outcome, TaskContext};
@@ -17,7 +18,20 @@ type RunTask = Box<dyn Fn(AttemptInfo, &[u8]) -> AttemptFuture + Send + Sync>;
 /// What an author's `init` made, with the state's type forgotten.
 pub struct Started {
     router: axum::Router,
-    tasks: Vec<(Arc<str>, RunTask)>,
+    routes: Vec<Handler>,
+    tasks: Vec<(Handler, RunTask)>,
+}
+
+/// A route's or a task's handler, as logs and the choice of its thread know it.
+pub(super) struct Handler {
+    pub(super) name: Arc<str>,
+    pub(super) lane: Lane,
+}
+
+impl Handler {
+    fn new(name: Arc<str>) -> Self {
+        Self { name, lane: Lane::default() }
+    }
 }
 
 impl std::fmt::Debug for Started {
@@ -29,16 +43,18 @@ impl std::fmt::Debug for Started {
 impl Started {
     pub(crate) fn new<S: Send + Sync + 'static>(
         router: axum::Router,
+        routes: Vec<Arc<str>>,
         state: Arc<S>,
         tasks: Vec<Arc<dyn ErasedTask<S>>>,
     ) -> Self {
         let erase = |task: Arc<dyn ErasedTask<S>>| {
-            let (state, name) = (state.clone(), Arc::from(task.name()));
+            let (state, handler) = (state.clone(), Handler::new(Arc::from(task.name())));
             let run: RunTask =
                 Box::new(move |info, body| task.run(TaskContext { state: state.clone(), info }, body));
-            (name, run)
+            (handler, run)
         };
-        Self { router, tasks: tasks.into_iter().map(erase).collect() }
+        let routes = routes.into_iter().map(Handler::new).collect();
+        Self { router, routes, tasks: tasks.into_iter().map(erase).collect() }
     }
 
     /// The plugin's routes, for `cardcage-testkit`.
@@ -51,7 +67,8 @@ impl Started {
 pub(super) struct PluginInstance {
     pub(super) host: HostHandle,
     pub(super) router: axum::Router,
-    tasks: Vec<(Arc<str>, RunTask)>,
+    routes: Vec<Handler>,
+    tasks: Vec<(Handler, RunTask)>,
     handle: Handle,
     runtime: Mutex<Option<Runtime>>,
 }
@@ -76,6 +93,7 @@ impl PluginInstance {
         Ok(Self {
             host,
             router: started.router,
+            routes: started.routes,
             tasks: started.tasks,
             handle: runtime.handle().clone(),
             runtime: Mutex::new(Some(runtime)),
@@ -86,10 +104,20 @@ impl PluginInstance {
         &self.handle
     }
 
-    /// The future of one attempt, and the task's name; `None` for a place that `describe` did not list.
+    /// The handler of a route; `None` for a place that `describe` did not list.
+    pub(super) fn route(&self, route: u32) -> Option<&Handler> {
+        self.routes.get(usize::try_from(route).ok()?)
+    }
+
+    /// The handler of a task; `None` for a place that `describe` did not list.
+    pub(super) fn task(&self, task: u32) -> Option<&Handler> {
+        self.tasks.get(usize::try_from(task).ok()?).map(|(handler, _)| handler)
+    }
+
+    /// The future of one attempt, and for whom it works; `None` for a place that `describe` did not list.
     pub(super) fn attempt(&self, task: u32, info: AttemptInfo, body: &[u8]) -> Option<(Work, AttemptFuture)> {
-        let (name, run) = self.tasks.get(usize::try_from(task).ok()?)?;
-        let work = Work { kind: "task", name: name.clone(), id: info.id };
+        let (handler, run) = self.tasks.get(usize::try_from(task).ok()?)?;
+        let work = Work { kind: "task", name: handler.name.clone(), id: info.id };
         Some((work, run(info, body)))
     }
 

@@ -2,16 +2,19 @@
 //!
 //! # Invariants
 //! * Every `extern "C"` function catches unwinding; nothing of the author's unwinds into the host.
-//! * The author's code runs on the plugin's own runtime only: handlers are spawned there, and the spawned task
-//!   itself answers through the host's vtable. No author's code and no author's destructor runs on a host thread
-//!   (but `describe` and `init`, which the host calls from threads it can spare).
+//! * The author's code runs on the plugin's own runtime: handlers are spawned there, and the spawned task itself
+//!   answers through the host's vtable. The exceptions are `describe` and `init`, which the host calls from threads it
+//!   can spare, and one poll on a thread that the host lends, for handlers whose polls are known to be short
+//!   ([`lane`]).
 //! * A token is released exactly once, by the last holder of its guard.
 
 mod body;
 mod call;
 mod guarded;
 mod instance;
+mod lane;
 mod run;
+mod start;
 
 pub(crate) use guarded::current;
 pub use instance::Started;
@@ -71,11 +74,11 @@ fn running(handle: Option<AbortHandle>) -> Running {
 }
 
 extern "C" fn call(this: Instance, head: CallHead, token: CallToken) -> Running {
-    running(catch_unwind(AssertUnwindSafe(|| call::spawn(instance(this), head, token))).ok())
+    running(catch_unwind(AssertUnwindSafe(|| call::start(instance(this), head, token))).ok().flatten())
 }
 
 extern "C" fn task(this: Instance, head: TaskHead, token: TaskToken) -> Running {
-    running(catch_unwind(AssertUnwindSafe(|| run::spawn(instance(this), head, token))).ok())
+    running(catch_unwind(AssertUnwindSafe(|| run::start(instance(this), head, token))).ok().flatten())
 }
 
 extern "C" fn cancel(handle: Running) {

@@ -3,13 +3,19 @@
 use super::body::TaskGuard;
 use super::guarded::Guarded;
 use super::instance::PluginInstance;
+use super::start;
 use crate::task::{AttemptInfo, Outcome};
 use cardcage_abi::{FfiBytes, TaskHead, TaskReply, TaskToken, code, headers};
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 use tokio::task::AbortHandle;
 
-pub(super) fn spawn(plugin: &'static PluginInstance, head: TaskHead, token: TaskToken) -> AbortHandle {
+/// Starts the attempt; `None` where it has ended already.
+pub(super) fn start(
+    plugin: &'static PluginInstance,
+    head: TaskHead,
+    token: TaskToken,
+) -> Option<AbortHandle> {
     let guard = TaskGuard::new(plugin.host, token);
     let host = plugin.host;
     let traceparent = headers::get(head.headers.as_slice(), "traceparent");
@@ -21,26 +27,34 @@ pub(super) fn spawn(plugin: &'static PluginInstance, head: TaskHead, token: Task
         enqueued_at: UNIX_EPOCH + Duration::from_millis(head.enqueued_unix_ms),
         traceparent: traceparent.and_then(|text| std::str::from_utf8(text).ok()).map(Arc::from),
     };
-    let spawned = plugin.handle().spawn(async move {
+    let Some(handler) = plugin.task(head.task) else {
+        let text = format!("the plugin has no task number {}", head.task);
+        guard.complete(reply(Outcome::failure(code::TASK_UNDECODABLE, text)));
+        return None;
+    };
+    let in_place = head.in_place != 0;
+    let attempt = Box::pin(async move {
         // Decoding runs the author's `Deserialize`, so it happens here and under the guard's eyes too.
         let work = super::guarded::Work { kind: "task", name: Arc::from(""), id: info.id };
         let started =
             Guarded::new(host, work, async { plugin.attempt(head.task, info, head.body.as_slice()) }).await;
         let outcome = match started {
             Ok(Some((work, attempt))) => Guarded::new(host, work, attempt).await,
-            Ok(None) => Ok(Outcome::failure(
-                code::TASK_UNDECODABLE,
-                format!("the plugin has no task number {}", head.task),
-            )),
+            // Looked up before.
+            Ok(None) => return,
             Err(panic) => Err(panic),
         };
         let outcome = outcome.unwrap_or_else(|panic| Outcome::failure(code::TASK_PANICKED, panic));
-        guard.complete(TaskReply {
-            code: outcome.code,
-            delay_ms: outcome.delay_ms,
-            value: FfiBytes::from(outcome.value),
-            ext: FfiBytes::empty(),
-        });
+        guard.complete(reply(outcome));
     });
-    spawned.abort_handle()
+    start::handler(plugin.handle(), &handler.lane, in_place, attempt)
+}
+
+fn reply(outcome: Outcome) -> TaskReply {
+    TaskReply {
+        code: outcome.code,
+        delay_ms: outcome.delay_ms,
+        value: FfiBytes::from(outcome.value),
+        ext: FfiBytes::empty(),
+    }
 }

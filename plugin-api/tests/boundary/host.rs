@@ -212,6 +212,18 @@ impl Started {
     }
 
     pub(crate) fn call_with(&self, block: Vec<u8>, body: Body) -> Call<'_> {
+        self.start(block, body, 0, 0)
+    }
+
+    /// A `GET` of the route in this place, lending this thread.
+    pub(crate) fn call_lent(&self, route: u32, path: &str) -> Call<'_> {
+        let mut block = Vec::new();
+        headers::push(&mut block, headers::METHOD, b"GET");
+        headers::push(&mut block, headers::PATH, path.as_bytes());
+        self.start(block, none(), route, 1)
+    }
+
+    fn start(&self, block: Vec<u8>, body: Body, route: u32, in_place: u8) -> Call<'_> {
         let place = NEXT.fetch_add(1, Ordering::SeqCst);
         let (whole, streaming, held) = match body {
             Body::Whole(bytes) => (bytes.into(), 0, Held::default()),
@@ -223,7 +235,9 @@ impl Started {
             deadline_unix_ms: u64::MAX,
             headers: FfiBytes::from(block),
             body: whole,
+            route,
             streaming,
+            in_place,
             ext: FfiBytes::empty(),
         };
         let token = CallToken(std::ptr::without_provenance(place));
@@ -243,6 +257,7 @@ impl Started {
             enqueued_unix_ms: 0,
             headers: FfiBytes::empty(),
             body: FfiBytes::from(body.to_owned()),
+            in_place: 0,
             ext: FfiBytes::empty(),
         };
         let token = TaskToken(std::ptr::without_provenance(place));
@@ -280,6 +295,11 @@ impl Call<'_> {
 
     pub(crate) fn cancel(&self) {
         (self.started.plugin.cancel)(self.running);
+    }
+
+    /// Whether it had ended when `call` returned.
+    pub(crate) fn ended_in_place(&self) -> bool {
+        self.running.0.is_null()
     }
 
     /// Waits until the plugin has given the token back, and says what it did with it.

@@ -10,6 +10,7 @@
 
 mod calls;
 mod host;
+mod lending;
 mod plugin;
 mod starting;
 mod tasks;

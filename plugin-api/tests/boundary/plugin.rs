@@ -70,6 +70,24 @@ async fn wait() -> String {
     std::future::pending().await
 }
 
+#[derive(Debug, Deserialize)]
+struct Turn {
+    how: Option<String>,
+}
+
+/// Names its thread; does so after a while, or panics, where told.
+#[utoipa::path(get, path = "/turn", responses((status = 200)))]
+async fn turn(Query(turn): Query<Turn>) -> String {
+    let first = std::thread::current().name().unwrap_or_default().to_owned();
+    match turn.how.as_deref() {
+        Some("wait") => plugin_api::tokio::time::sleep(Duration::from_millis(1)).await,
+        Some("block") => std::thread::sleep(Duration::from_secs(1)),
+        Some("panic") => panic!("it took a bad turn"),
+        _ => {}
+    }
+    format!("{first}, {}", std::thread::current().name().unwrap_or_default())
+}
+
 pub(crate) mod other {
     use super::*;
 
@@ -127,6 +145,7 @@ impl Definition for Good {
             .routes(routes!(wait))
             .routes(routes!(other::fine))
             .enqueue(Method::POST, "/add", add_up)
+            .inline(routes!(turn))
             .task(add_up)
             .task(trap)
             .erase()

@@ -31,6 +31,7 @@ fn description_lists_routes_with_names_of_their_own_and_placements() {
             "wait GET /wait worker -",
             "fine_get GET /other worker -",
             "enqueue_add-up POST /add enqueue add-up",
+            "turn GET /turn inline -",
         ]
     );
     for route in routes {

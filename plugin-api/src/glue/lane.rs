@@ -1,0 +1,223 @@
+//! Whether a handler may be polled on a thread that the host lends.
+//!
+//! The hop to the plugin's own runtime and back costs two wake-ups, which is most of what a short handler costs.
+//! Polling it on the thread that brings the request saves both, but a handler that blocks there blocks a thread of
+//! the host. So a lane must earn it: only handlers that ended with their first poll, in a short time and many times
+//! in a row, are polled in place, and one that blocks goes back for a long while.
+//!
+//! On a busy machine a short poll takes long when its thread must wait for a processor. That is not the handler's
+//! doing, and the kernel knows: such a thread was not switched off by its own wish. To ask it costs two system calls,
+//! so it is asked only about lanes where a poll has just been slow.
+//!
+//! # Invariants
+//! * Each handler begins on the plugin's own threads.
+//! * A race between two polls loses a point at most; the score is a habit, not a count.
+//!
+//! # What it refuses
+//! It cannot interrupt a poll. The host lends only as many threads as it can do without, and lends none while one
+//! of them is held up.
+
+use nix::sys::resource::{Usage, UsageWho, getrusage};
+use nix::sys::time::TimeValLike;
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::time::{Duration, Instant};
+
+/// Short first polls in a row before a lane is trusted.
+const PROBATION: i32 = 64;
+/// The score above which nothing is gained.
+const TRUSTED: i32 = 512;
+/// A poll that takes longer is not short. What is saved is some ten microseconds; a debug build shall pass all the same.
+const SHORT: Duration = Duration::from_micros(500);
+/// What a poll costs that computes for longer than that.
+const SLOW_COSTS: i32 = 50;
+/// A poll that takes longer, and waited or computed meanwhile, has blocked its thread.
+const BLOCKED: Duration = Duration::from_millis(20);
+/// Short first polls before a lane that was found blocking is trusted again.
+const PENANCE: i32 = 10_000;
+/// A poll that takes so long is found blocking without a look at what its thread did.
+const HOPELESS: Duration = Duration::from_secs(1);
+/// For so many polls after a slow one the kernel is asked.
+const WATCHED: i32 = 5_000;
+
+/// A handler's habit.
+#[derive(Debug)]
+pub(super) struct Lane {
+    /// Above or at zero: short. Below: so many short polls are missing.
+    score: AtomicI32,
+    /// So many more polls are watched.
+    watched: AtomicI32,
+}
+
+impl Default for Lane {
+    fn default() -> Self {
+        Self { score: AtomicI32::new(-PROBATION), watched: AtomicI32::new(0) }
+    }
+}
+
+/// A handler's first poll, under way.
+pub(super) struct FirstPoll<'a> {
+    lane: &'a Lane,
+    began: Instant,
+    before: Option<Usage>,
+}
+
+/// What a thread did during a poll.
+#[derive(Debug, Clone, Copy)]
+struct Took {
+    time: Duration,
+    /// Whether it waited for something, or computed for all that time; `None` where nobody watched.
+    by_itself: Option<bool>,
+    ended: bool,
+}
+
+impl Lane {
+    /// Whether the handler may be polled in place.
+    pub(super) fn is_trusted(&self) -> bool {
+        self.score.load(Ordering::Relaxed) >= 0
+    }
+
+    /// To be called before a handler's first poll, wherever it is polled.
+    pub(super) fn first_poll(&self) -> FirstPoll<'_> {
+        let watched = self.watched.load(Ordering::Relaxed);
+        let before = (watched > 0).then(|| {
+            self.watched.store(watched - 1, Ordering::Relaxed);
+            getrusage(UsageWho::RUSAGE_THREAD).ok()
+        });
+        FirstPoll { lane: self, began: Instant::now(), before: before.flatten() }
+    }
+
+    fn note(&self, took: Took) {
+        let score = self.score.load(Ordering::Relaxed);
+        if took.time >= SHORT {
+            self.watched.store(WATCHED, Ordering::Relaxed);
+        }
+        let next = match took.by_itself {
+            _ if took.time >= HOPELESS => -PENANCE,
+            Some(true) if took.time >= BLOCKED => -PENANCE,
+            Some(true) if took.time >= SHORT => score - SLOW_COSTS,
+            // Nobody looked, or it waited for a processor.
+            _ if took.time >= SHORT => return,
+            // In place it would be polled for nothing.
+            _ if !took.ended => score - 1,
+            _ if score < TRUSTED => score + 1,
+            _ => return,
+        };
+        let lost_trust = score >= 0 && next < 0;
+        let next = if lost_trust { next.min(-PROBATION) } else { next.max(-PENANCE) };
+        self.score.store(next, Ordering::Relaxed);
+    }
+}
+
+impl FirstPoll<'_> {
+    /// To be called after it.
+    pub(super) fn over(self, ended: bool) {
+        let time = self.began.elapsed();
+        let slow = time >= SHORT;
+        let after = self.before.filter(|_| slow).and_then(|_| getrusage(UsageWho::RUSAGE_THREAD).ok());
+        let by_itself = self.before.zip(after).map(|(before, after)| {
+            let computed = |usage: &Usage| (usage.user_time() + usage.system_time()).num_microseconds();
+            let computed = u64::try_from(computed(&after) - computed(&before)).unwrap_or(0);
+            let waited = after.voluntary_context_switches() != before.voluntary_context_switches();
+            waited || Duration::from_micros(computed) >= SHORT
+        });
+        self.lane.note(Took { time, by_itself, ended });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn quick(lane: &Lane, ended: bool) {
+        lane.note(Took { time: Duration::from_micros(3), by_itself: None, ended });
+    }
+
+    fn slow(lane: &Lane, time: Duration, by_itself: bool) {
+        lane.note(Took { time, by_itself: Some(by_itself), ended: true });
+    }
+
+    fn trusted() -> Lane {
+        let lane = Lane::default();
+        (0..TRUSTED).for_each(|_| quick(&lane, true));
+        assert!(lane.is_trusted());
+        lane
+    }
+
+    #[test]
+    fn a_lane_earns_trust_by_short_polls_that_end_the_handler() {
+        let lane = Lane::default();
+        assert!(!lane.is_trusted());
+        (1..PROBATION).for_each(|_| quick(&lane, true));
+        assert!(!lane.is_trusted());
+        quick(&lane, true);
+        assert!(lane.is_trusted());
+    }
+
+    #[test]
+    fn a_handler_that_waits_is_never_trusted() {
+        let lane = Lane::default();
+        (0..100_000).for_each(|_| quick(&lane, false));
+        assert!(!lane.is_trusted());
+    }
+
+    #[test]
+    fn one_blocking_poll_loses_trust_for_long() {
+        let lane = trusted();
+        slow(&lane, BLOCKED, true);
+        (1..PENANCE).for_each(|_| quick(&lane, true));
+        assert!(!lane.is_trusted());
+        quick(&lane, true);
+        assert!(lane.is_trusted());
+    }
+
+    #[test]
+    fn rare_long_polls_are_forgiven_and_frequent_ones_are_not() {
+        let long_one_in = |n: i32| {
+            let lane = Lane::default();
+            let mut in_place = 0;
+            for i in 0..100_000 {
+                in_place += i32::from(lane.is_trusted());
+                if i % n == 0 { slow(&lane, SHORT, true) } else { quick(&lane, true) }
+            }
+            in_place
+        };
+        assert!(long_one_in(1_000) > 99_000);
+        assert!(long_one_in(20) < 10_000);
+    }
+
+    #[test]
+    fn waiting_for_a_processor_costs_nothing() {
+        let lane = trusted();
+        (0..1_000).for_each(|_| slow(&lane, BLOCKED, false));
+        assert!(lane.is_trusted());
+    }
+
+    #[test]
+    fn a_thread_that_sleeps_is_told_from_one_that_does_not() {
+        let poll = |what: &dyn Fn()| {
+            let lane = trusted();
+            lane.watched.store(1, Ordering::Relaxed);
+            let first = lane.first_poll();
+            what();
+            first.over(true);
+            lane.is_trusted()
+        };
+        assert!(!poll(&|| std::thread::sleep(BLOCKED)));
+        assert!(!poll(&|| {
+            let began = Instant::now();
+            while began.elapsed() < HOPELESS {}
+        }));
+        assert!(poll(&|| {}));
+    }
+
+    #[test]
+    fn a_lane_is_watched_from_its_first_slow_poll_on() {
+        let lane = trusted();
+        for blocked_for_good in [false, true] {
+            let first = lane.first_poll();
+            std::thread::sleep(BLOCKED);
+            first.over(true);
+            assert_eq!(lane.is_trusted(), !blocked_for_good);
+        }
+    }
+}
