@@ -25,6 +25,7 @@ mod forward;
 mod head;
 mod inline;
 mod openapi;
+mod overrides;
 mod problem_pages;
 mod respond;
 mod router;
@@ -34,6 +35,7 @@ mod tasks;
 mod unparsable;
 
 pub use body::EdgeBody;
+pub use overrides::override_faults;
 pub use router::{BuildError, Mounted, Router};
 pub use server::{Server, ServerOptions};
 pub use service::{Edge, EdgeLimits};

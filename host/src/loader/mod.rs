@@ -15,6 +15,7 @@
 
 mod answer;
 mod call_side;
+mod conflict;
 mod copy;
 mod description;
 pub mod inspect;

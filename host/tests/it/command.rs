@@ -283,6 +283,8 @@ fn check_names_both_plugins_of_a_conflict() {
     assert_eq!(text.status.code(), Some(70), "{text:?}");
     let refused = report["plugins"][0]["refused"]["message"].as_str().unwrap();
     assert!(refused.contains("`hello`") && refused.contains("`again`"), "{refused}");
+    assert_eq!(report["plugins"][0]["refused"]["code"], "duplicate", "{report}");
+    assert_eq!(refused.matches(hello().to_str().unwrap()).count(), 2, "both files: {refused}");
 
     // Two plugins at one place are a mistake in the configuration already.
     let plugins =
