@@ -20,6 +20,7 @@
 //! No TLS (a proxy's work), no routes of its own under a plugin's prefix, no retry of a call that may have run.
 
 mod body;
+mod cutoff;
 mod enqueue;
 mod forward;
 mod head;

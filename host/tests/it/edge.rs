@@ -10,6 +10,7 @@ use cardcage_protocol::{CallBody, CallReply, CallRequest, Namespace, ProblemCode
 use http::Method;
 use http_body_util::{BodyExt, Full};
 use serde_json::{Value, json};
+use tokio::io::AsyncReadExt;
 
 use crate::serving::{Raw, Serving, assert_problem, http2, restored, sleep, soon, wait_metric};
 
@@ -153,6 +154,24 @@ async fn head_over_its_limit_gets_431() {
 }
 
 #[tokio::test]
+async fn head_over_its_limit_gets_431_over_http2_too() {
+    let serving = Serving::api(|config| config).await;
+    let client = http2();
+    let ask = |bytes: usize| {
+        let request = hyper::Request::get(serving.http.url("/hello/inline")).header("big", "x".repeat(bytes));
+        client.request(request.body(Full::default()).unwrap())
+    };
+    let response = ask(20_000).await.unwrap();
+    assert_eq!((response.version(), response.status().as_u16()), (http::Version::HTTP_2, 431));
+    let (status, headers) = (response.status().as_u16(), response.headers().clone());
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    assert_problem(&Reply { status, headers, body }, 431, "headers_too_large");
+    // Over what the HTTP library reads, it answers by itself; the connection lives on.
+    assert_eq!(ask(100_000).await.unwrap().status(), 431);
+    assert_eq!(ask(1_000).await.unwrap().status(), 200);
+}
+
+#[tokio::test]
 async fn request_that_is_no_http_gets_a_problem_and_the_connection_ends() {
     let serving = Serving::api(|config| config).await;
     let garbage = [
@@ -174,14 +193,39 @@ async fn request_that_is_no_http_gets_a_problem_and_the_connection_ends() {
 }
 
 #[tokio::test]
-async fn garbage_after_a_sound_request_ends_the_connection_with_400() {
-    let serving = Serving::api(|config| config).await;
+async fn garbage_after_sound_requests_gets_a_problem_and_the_connection_ends() {
+    let serving = Serving::api(inline).await;
+    for garbage in ["this is no http\r\n\r\n", "GET\r\n\r\n", "GET /hello/inline HTTP/9.9\r\n\r\n"] {
+        let mut raw = Raw::connect(&serving.address()).await;
+        for request in [
+            "GET /hello/inline HTTP/1.1\r\nhost: x\r\n\r\n",
+            "POST /hello/call HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n",
+        ] {
+            raw.send(request).await;
+            assert_eq!(raw.reply().await.status, 200);
+        }
+        raw.send(garbage).await;
+        assert_problem(&raw.reply().await, 400, "malformed_request");
+        assert!(raw.is_closed().await);
+    }
+    // Sent together with the sound one.
     let mut raw = Raw::connect(&serving.address()).await;
-    raw.send("GET /hello/inline HTTP/1.1\r\nhost: x\r\n\r\n").await;
-    assert_eq!(raw.reply().await.status, 200);
-    raw.send("this is no http\r\n\r\n").await;
-    assert_eq!(raw.reply().await.status, 400);
-    assert!(raw.is_closed().await);
+    raw.send("GET /hello/inline HTTP/1.1\r\nhost: x\r\n\r\nthis is no http\r\n\r\n").await;
+    let mut replies = String::new();
+    tokio::time::timeout(soon().length(), raw.0.read_to_string(&mut replies)).await.unwrap().unwrap();
+    let (first, second) = replies.split_once("Hello, world!").unwrap();
+    assert!(first.starts_with("HTTP/1.1 200") && second.starts_with("HTTP/1.1 400"), "{replies}");
+    assert!(second.contains("malformed_request"), "{replies}");
+}
+
+#[tokio::test]
+async fn reply_that_reads_like_the_answer_to_garbage_comes_as_it_is() {
+    let serving = Serving::api(|config| inline(config).set("api.body_max_bytes", 4_000_000)).await;
+    let answer = "HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+    // In one piece, and streamed.
+    for body in [answer.to_owned(), answer.repeat(20_000)] {
+        assert_eq!(post(&serving, "/hello/call", &body).await.text(), body);
+    }
 }
 
 #[tokio::test]
