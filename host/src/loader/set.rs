@@ -77,6 +77,7 @@ fn inspect_all<'a>(
     sources: &'a [Source],
     cache_dir: Option<&PathBuf>,
     refused: &mut Vec<Refusal>,
+    on_step: OnStep<'_>,
 ) -> Vec<(&'a Source, Inspected)> {
     let dir = cache_dir.cloned().unwrap_or_else(copy::default_dir);
     let mut inspected: Vec<(&Source, Inspected)> = Vec::new();
@@ -87,6 +88,8 @@ fn inspect_all<'a>(
             // The name in the configuration, not the manifest's: `required` is looked up by it.
             Err(refusal) => refused.push(refusal.of(&source.name)),
         }
+        // A sign of life: hashing and copying large libraries takes its time.
+        on_step(None);
     }
     for (nth, (source, one)) in inspected.iter().enumerate() {
         let earlier = inspected.iter().take(nth).map(|(source, one)| (*source, &one.manifest));
@@ -116,7 +119,7 @@ fn open_all(
     on_step: OnStep<'_>,
 ) -> Vec<(Source, Opened)> {
     let mut opened: Vec<(Source, Opened)> = Vec::new();
-    for (source, inspected) in inspect_all(sources, cache_dir, refused) {
+    for (source, inspected) in inspect_all(sources, cache_dir, refused, on_step) {
         let plugin = open_one(source, inspected, on_step);
         on_step(None);
         let judged = plugin.and_then(|plugin| {
