@@ -113,6 +113,12 @@ pub fn markdown() -> String {
         let _ = writeln!(text, "| {} | {} |", exit.code(), exit.sentence());
     }
     text.push_str(
+        "\nA conflict that the configuration shows by itself is 78: two plugins with one `prefix`, a `prefix` that \
+         belongs to the host, and, though only the library can tell, a line of `plugins.<name>.routes` that moves no \
+         route of its plugin. A conflict between libraries is 70: two that are the same plugin, and two plugins with \
+         routes for one path.\n",
+    );
+    text.push_str(
         "\nWhere several apply, as `cardcage check` may find, the first of 78, 70, 69 is the exit code.\n",
     );
     text

@@ -20,11 +20,13 @@
 //! No TLS (a proxy's work), no routes of its own under a plugin's prefix, no retry of a call that may have run.
 
 mod body;
+mod cutoff;
 mod enqueue;
 mod forward;
 mod head;
 mod inline;
 mod openapi;
+mod overrides;
 mod problem_pages;
 mod respond;
 mod router;
@@ -34,6 +36,7 @@ mod tasks;
 mod unparsable;
 
 pub use body::EdgeBody;
+pub use overrides::override_faults;
 pub use router::{BuildError, Mounted, Router};
 pub use server::{Server, ServerOptions};
 pub use service::{Edge, EdgeLimits};

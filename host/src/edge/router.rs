@@ -1,7 +1,7 @@
 //! The routing table: built once from the plugin set, never changed.
 //!
-//! Deliberate restrictions: a path template has one owner; two plugins that could answer one request are refused at
-//! load; a template's parameters match one segment, or with `{*rest}` the rest.
+//! Deliberate restrictions: a path template has one owner; two plugins with routes for one path are refused at load,
+//! by the loader, so that a worker and `check` refuse them too; a template's parameters match one segment, or with `{*rest}` the rest.
 
 use crate::loader::{Description, Identity, Placement, Plugin, RouteDescription};
 use cardcage_protocol::{Name, Subjects};
@@ -21,7 +21,7 @@ pub struct Mounted {
     pub prefix: String,
     /// The operator's placement for all of its `worker` and `inline` routes.
     pub placement: Option<Placement>,
-    /// The operator's placement of single routes, by `METHOD /path`.
+    /// The operator's placement of single routes, by `METHOD /path`; [`super::override_faults`] finds none in them.
     pub routes: BTreeMap<String, Placement>,
     /// The loaded plugin, for inline handlers.
     pub plugin: Option<Arc<Plugin>>,
@@ -96,8 +96,8 @@ impl Router {
     /// Builds the table.
     ///
     /// # Errors
-    /// A reserved prefix, an override for a route that does not exist, a template that cannot be routed, a schema
-    /// that cannot be compiled, or a conflict between templates.
+    /// A reserved prefix, a template that cannot be routed, a schema that cannot be compiled, or a conflict between
+    /// templates.
     pub fn build(mounted: &[Mounted], subjects: &Subjects) -> Result<Self, BuildError> {
         let mut paths: BTreeMap<String, Methods> = BTreeMap::new();
         for plugin in mounted {
@@ -106,16 +106,6 @@ impl Router {
             let first = prefix.trim_start_matches('/').split('/').next().unwrap_or_default();
             if super::RESERVED.contains(&first) {
                 return Err(fail(format!("the prefix {prefix} belongs to the host; set another `prefix`")));
-            }
-            let known = |key: &String| {
-                plugin
-                    .description
-                    .routes
-                    .iter()
-                    .any(|route| format!("{} {}", route.method, route.path) == **key)
-            };
-            if let Some(unknown) = plugin.routes.keys().find(|key| !known(key)) {
-                return Err(fail(format!("`routes` names `{unknown}`, which the plugin does not declare")));
             }
             for route in &plugin.description.routes {
                 let path = format!("{prefix}{}", route.path);
@@ -178,9 +168,7 @@ fn one(
     let key = format!("{} {}", route.method, route.path);
     let chosen = plugin.routes.get(&key).copied().or(plugin.placement);
     let placement = match (route.placement, chosen) {
-        (Placement::Enqueue, Some(_)) if plugin.routes.contains_key(&key) => {
-            return Err(format!("`routes` moves `{key}`, which enqueues and runs nowhere; remove the line"));
-        }
+        // It runs nowhere, so there is nothing to move.
         (Placement::Enqueue, _) => Placement::Enqueue,
         (_, Some(chosen)) => chosen,
         (declared, None) => declared,

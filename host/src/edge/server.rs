@@ -1,7 +1,9 @@
 //! Connections: accept, serve HTTP/1.1 or HTTP/2, and drain.
 
 use super::service::Edge;
-use super::unparsable::{AnswersUnparsable, FirstRequest};
+use super::unparsable::{AnswersUnparsable, Exchanges};
+use http::Request;
+use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -15,6 +17,9 @@ use tokio_util::sync::CancellationToken;
 
 /// hyper's smallest buffer for a head, so that a head somewhat over the edge's bound is the edge's to answer.
 const HEAD_BUFFER_MIN_BYTES: usize = 64 * 1024;
+
+/// Time for the answers to those who are cut off at the end of the grace. The process' watchdog waits little longer.
+const LAST_ANSWERS: Duration = Duration::from_millis(200);
 
 /// How connections are treated.
 #[derive(Debug, Clone, Copy)]
@@ -49,8 +54,8 @@ impl Server {
         Ok(Self { listener: TcpListener::from_std(listener)?, edge, options })
     }
 
-    /// Serves until `stop`, then lets requests under way end, for the grace (asked when it begins) at most. Answers
-    /// whether all did.
+    /// Serves until `stop`, then lets requests under way end, for the grace (asked when it begins) at most, after which
+    /// they are answered 503. Answers whether all ended by themselves.
     pub async fn run(self, stop: CancellationToken, grace: impl FnOnce() -> Duration) -> bool {
         let mut http = auto::Builder::new(TokioExecutor::new());
         // The edge's own bound is checked after parsing; hyper's is beyond it, and ends the connection.
@@ -75,12 +80,15 @@ impl Server {
             let Some((stream, place)) = accepted else { continue };
             // Small answers must not wait for a full segment.
             let _ = stream.set_nodelay(true);
-            let (edge, first_request) = (self.edge.clone(), FirstRequest::default());
-            let stream = AnswersUnparsable::new(stream, first_request.clone());
-            let service = service_fn(move |request| {
-                first_request.came();
+            let (edge, exchanges) = (self.edge.clone(), Exchanges::default());
+            let stream = AnswersUnparsable::new(stream, exchanges.clone());
+            let service = service_fn(move |request: Request<Incoming>| {
+                let exchange = exchanges.begin(request.version());
                 let edge = edge.clone();
-                async move { Ok::<_, Infallible>(edge.answer(request).await) }
+                async move {
+                    let response = edge.answer(request).await;
+                    Ok::<_, Infallible>(response.map(|body| exchange.of(body)))
+                }
             });
             let connection = http.serve_connection(TokioIo::new(stream), service).into_owned();
             let connection = graceful.watch(connection);
@@ -92,7 +100,13 @@ impl Server {
             });
         }
         drop(self.listener);
-        tokio::time::timeout(grace(), graceful.shutdown()).await.is_ok()
+        let mut ended = std::pin::pin!(graceful.shutdown());
+        if tokio::time::timeout(grace(), &mut ended).await.is_ok() {
+            return true;
+        }
+        self.edge.cut_off();
+        let _ = tokio::time::timeout(LAST_ANSWERS, ended).await;
+        false
     }
 }
 

@@ -1,6 +1,7 @@
 //! One request: limits, routing, and the answer by placement.
 
 use super::body::{self, EdgeBody, ReadError, Received};
+use super::cutoff::Cutoff;
 use super::head::{self, RequestId};
 use super::router::{Matched, Route, Router};
 use super::{enqueue, forward, inline, problem_pages, respond, tasks};
@@ -49,6 +50,7 @@ pub struct Edge {
     router: Router,
     openapi: Value,
     places: Arc<Semaphore>,
+    cutoff: Cutoff,
     counters: Counters,
 }
 
@@ -89,6 +91,7 @@ impl Edge {
             router,
             places: Arc::new(Semaphore::new(limits.in_flight_max)),
             limits,
+            cutoff: Cutoff::default(),
             counters: Counters::default(),
         }
     }
@@ -97,6 +100,11 @@ impl Edge {
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.limits.in_flight_max.saturating_sub(self.places.available_permits())
+    }
+
+    /// Gives up on every request under way: its caller gets 503, its handler is cancelled.
+    pub(super) fn cut_off(&self) {
+        self.cutoff.now();
     }
 
     /// Answers so far, by the status' first digit.
@@ -109,7 +117,11 @@ impl Edge {
     pub async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<EdgeBody> {
         let id = RequestId::generate();
         let response = match self.places.clone().try_acquire_owned() {
-            Ok(place) => self.routed(request, id, place).await,
+            Ok(place) => tokio::select! {
+                biased;
+                response = self.routed(request, id, place) => response,
+                () = self.cutoff.came() => respond::code(ProblemCode::ShuttingDown, id),
+            },
             Err(_) => respond::code(ProblemCode::Overloaded, id),
         };
         let class = usize::from(response.status().as_u16() / 100);

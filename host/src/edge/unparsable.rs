@@ -2,35 +2,106 @@
 //! the connection. This stream puts a problem in the place of that answer.
 //!
 //! # Invariants
-//! * Bytes are looked at only until a connection's first request was handed over. Until then nothing but hyper's own
-//!   answer can be written; from then on what is written may be a plugin's, and passes untouched.
+//! * Bytes are looked at only while no exchange is under way: from the moment a request is handed over until the last
+//!   byte of its response was passed on, what is written may be a plugin's, and passes untouched. In between, nothing
+//!   but hyper's own answer can be written. hyper flushes only what is complete, which is how the end is known.
+//! * Sound requests pay for it with a few stores; nothing is parsed.
 //!
 //! # What it refuses
-//! Garbage that follows a sound request on the same connection keeps hyper's empty answer: telling it from a plugin's
-//! bytes would need a second HTTP parser. HTTP/2 has no such answer: it ends the stream or the connection.
+//! HTTP/2 passes untouched: its library answers too large a head with an empty 431, and ends the stream or the
+//! connection for anything else that it cannot read.
 
+use super::body::{BodyBroken, EdgeBody};
 use super::head::RequestId;
+use bytes::Bytes;
 use cardcage_protocol::problem::MEDIA_TYPE;
 use cardcage_protocol::{Problem, ProblemCode};
+use http_body::{Body, Frame, SizeHint};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-/// Told of a connection's first request.
-#[derive(Debug, Clone, Default)]
-pub(super) struct FirstRequest(Arc<AtomicBool>);
+/// No exchange: what is written is hyper's.
+const IDLE: u8 = 0;
+/// A request was handed over.
+const UNDER_WAY: u8 = 1;
+/// Its response was taken by hyper, which may not have written all of it yet.
+const TAKEN: u8 = 2;
+/// HTTP/2, where exchanges overlap.
+const UNTOUCHED: u8 = 3;
 
-impl FirstRequest {
-    pub(super) fn came(&self) {
-        self.0.store(true, Ordering::Relaxed);
+/// How a connection's exchanges stand.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Exchanges(Arc<AtomicU8>);
+
+impl Exchanges {
+    /// A request was handed over.
+    pub(super) fn begin(&self, version: http::Version) -> Exchange {
+        if version >= http::Version::HTTP_2 {
+            self.0.store(UNTOUCHED, Ordering::Relaxed);
+            return Exchange(None);
+        }
+        self.0.store(UNDER_WAY, Ordering::Relaxed);
+        Exchange(Some(self.clone()))
     }
 
-    fn has_come(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+    fn flushed(&self) {
+        if self.0.load(Ordering::Relaxed) == TAKEN {
+            self.0.store(IDLE, Ordering::Relaxed);
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == IDLE
+    }
+}
+
+/// One request and its response; lives as long as the response's body.
+#[derive(Debug)]
+pub(super) struct Exchange(Option<Exchanges>);
+
+impl Exchange {
+    pub(super) fn of(self, body: EdgeBody) -> Responding {
+        Responding { body, _exchange: self }
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        if let Some(exchanges) = &self.0 {
+            exchanges.0.store(TAKEN, Ordering::Relaxed);
+        }
+    }
+}
+
+/// A response's body with its exchange.
+#[derive(Debug)]
+pub(super) struct Responding {
+    body: EdgeBody,
+    _exchange: Exchange,
+}
+
+impl Body for Responding {
+    type Data = Bytes;
+    type Error = BodyBroken;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyBroken>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 
@@ -38,19 +109,19 @@ impl FirstRequest {
 #[derive(Debug)]
 pub(super) struct AnswersUnparsable {
     stream: TcpStream,
-    first_request: FirstRequest,
+    exchanges: Exchanges,
     /// The problem, as far as it is not written yet.
     problem: Vec<u8>,
 }
 
 impl AnswersUnparsable {
-    pub(super) fn new(stream: TcpStream, first_request: FirstRequest) -> Self {
-        Self { stream, first_request, problem: Vec::new() }
+    pub(super) fn new(stream: TcpStream, exchanges: Exchanges) -> Self {
+        Self { stream, exchanges, problem: Vec::new() }
     }
 
     /// Takes hyper's answer, where that is what `bytes` are.
     fn takes(&mut self, bytes: &[u8]) -> bool {
-        if self.first_request.has_come() || !self.problem.is_empty() {
+        if !self.exchanges.is_idle() || !self.problem.is_empty() {
             return false;
         }
         let Some(code) = code(bytes) else { return false };
@@ -136,6 +207,7 @@ impl AsyncWrite for AnswersUnparsable {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_problem(cx))?;
+        self.exchanges.flushed();
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 

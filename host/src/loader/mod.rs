@@ -5,8 +5,8 @@
 //! the way is a [`Refusal`]: one sentence that names file, fault and remedy.
 //!
 //! # Invariants
-//! * One of the four rooms with `unsafe`: all of the host's side of the boundary stands in `open.rs`, `services.rs`
-//!   and `plugin.rs`.
+//! * One of the four rooms with `unsafe`: all of the host's side of the boundary stands in `open.rs`, `plugin.rs`,
+//!   `plugin_host.rs`, `call_side.rs` and `task_side.rs`.
 //! * A library is never closed, and a path is never opened twice: the loader hands out copies named by hash.
 //! * No plugin code runs before inspection has passed, and none runs on a thread that serves HTTP or NATS, but for
 //!   one short poll of handlers that have earned it ([`Lending`]).
@@ -15,15 +15,20 @@
 //! It does not watch files, restart anything or enforce deadlines: a plugin that hangs here is the supervisor's to end.
 
 mod answer;
+mod call_side;
+mod conflict;
 mod copy;
 mod description;
 pub mod inspect;
 mod lending;
+mod lock;
 mod open;
 mod plugin;
+mod plugin_host;
 mod refusal;
 mod services;
 mod set;
+mod task_side;
 
 pub use answer::{AnswerBody, Answered, Attempt, BoxError, Outcome, RequestBody};
 pub use description::{Description, Placement, RouteDescription, TaskDescription};

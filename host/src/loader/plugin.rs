@@ -1,11 +1,14 @@
 //! A loaded plugin, and what can be asked of it. A room with `unsafe` only where a context is leaked.
 
 use super::answer::{Answered, Attempt, Outcome, RequestBody};
+use super::call_side::CallSide;
 use super::description::Description;
 use super::inspect::Manifest;
 use super::lending::{Lending, Loan};
+use super::plugin_host::{PluginHost, vtable};
 use super::refusal::{Code, Refusal};
-use super::services::{CallSide, Identity, PluginHost, Services, TaskSide, vtable};
+use super::services::{Identity, Services};
+use super::task_side::TaskSide;
 use crate::crash::Board;
 use abi_stable::prefix_type::PrefixTypeTrait;
 use bytes::Bytes;

@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-/// What is wrong, as a stable code. Each has a page under `/problems`.
+/// What is wrong, as a stable code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[allow(missing_docs)] // the names are the documentation; each has a page
+#[allow(missing_docs)] // the names are the documentation
 pub enum Code {
     Unreadable,
     NotALibrary,
@@ -23,7 +23,6 @@ pub enum Code {
     InitFailed,
     Duplicate,
     RouteConflict,
-    ReservedPrefix,
     BadDescription,
     Hung,
     Died,
@@ -50,7 +49,6 @@ impl Code {
             Self::InitFailed => "init_failed",
             Self::Duplicate => "duplicate",
             Self::RouteConflict => "route_conflict",
-            Self::ReservedPrefix => "reserved_prefix",
             Self::BadDescription => "bad_description",
             Self::Hung => "hung",
             Self::Died => "died",

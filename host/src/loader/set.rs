@@ -1,15 +1,14 @@
 //! Loads a plugin set: one library after the other, then what they say of each other.
 
 use super::description::Description;
-use super::inspect;
+use super::inspect::{self, Manifest};
 use super::lending::Lending;
 use super::plugin::{InitOptions, Opened, Plugin};
-use super::refusal::{Code, Refusal};
+use super::refusal::Refusal;
 use super::services::Services;
-use super::{copy, open};
+use super::{conflict, copy, open};
 use crate::crash::Board;
-use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// One plugin of the configuration.
@@ -63,20 +62,51 @@ pub struct PluginSet {
     pub refused: Vec<Refusal>,
 }
 
-fn open_one(source: &Source, cache_dir: Option<&PathBuf>, on_step: OnStep<'_>) -> Result<Opened, Refusal> {
-    let (inspection, bytes) = inspect::file(&source.library).map_err(|refusal| refusal.of(&source.name))?;
-    // The name in the configuration, not the manifest's: `required` is looked up by it.
-    inspect::verdict(&source.library, &inspection).map_err(|refusal| refusal.of(&source.name))?;
-    let manifest = inspection.manifest;
-    if manifest.name != source.name {
-        let fault = format!("is the plugin `{}`, but is configured as `{}`", manifest.name, source.name);
-        let remedy = format!("write [plugins.{}] or point `library` at the right file", manifest.name);
-        return Err(Refusal::new(&source.library, Code::NameMismatch, fault, remedy).of(&source.name));
-    }
+/// A library that may run here, as a private copy.
+struct Inspected {
+    manifest: Manifest,
+    copy: PathBuf,
+}
+
+fn inspect_one(source: &Source, dir: &Path) -> Result<Inspected, Refusal> {
+    let (inspection, bytes) = inspect::file(&source.library)?;
+    inspect::verdict(&source.library, &inspection)?;
+    let copy = copy::private(dir, &source.library, &inspection.sha256, &bytes)?;
+    Ok(Inspected { manifest: inspection.manifest, copy })
+}
+
+/// Inspects every library, and judges their names before any of them runs.
+fn inspect_all<'a>(
+    sources: &'a [Source],
+    cache_dir: Option<&PathBuf>,
+    refused: &mut Vec<Refusal>,
+    on_step: OnStep<'_>,
+) -> Vec<(&'a Source, Inspected)> {
     let dir = cache_dir.cloned().unwrap_or_else(copy::default_dir);
-    let copy =
-        copy::private(&dir, &source.library, &inspection.sha256, &bytes).map_err(|r| r.of(&source.name))?;
-    drop(bytes);
+    let mut inspected: Vec<(&Source, Inspected)> = Vec::new();
+    let mut rightly_named = Vec::new();
+    for source in sources {
+        match inspect_one(source, &dir) {
+            Ok(one) => inspected.push((source, one)),
+            // The name in the configuration, not the manifest's: `required` is looked up by it.
+            Err(refusal) => refused.push(refusal.of(&source.name)),
+        }
+        // A sign of life: hashing and copying large libraries takes its time.
+        on_step(None);
+    }
+    for (nth, (source, one)) in inspected.iter().enumerate() {
+        let earlier = inspected.iter().take(nth).map(|(source, one)| (*source, &one.manifest));
+        match conflict::name(source, &one.manifest, sources, earlier) {
+            Ok(()) => rightly_named.push(source.name.as_str()),
+            Err(refusal) => refused.push(refusal),
+        }
+    }
+    inspected.retain(|(source, _)| rightly_named.contains(&source.name.as_str()));
+    inspected
+}
+
+fn open_one(source: &Source, inspected: Inspected, on_step: OnStep<'_>) -> Result<Opened, Refusal> {
+    let Inspected { manifest, copy } = inspected;
     on_step(Some((&manifest.name, &manifest.version, "open")));
     let root = open::open(&copy, &source.library).map_err(|refusal| refusal.of(&source.name))?;
     on_step(Some((&manifest.name, &manifest.version, "describe")));
@@ -85,71 +115,26 @@ fn open_one(source: &Source, cache_dir: Option<&PathBuf>, on_step: OnStep<'_>) -
     opened
 }
 
-/// What two plugins may not both have. Keeps the first and refuses the second, naming both.
-fn conflicts(opened: Vec<(Source, Opened)>, refused: &mut Vec<Refusal>) -> Vec<(Source, Opened)> {
-    let mut names: HashMap<(String, Option<u32>), PathBuf> = HashMap::new();
-    let mut routes: HashMap<String, String> = HashMap::new();
-    let mut kept = Vec::new();
-    for (source, plugin) in opened {
-        let name = &plugin.manifest.name;
-        let key = (name.clone(), plugin.manifest.major());
-        if let Some(other) = names.get(&key) {
-            let fault = format!("is the plugin `{name}` of a major that {} is already", other.display());
-            let refusal = Refusal::new(&source.library, Code::Duplicate, fault, "keep one of the two");
-            refused.push(refusal.of(&source.name));
-            continue;
-        }
-        match own_routes(&source, &plugin.description, &routes) {
-            Ok(own) => {
-                routes.extend(own);
-                names.insert(key, source.library.clone());
-                kept.push((source, plugin));
-            }
-            Err(refusal) => refused.push(refusal),
-        }
-    }
-    kept
-}
-
-/// The plugin's routes by method and shape, or the conflict. Templates that differ only in their parameters' names
-/// match the same paths.
-fn own_routes(
-    source: &Source,
-    description: &Description,
-    others: &HashMap<String, String>,
-) -> Result<HashMap<String, String>, Refusal> {
-    let mut own = HashMap::new();
-    for route in &description.routes {
-        let full = format!("{}{}", source.prefix.trim_end_matches('/'), route.path);
-        let shape: Vec<_> =
-            full.split('/').map(|part| if part.starts_with('{') { "{}" } else { part }).collect();
-        let key = format!("{} {}", route.method, shape.join("/"));
-        let other = others.get(&key).map(String::as_str).or_else(|| own.get(&key).map(String::as_str));
-        if let Some(other) = other {
-            let fault = format!("serves {} {full}, which the plugin `{other}` serves already", route.method);
-            let remedy = "give one of them another `prefix`";
-            return Err(Refusal::new(&source.library, Code::RouteConflict, fault, remedy).of(&source.name));
-        }
-        own.insert(key, description.name.clone());
-    }
-    Ok(own)
-}
-
 fn open_all(
     sources: &[Source],
     cache_dir: Option<&PathBuf>,
     refused: &mut Vec<Refusal>,
     on_step: OnStep<'_>,
 ) -> Vec<(Source, Opened)> {
-    let mut opened = Vec::new();
-    for source in sources {
-        match open_one(source, cache_dir, on_step) {
+    let mut opened: Vec<(Source, Opened)> = Vec::new();
+    for (source, inspected) in inspect_all(sources, cache_dir, refused, on_step) {
+        let plugin = open_one(source, inspected, on_step);
+        on_step(None);
+        let judged = plugin.and_then(|plugin| {
+            let others = opened.iter().map(|(source, plugin)| (source, &*plugin.description));
+            conflict::routes(source, &plugin.description, others).map(|()| plugin)
+        });
+        match judged {
             Ok(plugin) => opened.push((source.clone(), plugin)),
             Err(refusal) => refused.push(refusal),
         }
-        on_step(None);
     }
-    conflicts(opened, refused)
+    opened
 }
 
 /// Opens, describes and starts every plugin. Blocks: call it from a thread that serves nothing.

@@ -5,7 +5,7 @@ use super::metrics::{PluginMetrics, line};
 use super::options;
 use super::services::HostServices;
 use crate::broker::Broker;
-use crate::edge::{Edge, Mounted, Router, Server, ServerOptions};
+use crate::edge::{Edge, Mounted, Router, Server, ServerOptions, override_faults};
 use crate::exit::Exit;
 use crate::loader::PluginSet;
 use crate::process::control::ToSupervisor;
@@ -29,6 +29,13 @@ pub(super) async fn serve(mut context: Context) -> Result<Exit, Failure> {
     });
     let set = context.load(services).await?;
     let mounted = mount(&context, &set);
+    let faults: Vec<String> = mounted
+        .iter()
+        .flat_map(|one| override_faults(&one.identity.name, one.routes.keys(), &one.description))
+        .collect();
+    if !faults.is_empty() {
+        return Err((Exit::Config, faults.join(". ")));
+    }
     let router = Router::build(&mounted, broker.subjects())
         .map_err(|error| (Exit::PluginRefused, error.to_string()))?;
     let listener =

@@ -3,6 +3,7 @@
 
 pub(crate) mod outside;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use cardcage_harness::{Cardcage, Config, Deadline, Launch, Output, plugin_library};
@@ -149,8 +150,40 @@ async fn library_configured_under_another_plugins_name_is_refused() {
     for file in [hello(), copy] {
         let config = config().plugin("hello").unwrap().plugin_at("salute", &file);
         let output = run(Launch::new(["api"]), &config).await;
-        let words = "is the plugin `hello`, but is configured as `salute`";
-        is_refused(&output, "salute", &file, "name_mismatch", words);
+        let words = format!("and [plugins.hello] has {} for that plugin", hello().display());
+        is_refused(&output, "salute", &file, "duplicate", &words);
+    }
+    let output = run(Launch::new(["worker"]), &config().plugin_at("salute", &hello())).await;
+    let words = "is the plugin `hello` 0.1.0, but is configured as `salute`; write [plugins.hello]";
+    is_refused(&output, "salute", &hello(), "name_mismatch", words);
+}
+
+#[tokio::test]
+async fn libraries_that_are_one_plugin_are_refused_with_both_files_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = altered(&folder, "hello.so", |_| {});
+    // Another build of it, even of another major: a host runs one `hello`.
+    for version in ["0.1.0", "2.1.0"] {
+        let version = format!("\"version\":\"{version}\"");
+        let copy = altered(&folder, "hello-copy.so", |bytes| patch(bytes, "\"version\":\"0.1.0\"", &version));
+        let config = config().plugin_at("a", &first).plugin_at("b", &copy);
+        let config = config.set("plugins.a.required", false);
+        for role in ["api", "worker"] {
+            let output = run(Launch::new([role]), &config).await;
+            assert_eq!(output.status.code(), Some(70), "{}", output.stderr);
+            let told = |plugin: &str, code: &str| {
+                let line = format!("plugin=\"{plugin}\"");
+                let line = output.stderr.lines().find(|told| told.contains(&line)).unwrap_or_default();
+                assert!(line.contains(&format!("code=\"{code}\"")), "{plugin}: {}", output.stderr);
+                line.to_owned()
+            };
+            assert!(told("a", "name_mismatch").contains("write [plugins.hello]"));
+            let line = told("b", "duplicate");
+            for part in [&first, &copy].map(|file| file.display().to_string()) {
+                assert!(line.contains(&part), "{part} is missing: {line}");
+            }
+            assert!(line.contains("remove [plugins.b]"), "{line}");
+        }
     }
 }
 
@@ -168,8 +201,9 @@ fn conflicting() -> Config {
 #[tokio::test]
 async fn routes_that_conflict_are_refused_with_both_plugins_named() {
     let output = run(Launch::new(["api"]), &conflicting()).await;
-    let words = "serves POST /shop/nested/call, which the plugin `hello` serves already";
-    is_refused(&output, "outsider", &outside::library("outsider"), "route_conflict", words);
+    let hello = hello().display().to_string();
+    let words = format!("serves POST /shop/nested/call, where the plugin `hello` ({hello}) serves POST");
+    is_refused(&output, "outsider", &outside::library("outsider"), "route_conflict", &words);
 }
 
 #[tokio::test]
@@ -186,6 +220,17 @@ async fn prefix_that_is_taken_or_the_hosts_is_a_mistake_in_the_configuration() {
         assert_eq!(output.status.code(), Some(78), "{}", output.stderr);
         assert!(output.stderr.contains(&words), "{words}: {}", output.stderr);
         assert!(output.stderr.contains("cardcage.toml:"), "file and line: {}", output.stderr);
+    }
+}
+
+#[tokio::test]
+async fn override_that_moves_no_route_ends_the_start_of_an_api_with_78_and_is_told_once() {
+    let routes = BTreeMap::from([("POST /cal", "inline"), ("POST /task", "worker")]);
+    let config = config().plugin("hello").unwrap().set("plugins.hello.routes", routes);
+    let output = run(Launch::new(["api"]), &config).await;
+    assert_eq!(output.status.code(), Some(78), "{}", output.stderr);
+    for words in ["names no route of the plugin; it has", "declares as `enqueue`", "the child cannot start"] {
+        assert_eq!(output.stderr.matches(words).count(), 1, "`{words}` in {}", output.stderr);
     }
 }
 

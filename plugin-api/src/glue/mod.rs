@@ -5,7 +5,7 @@
 //! * The author's code runs on the plugin's own runtime: handlers are spawned there, and the spawned task itself
 //!   answers through the host's vtable. The exceptions are `describe` and `init`, which the host calls from threads it
 //!   can spare, and one poll on a thread that the host lends, for handlers whose polls are known to be short
-//!   ([`lane`]).
+//!   (`lane.rs`).
 //! * A token is released exactly once, by the last holder of its guard.
 
 mod body;

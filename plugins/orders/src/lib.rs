@@ -89,7 +89,8 @@ fn base_url(name: &str, text: &str) -> Result<String, InitError> {
             Err(InitError::new(format!("`{name}` has a query or a fragment: paths are appended to it")))
         }
         "https" => Err(InitError::new(format!(
-            "`{name}` is https, which this build of the plugin does not speak: name a TLS-speaking proxy by http"
+            "`{name}` is https, and this build of the plugin speaks no TLS: \
+             put a proxy before the service that does, and name the proxy by http"
         ))),
         other => Err(InitError::new(format!("`{name}` starts with {other}:, where http: is expected"))),
     }

@@ -20,6 +20,8 @@ struct World {
     enrolled: Vec<String>,
     asked: Vec<String>,
     tells_enrolments: bool,
+    /// The status instead of telling.
+    tell_fault: Option<u16>,
 }
 
 type Shared = Arc<Mutex<World>>;
@@ -58,6 +60,9 @@ async fn enroll(State(world): State<Shared>, headers: HeaderMap, Json(body): Jso
 
 async fn enrolments(State(world): State<Shared>) -> Response {
     let world = world.lock().unwrap();
+    if let Some(status) = world.tell_fault {
+        return StatusCode::from_u16(status).unwrap().into_response();
+    }
     if !world.tells_enrolments {
         return StatusCode::NOT_FOUND.into_response();
     }
@@ -143,6 +148,17 @@ async fn lms_that_does_not_tell_is_asked_again_under_the_same_key() {
         assert_eq!(host.attempt(attempt).run_task(fulfil, app.clone(), o1()).await.unwrap().enrolled, ["a"]);
     }
     assert_eq!(world.lock().unwrap().enrolled, ["a"]);
+}
+
+#[tokio::test]
+async fn lms_that_cannot_tell_now_is_asked_later_and_nobody_is_enrolled_before() {
+    let host = TestHost::new();
+    let (world, url) = services(World { tell_fault: Some(503), ..world(&["a"]) }).await;
+    let app = app(&host, &url).await;
+    assert!(matches!(host.run_task(fulfil, app.clone(), o1()).await, Err(TaskError::Retry(_))));
+    assert!(world.lock().unwrap().asked.is_empty());
+    world.lock().unwrap().tell_fault = None;
+    assert_eq!(host.attempt(2).run_task(fulfil, app, o1()).await.unwrap().enrolled, ["a"]);
 }
 
 #[tokio::test]

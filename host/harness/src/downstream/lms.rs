@@ -1,7 +1,9 @@
-//! The learning management system: `POST /enroll` enrols a learner for one line of an order.
+//! The learning management system: `POST /enroll` enrols a learner for one line of an order, and
+//! `GET /enrolments?order_id=` tells which lines of an order have an enrolment.
 //!
 //! It enrols whatever it is asked, twice if asked twice with different keys, as the real one does; only a repeated
-//! `Idempotency-Key` is answered from memory. So a double enrolment is the caller's fault, and is counted.
+//! `Idempotency-Key` is answered from memory, which can be lost. So a double enrolment is the caller's fault, and is
+//! counted.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -30,7 +32,7 @@ pub struct Enrolment {
     pub body: Value,
 }
 
-/// A running fake LMS. Faults go by the id of the order line.
+/// A running fake LMS. Faults go by the id of the order line, and meet enrolling only.
 #[derive(Debug)]
 pub struct Lms {
     server: Server,
@@ -86,7 +88,12 @@ impl Lms {
         register.enrolments.len() - lines.len()
     }
 
-    /// How many requests came, also those that met a fault or were answered from memory.
+    /// Forgets all idempotency keys, as the real one does after a while.
+    pub fn forget_keys(&self) {
+        self.school.register().answered.clear();
+    }
+
+    /// How many requests to enrol came, also those that met a fault or were answered from memory.
     pub fn requests(&self) -> usize {
         self.school.register().requests
     }
@@ -100,6 +107,17 @@ impl Lms {
 impl School {
     fn register(&self) -> MutexGuard<'_, Register> {
         self.register.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn enrolled(&self, query: Option<&str>) -> Answer {
+        // Ids need no escaping, and there is no other parameter.
+        let Some(order) = query.and_then(|query| query.strip_prefix("order_id=")) else {
+            return (400, json!({"error": "the query names no order_id"}));
+        };
+        let register = self.register();
+        let lines: Vec<&str> =
+            register.enrolments.iter().filter(|e| e.order == order).map(|e| e.line.as_str()).collect();
+        (200, json!({"line_ids": lines}))
     }
 
     fn enrol(&self, key: Option<String>, order: String, line: String, body: Value) -> Answer {
@@ -119,8 +137,10 @@ impl School {
 
 impl AsyncHandler for Arc<School> {
     async fn answer(&self, request: Request<Bytes>) -> Answer {
-        if (request.method(), request.uri().path()) != (&Method::POST, "/enroll") {
-            return (404, json!({"error": "no such resource"}));
+        match (request.method(), request.uri().path()) {
+            (&Method::POST, "/enroll") => {}
+            (&Method::GET, "/enrolments") => return self.enrolled(request.uri().query()),
+            _ => return (404, json!({"error": "no such resource"})),
         }
         let Ok(body) = serde_json::from_slice::<Value>(request.body()) else {
             return (400, json!({"error": "the body is no JSON"}));

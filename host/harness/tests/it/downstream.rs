@@ -35,6 +35,24 @@ async fn lms_counts_what_was_enrolled_twice_and_remembers_idempotency_keys() {
     lms.faults().next(1, Fault::StatusAfterWork(503));
     assert_eq!(http.post_json("/enroll", &body).await.unwrap().status, 503);
     assert_eq!((lms.enrolments().len(), lms.double_enrolments()), (2, 1));
+    lms.forget_keys();
+    let reply = http.send(http::Method::POST, "/enroll", &keyed, body.to_string().into()).await.unwrap();
+    assert_eq!((reply.status, lms.double_enrolments()), (201, 2));
+}
+
+#[tokio::test]
+async fn lms_tells_which_lines_of_an_order_have_an_enrolment() {
+    let lms = Lms::start().await.unwrap();
+    let http = Http::new(lms.base_url().trim_start_matches("http://")).unwrap();
+    for (order, line) in [("o1", "l1"), ("o2", "l2"), ("o1", "l3")] {
+        http.post_json("/enroll", &json!({"order_id": order, "line_id": line})).await.unwrap();
+    }
+    for (order, lines) in [("o1", json!(["l1", "l3"])), ("o3", json!([]))] {
+        let told = http.get(&format!("/enrolments?order_id={order}")).await.unwrap();
+        assert_eq!(told.json().unwrap()["line_ids"], lines);
+    }
+    assert_eq!(http.get("/enrolments").await.unwrap().status, 400);
+    assert_eq!(lms.requests(), 3, "only those to enrol count");
 }
 
 #[tokio::test]

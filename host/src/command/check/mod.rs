@@ -14,18 +14,16 @@
 
 mod broker;
 mod describer;
-mod overrides;
 mod report;
 
 use crate::cli::Configuration;
 use crate::config::{self, Settings};
+use crate::edge::override_faults;
 use crate::exit::Exit;
 use crate::loader::{Description, Refusal};
 
 use super::output;
 use report::{ConfigurationReport, PluginReport, Report};
-
-pub use overrides::overrides;
 
 /// Checks, and writes the report.
 pub async fn run(configuration: Configuration, json: bool) -> Exit {
@@ -51,7 +49,8 @@ async fn judge(report: &mut Report, settings: &Settings) {
         let description = described.descriptions.get(name);
         let refusal = described.refused.iter().find(|refusal| refusal.plugin == *name);
         if let Some(description) = description {
-            report.configuration.overrides.extend(overrides(name, plugin, description));
+            let faults = override_faults(name, plugin.routes.keys(), description);
+            report.configuration.overrides.extend(faults);
         }
         PluginReport::new(name, plugin, description, refusal)
     });

@@ -1,21 +1,25 @@
 //! `plugins.<name>.routes`: does each override mean a route that the plugin has, and one that can be moved?
 //!
-//! Only the plugin's own description can tell, so this is known after the configuration was read.
+//! Only the plugin's own description can tell, so this is known after the configuration was read. It is a mistake in
+//! the configuration all the same: `check` and a starting API tell it in the same sentences and with the same code.
 
 use std::fmt::Write as _;
 
-use crate::config::PluginSettings;
-use crate::loader::{Description, Placement};
+use crate::loader::{Description, Placement, RouteDescription};
 
 /// How many routes are named as a hint.
 const HINTS: usize = 8;
 
-/// One sentence for each override that means nothing.
+/// One sentence for each of the plugin's `overridden` routes, written `METHOD /path`, that cannot be moved.
 #[must_use]
-pub fn overrides(name: &str, settings: &PluginSettings, description: &Description) -> Vec<String> {
+pub fn override_faults<'a>(
+    name: &str,
+    overridden: impl IntoIterator<Item = &'a String>,
+    description: &Description,
+) -> Vec<String> {
     let option = |route: &str| format!("`plugins.{name}.routes.\"{route}\"`");
     let mut faults = Vec::new();
-    for route in settings.routes.keys() {
+    for route in overridden {
         let known = description.routes.iter().find(|known| shown(known) == *route);
         match known {
             None => faults.push(format!("{} names no route of the plugin; {}", option(route), hint(description))),
@@ -29,7 +33,7 @@ pub fn overrides(name: &str, settings: &PluginSettings, description: &Descriptio
     faults
 }
 
-fn shown(route: &crate::loader::RouteDescription) -> String {
+fn shown(route: &RouteDescription) -> String {
     format!("{} {}", route.method, route.path)
 }
 

@@ -1,0 +1,183 @@
+//! `cardcage check`: everything that speaks against a configuration, at once.
+
+use std::process::Output;
+
+use cardcage_harness::{Nats, NatsOptions};
+use serde_json::Value;
+
+use super::{
+    Folder, cardcage, config, hello, is_one_sentence_about, json, nobody, plugin, stdout, trap, unfit,
+};
+
+fn check(folder: &Folder, config: &str) -> (Output, Value) {
+    let file = folder.file("cardcage.toml", config);
+    let text = cardcage(&["check", "--config", file.to_str().unwrap()]);
+    let report = cardcage(&["check", "--json", "--config", file.to_str().unwrap()]);
+    assert_eq!(text.status.code(), report.status.code(), "both forms end the same way");
+    let report = json(&report);
+    assert_eq!(report["exit_code"].as_i64(), text.status.code().map(i64::from));
+    (text, report)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn check_finds_all_in_order_and_leaves_the_broker_as_it_was() {
+    let nats = Nats::start().await.unwrap();
+    let folder = Folder::new();
+    let (text, report) = check(&folder, &config(&nats.url(), &plugin("hello", &hello(), "")));
+    assert_eq!(text.status.code(), Some(0), "{text:?}");
+    assert!(stdout(&text).contains("All is in order"), "{text:?}");
+    assert_eq!(report["plugins"][0]["version"], "0.1.0");
+    assert_eq!(report["plugins"][0]["tasks"], serde_json::json!(["echo"]));
+    assert!(report["broker"]["server_version"].as_str().unwrap().starts_with("2."), "{report}");
+    assert!(
+        report["broker"]["notes"][0].as_str().unwrap().contains("will create"),
+        "it created nothing: {report}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn check_tells_a_broker_without_jetstream_from_one_that_is_away() {
+    let folder = Folder::new();
+    let (_port, url) = nobody();
+    let (text, report) = check(&folder, &config(&url, &plugin("hello", &hello(), "")));
+    assert_eq!(text.status.code(), Some(69), "{text:?}");
+    assert!(report["broker"]["faults"][0].as_str().unwrap().contains("not connected"), "{report}");
+    assert_eq!(report["plugins"][0]["refused"], Value::Null, "the plugins are checked all the same");
+
+    let options = NatsOptions { config: "max_payload: 64KB".to_owned(), ..NatsOptions::default() };
+    let nats = Nats::start_with(options).await.unwrap();
+    let (text, report) = check(&folder, &config(&nats.url(), ""));
+    assert_eq!(text.status.code(), Some(69), "{text:?}");
+    assert!(report["broker"]["faults"][0].as_str().unwrap().contains("max_payload"), "{report}");
+}
+
+#[test]
+fn check_refuses_every_unfit_library_and_goes_on() {
+    let folder = Folder::new();
+    let (_port, url) = nobody();
+    let unfit = unfit(&folder);
+    let mut plugins = plugin("hello", &hello(), "");
+    for (nth, (file, ..)) in unfit.iter().enumerate() {
+        plugins.push_str(&plugin(&format!("p{nth}"), file, ""));
+    }
+    let (text, report) = check(&folder, &config(&url, &plugins));
+    assert_eq!(text.status.code(), Some(70), "a refused plugin comes before a broker that is away: {text:?}");
+    assert!(stdout(&text).contains("hello") && stdout(&text).contains("good"));
+    for (nth, (file, code, word)) in unfit.iter().enumerate() {
+        let reported =
+            report["plugins"].as_array().unwrap().iter().find(|one| one["name"] == format!("p{nth}"));
+        let refused = &reported.unwrap()["refused"];
+        assert_eq!(refused["code"], *code, "{}", file.display());
+        is_one_sentence_about(refused["message"].as_str().unwrap(), file, word);
+    }
+}
+
+#[test]
+fn check_warns_of_a_refused_plugin_that_is_not_required() {
+    let folder = Folder::new();
+    let (_port, url) = nobody();
+    let empty = folder.file("empty.so", "");
+    let plugins = plugin("hello", &hello(), "") + &plugin("extra", &empty, "required = false");
+    let (text, _) = check(&folder, &config(&url, &plugins));
+    assert_eq!(text.status.code(), Some(69), "only the broker is left to complain of: {text:?}");
+    assert!(stdout(&text).contains("warning: plugin `extra`"), "{text:?}");
+}
+
+#[test]
+fn check_names_both_plugins_of_a_conflict() {
+    let folder = Folder::new();
+    let (_port, url) = nobody();
+    // The same library under another name is not that plugin.
+    let plugins = plugin("hello", &hello(), "") + &plugin("again", &hello(), "");
+    let (text, report) = check(&folder, &config(&url, &plugins));
+    assert_eq!(text.status.code(), Some(70), "{text:?}");
+    let refused = report["plugins"][0]["refused"]["message"].as_str().unwrap();
+    assert!(refused.contains("`hello`") && refused.contains("`again`"), "{refused}");
+    assert_eq!(report["plugins"][0]["refused"]["code"], "duplicate", "{report}");
+    assert_eq!(refused.matches(hello().to_str().unwrap()).count(), 2, "both files: {refused}");
+
+    // Two plugins at one place are a mistake in the configuration already.
+    let plugins =
+        plugin("hello", &hello(), "prefix = \"/x\"") + &plugin("again", &hello(), "prefix = \"/x\"");
+    let (text, _) = check(&folder, &config(&url, &plugins));
+    assert_eq!(text.status.code(), Some(78), "{text:?}");
+    assert!(stdout(&text).contains("are both mounted at"), "{text:?}");
+}
+
+#[test]
+fn check_refuses_overrides_that_move_no_route() {
+    let folder = Folder::new();
+    let (_port, url) = nobody();
+    let routes = "[plugins.hello.routes]\n\"POST /call\" = \"inline\"\n\"POST /cal\" = \"inline\"\n\"POST /task\" = \"worker\"";
+    let (text, report) = check(&folder, &config(&url, &plugin("hello", &hello(), routes)));
+    assert_eq!(text.status.code(), Some(78), "{text:?}");
+    let faults = report["configuration"]["overrides"].as_array().unwrap();
+    assert_eq!(faults.len(), 2, "{report}");
+    assert!(faults[0].as_str().unwrap().contains("\"POST /call\""), "it says what there is: {report}");
+    assert!(faults[1].as_str().unwrap().contains("enqueue"), "{report}");
+    let moved =
+        report["plugins"][0]["routes"].as_array().unwrap().iter().find(|one| one["path"] == "/hello/call");
+    assert_eq!(moved.unwrap()["placement"], "inline");
+}
+
+#[test]
+fn check_shows_every_configuration_mistake_with_its_place() {
+    let folder = Folder::new();
+    let text = "[api]\nlisten = 8080\nbody_max_byte = 5\n\n[tasks]\nlease_ms = 10\n";
+    let (text, report) = check(&folder, text);
+    assert_eq!(text.status.code(), Some(78), "{text:?}");
+    let shown = stdout(&text);
+    for word in [
+        "cardcage.toml:2",
+        "cardcage.toml:3",
+        "cardcage.toml:6",
+        "^",
+        "did you mean `body_max_bytes`?",
+        "not checked",
+    ] {
+        assert!(shown.contains(word), "{word} is in {shown}");
+    }
+    assert_eq!(report["configuration"]["mistakes"], 3);
+    assert_eq!(report["plugins"], Value::Null);
+
+    let (text, _) = check(&folder, "[api\nlisten = 1");
+    assert_eq!(text.status.code(), Some(78));
+    assert!(stdout(&text).contains("this is not TOML"), "{text:?}");
+
+    let missing = cardcage(&["check", "--config", folder.path("absent.toml").to_str().unwrap()]);
+    assert_eq!(missing.status.code(), Some(78));
+    assert!(stdout(&missing).contains("absent.toml"), "{missing:?}");
+}
+
+#[test]
+fn check_with_unknown_arguments_is_a_usage_error() {
+    assert_eq!(cardcage(&["check", "--nonsense"]).status.code(), Some(2));
+}
+
+#[test]
+fn check_survives_plugins_that_crash_exit_hang_and_talk() {
+    let folder = Folder::new();
+    let (_port, url) = nobody();
+    let traps = [
+        ("aborts", "std::process::abort()", "died", "SIGABRT"),
+        ("exits", "std::process::exit(0)", "died", "exit(0)"),
+        ("hangs", "loop { std::thread::park() }", "hung", "500 ms"),
+        // What it prints must not be mistaken for the child's report.
+        ("talks", r#"println!("{{\"step\":null}} and nonsense")"#, "abi_layout", "root module"),
+    ];
+    let mut plugins = "[loading]\ntimeout_ms = 500\n".to_owned() + &plugin("hello", &hello(), "");
+    for (name, what, ..) in traps {
+        plugins.push_str(&plugin(name, &trap(&folder, name, what), "required = false"));
+    }
+    let (text, report) = check(&folder, &config(&url, &plugins));
+    assert_eq!(text.status.code(), Some(69), "they are not required: {text:?}");
+    let plugins = report["plugins"].as_array().unwrap();
+    for (name, _, code, word) in traps {
+        let refused = &plugins.iter().find(|one| one["name"] == name).unwrap()["refused"];
+        assert_eq!(refused["code"], code, "{name}: {report}");
+        let message = refused["message"].as_str().unwrap();
+        is_one_sentence_about(message, &folder.path(&format!("lib{name}.so")), word);
+    }
+    let hello = plugins.iter().find(|one| one["name"] == "hello").unwrap();
+    assert_eq!(hello["refused"], Value::Null, "the others are described all the same: {report}");
+}
