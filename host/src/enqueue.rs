@@ -4,6 +4,9 @@
 //! * `Ok` means that JetStream has stored the task. Anything else is a refusal; where the publish was in doubt, the
 //!   envelope's `accept-by` lets a worker drop what was stored after the caller had been told no.
 //! * The same idempotency key and body give the same task, however often and from wherever it comes.
+//! * A repeat with a key says yes only to a message that a worker will run: `again.rs`.
+
+mod again;
 
 use crate::broker::{Broker, Claim, Error, key_hash};
 use crate::loader::Identity;
@@ -83,7 +86,7 @@ pub async fn publish(broker: &Broker, new: NewTask<'_>, wait: Duration) -> Resul
         return Err(Problem::new(ProblemCode::MalformedRequest).detail(detail));
     }
     let mut id = TaskId::generate();
-    let mut duplicate = false;
+    let mut repeats = None;
     let key = new.idempotency_key.as_ref().map(|key| {
         // A key belongs to what it starts: two routes, or two tasks, may see the same one.
         key_hash(&[&new.identity.name, new.route, new.task.as_str(), key])
@@ -95,12 +98,11 @@ pub async fn publish(broker: &Broker, new: NewTask<'_>, wait: Duration) -> Resul
                 return Err(Problem::new(ProblemCode::IdempotencyConflict));
             }
             Claim::Existing(earlier) => {
-                id = earlier.task_id;
-                duplicate = true;
-                if earlier.stored || broker.find_task(id).await.map_err(|error| refused(&error))?.is_some() {
-                    return Ok(Published { id, duplicate });
+                if earlier.stored {
+                    return Ok(Published { id: earlier.task_id, duplicate: true });
                 }
-                // The first request ended between claiming the key and publishing: this one finishes its work.
+                id = earlier.task_id;
+                repeats = Some(earlier);
             }
         }
     }
@@ -118,22 +120,25 @@ pub async fn publish(broker: &Broker, new: NewTask<'_>, wait: Duration) -> Resul
     let now_ms = broker.now_unix_ms();
     let mut envelope =
         TaskEnvelope::new(address, Arc::from(&*new.identity.version), timestamp(now_ms), new.body);
-    envelope.accept_by =
-        Some(timestamp(now_ms.saturating_add(millis(left())).saturating_add(ACCEPT_MARGIN_MS)));
+    envelope.accept_by = Some(accept_by(broker, left()));
     envelope.idempotency_key = new.idempotency_key;
     envelope.traceparent = new.traceparent.filter(|text| text.len() <= limits::TRACEPARENT_MAX_BYTES);
     envelope.parent_id = new.parent;
     if let Some(parent) = new.parent {
         envelope.root_id = parent;
     }
-    let stored = match new.delay {
-        Some(delay) if !delay.is_zero() => {
+    let stored = match (new.delay, &key, &repeats) {
+        (delay, Some(hash), Some(earlier)) => {
+            let at = delay.filter(|delay| !delay.is_zero()).map(|delay| now_ms.saturating_add(millis(delay)));
+            again::publish(broker, &mut envelope, at.map(timestamp), hash, earlier, until).await
+        }
+        (Some(delay), ..) if !delay.is_zero() => {
             let at = timestamp(now_ms.saturating_add(millis(delay)));
             // A delayed task is in the queue long after its publish was accepted.
             envelope.accept_by = None;
-            broker.schedule_task(&envelope, at, left()).await
+            broker.schedule_task(&envelope, at, left()).await.map(|_| ())
         }
-        _ => broker.publish_task(&envelope, left()).await,
+        _ => broker.publish_task(&envelope, left()).await.map(|_| ()),
     };
     stored.map_err(|error| refused(&error))?;
     if let Some(hash) = key {
@@ -145,7 +150,12 @@ pub async fn publish(broker: &Broker, new: NewTask<'_>, wait: Duration) -> Resul
             }
         });
     }
-    Ok(Published { id, duplicate })
+    Ok(Published { id, duplicate: repeats.is_some() })
+}
+
+/// Until when a publish counts that has so much time left.
+fn accept_by(broker: &Broker, left: Duration) -> Timestamp {
+    timestamp(broker.now_unix_ms().saturating_add(millis(left)).saturating_add(ACCEPT_MARGIN_MS))
 }
 
 /// How much later than the caller's deadline a publish may be stored: clocks of two machines differ a little.

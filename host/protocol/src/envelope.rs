@@ -136,6 +136,13 @@ impl TaskEnvelope {
         id
     }
 
+    /// Whether a caller may have been told yes for this message, which the broker stored at `stored_at`: one that was
+    /// stored later than its `accept_by` was refused to whoever sent it.
+    #[must_use]
+    pub fn is_promised(&self, stored_at: Timestamp) -> bool {
+        self.attempt > 1 || self.accept_by.is_none_or(|accept_by| stored_at <= accept_by)
+    }
+
     /// The same task's next attempt. It has no `accept_by`: the task was accepted long ago.
     #[must_use]
     pub fn retry(&self) -> Self {

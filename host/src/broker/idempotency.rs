@@ -31,6 +31,12 @@ pub struct KeyRecord {
     /// Whether the task's publish was acknowledged. False is no statement: the note may have been lost.
     #[serde(default)]
     pub stored: bool,
+    /// How often the task's publishes had come to nothing and a new one was begun.
+    #[serde(default)]
+    pub round: u32,
+    /// Where this record stands; the fence of [`Broker::next_round`].
+    #[serde(skip)]
+    pub sequence: u64,
 }
 
 /// The outcome of claiming a key.
@@ -67,7 +73,8 @@ impl Broker {
         body: &[u8],
         wait: Duration,
     ) -> Result<Claim, Error> {
-        let ours = KeyRecord { v: 1, task_id, body_sha256: hex::encode(Sha256::digest(body)), stored: false };
+        let body_sha256 = hex::encode(Sha256::digest(body));
+        let ours = KeyRecord { v: 1, task_id, body_sha256, stored: false, round: 0, sequence: 0 };
         let json = serde_json::to_vec(&ours).map_err(|error| Error::unreadable("a key's record", error))?;
         let mut headers = HeaderMap::new();
         set(&mut headers, header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, "0")?;
@@ -75,17 +82,54 @@ impl Broker {
         match self.publish_stored(&subject, headers, Bytes::from(json), wait).await {
             Ok(_) => Ok(Claim::Fresh),
             Err(Error::Conflict { .. }) => {
-                let stream = self.subjects().idempotency_stream();
-                let Some(message) = self.last_message(&stream, &subject).await? else {
+                let Some(found) = self.read_key(&subject).await? else {
                     // It expired between the two requests; the next attempt will find it free.
                     return Err(Error::unavailable("the idempotency key expired just now"));
                 };
-                let found: KeyRecord = serde_json::from_slice(&message.payload)
-                    .map_err(|error| Error::unreadable("an idempotency key's record", error))?;
-                Ok(if found == ours { Claim::Fresh } else { Claim::Existing(found) })
+                let is_ours = KeyRecord { sequence: 0, ..found.clone() } == ours;
+                Ok(if is_ours { Claim::Fresh } else { Claim::Existing(found) })
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Begins a new round of publishing a key's task, because the last one came to nothing. Of several that do so at
+    /// the same time one succeeds, and all go on with its round.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`], also when the key has expired.
+    pub async fn next_round(
+        &self,
+        key_hash: &str,
+        record: &KeyRecord,
+        wait: Duration,
+    ) -> Result<KeyRecord, Error> {
+        let subject = self.subjects().idempotency_key(key_hash);
+        let next = KeyRecord { round: record.round.saturating_add(1), ..record.clone() };
+        match self.write_key(&subject, &next, wait).await {
+            Ok(sequence) => Ok(KeyRecord { sequence, ..next }),
+            Err(Error::Conflict { .. }) => {
+                let found = self.read_key(&subject).await?;
+                found.ok_or_else(|| Error::unavailable("the idempotency key expired just now"))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn read_key(&self, subject: &str) -> Result<Option<KeyRecord>, Error> {
+        let stream = self.subjects().idempotency_stream();
+        let Some(message) = self.last_message(&stream, subject).await? else { return Ok(None) };
+        let record: KeyRecord = serde_json::from_slice(&message.payload)
+            .map_err(|error| Error::unreadable("an idempotency key's record", error))?;
+        Ok(Some(KeyRecord { sequence: message.sequence, ..record }))
+    }
+
+    /// Writes over the record that stands at `record.sequence`, and only over that.
+    async fn write_key(&self, subject: &str, record: &KeyRecord, wait: Duration) -> Result<u64, Error> {
+        let json = serde_json::to_vec(record).map_err(|error| Error::unreadable("a key's record", error))?;
+        let mut headers = HeaderMap::new();
+        set(&mut headers, header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, &record.sequence.to_string())?;
+        self.publish_stored(subject, headers, Bytes::from(json), wait).await.map(|stored| stored.sequence)
     }
 
     /// Notes on a key that its task was stored, so that a repeat need not look for it, not even when the task's record
@@ -95,15 +139,11 @@ impl Broker {
     /// [`Error::Unavailable`]; nothing is lost but the note.
     pub async fn confirm_key(&self, key_hash: &str, task_id: TaskId) -> Result<(), Error> {
         let subject = self.subjects().idempotency_key(key_hash);
-        let stream = self.subjects().idempotency_stream();
-        let Some(message) = self.last_message(&stream, &subject).await? else { return Ok(()) };
-        let mut record: KeyRecord = serde_json::from_slice(&message.payload)
-            .map_err(|error| Error::unreadable("an idempotency key's record", error))?;
+        let Some(record) = self.read_key(&subject).await? else { return Ok(()) };
         if record.stored || record.task_id != task_id {
             return Ok(());
         }
-        record.stored = true;
-        let json = serde_json::to_vec(&record).map_err(|error| Error::unreadable("a key's record", error))?;
-        self.publish_stored(&subject, HeaderMap::new(), Bytes::from(json), CONFIRM_WAIT).await.map(|_| ())
+        let confirmed = KeyRecord { stored: true, ..record };
+        self.write_key(&subject, &confirmed, CONFIRM_WAIT).await.map(|_| ())
     }
 }

@@ -41,6 +41,8 @@ pub struct Waiting {
     pub envelope: Option<TaskEnvelope>,
     /// When the broker stored it.
     pub stored_at: Option<Timestamp>,
+    /// Its sequence in its stream.
+    pub sequence: u64,
 }
 
 impl Waiting {
@@ -50,7 +52,12 @@ impl Waiting {
             pairs(message.headers.as_ref()),
             message.payload.clone(),
         );
-        Box::new(Self { address, envelope: envelope.ok(), stored_at: message.stored_at })
+        Box::new(Self {
+            address,
+            envelope: envelope.ok(),
+            stored_at: message.stored_at,
+            sequence: message.sequence,
+        })
     }
 }
 

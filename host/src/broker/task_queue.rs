@@ -6,9 +6,16 @@ use std::time::Duration;
 
 use async_nats::HeaderMap;
 use cardcage_protocol::{Name, TaskEnvelope, TaskId, header};
+use serde_json::json;
 
+use super::api::API_TIMEOUT;
 use super::publish::set;
-use super::{Broker, Error, Stored};
+use super::{Broker, Error, Stored, Waiting};
+
+/// JetStream: the message could not be deleted, which is what it says where there is none.
+const NOTHING_TO_DELETE: u32 = 10057;
+/// JetStream: no such sequence.
+const SEQUENCE_NOT_FOUND: u32 = 10043;
 
 impl Broker {
     /// Publishes a task into its plugin's queue.
@@ -17,9 +24,50 @@ impl Broker {
     /// [`Error::QueueFull`] and [`Error::Unavailable`] (a retry with the same id helps), [`Error::NoResponders`] when
     /// the plugin has no stream, [`Error::Envelope`] when the envelope is malformed.
     pub async fn publish_task(&self, envelope: &TaskEnvelope, wait: Duration) -> Result<Stored, Error> {
-        let headers = envelope_headers(envelope, &envelope.message_id())?;
+        self.publish_as(envelope, &envelope.message_id(), wait).await
+    }
+
+    /// Publishes a task whose earlier publishes may have come to nothing: those of another `round` make this one no
+    /// duplicate. Round 0 is [`Broker::publish_task`].
+    ///
+    /// # Errors
+    /// As [`Broker::publish_task`].
+    pub async fn publish_task_in_round(
+        &self,
+        envelope: &TaskEnvelope,
+        round: u32,
+        wait: Duration,
+    ) -> Result<Stored, Error> {
+        match round {
+            0 => self.publish_task(envelope, wait).await,
+            round => self.publish_as(envelope, &format!("{}.r{round}", envelope.message_id()), wait).await,
+        }
+    }
+
+    async fn publish_as(
+        &self,
+        envelope: &TaskEnvelope,
+        message_id: &str,
+        wait: Duration,
+    ) -> Result<Stored, Error> {
+        let headers = envelope_headers(envelope, message_id)?;
         let subject = self.subjects().task(&envelope.address());
         self.publish_stored(&subject, headers, envelope.body.clone(), wait).await
+    }
+
+    /// Removes this one message from its plugin's queue, also while somebody holds it. Says whether it was there, which
+    /// the stream's leader answers.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn remove_queued(&self, waiting: &Waiting) -> Result<bool, Error> {
+        let stream = self.subjects().tasks_stream(&waiting.address.plugin);
+        let request = json!({ "seq": waiting.sequence, "no_erase": true });
+        match self.api(&format!("STREAM.MSG.DELETE.{stream}"), &request, API_TIMEOUT).await {
+            Ok(_) => Ok(true),
+            Err(Error::Refused { code: NOTHING_TO_DELETE | SEQUENCE_NOT_FOUND, .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Removes a task from its plugin's queue, also while somebody holds it. Says whether it was there.

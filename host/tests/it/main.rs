@@ -19,6 +19,7 @@ mod lifecycle;
 mod loading;
 mod orders;
 mod promises;
+mod repeats;
 mod serving;
 mod streams;
 mod tasks;

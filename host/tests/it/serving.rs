@@ -1,10 +1,13 @@
 //! An installation to ask questions: a broker, an API, workers, and clients that see more than a polite one does.
 
 use bytes::Bytes;
+use cardcage::broker::{Broker, Options};
 use cardcage_harness::{Cardcage, Config, Deadline, Http, Nats, Reply, Signal, eventually};
+use cardcage_protocol::Namespace;
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioExecutor;
 use serde_json::{Value, json};
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -46,6 +49,15 @@ impl Serving {
     }
 
     /// `POST /chaos/call` with this order.
+    /// The installation's broker, beside its hosts, whose lease it must be told.
+    pub(crate) async fn broker(&self, lease: Duration) -> Broker {
+        let namespace = Namespace::new(self.config.namespace()).unwrap();
+        let options = Options { url: self.nats.url(), namespace, lease, ..Options::default() };
+        let broker = Broker::connect(options).await.unwrap();
+        broker.wait_connected(Duration::from_secs(10)).await.unwrap();
+        broker
+    }
+
     pub(crate) async fn order(&self, order: Value) -> Reply {
         self.http.post_json("/chaos/call", &order).await.unwrap()
     }

@@ -2,11 +2,11 @@
 
 use crate::serving::{Serving, child, pause, signal, soon, wait_metric};
 use bytes::Bytes;
-use cardcage::broker::{Broker, Options};
+use cardcage::broker::Broker;
 use cardcage_harness::{Cardcage, Config, Deadline, Signal, eventually};
 use cardcage_protocol::{
-    Attempt, Cause, FollowUp, InstanceId, Name, Namespace, Priority, State, TaskAddress, TaskEnvelope,
-    TaskError, TaskId, TaskRecord, Timestamp,
+    Attempt, Cause, FollowUp, InstanceId, Name, Priority, State, TaskAddress, TaskEnvelope, TaskError,
+    TaskId, TaskRecord, Timestamp,
 };
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -42,15 +42,6 @@ async fn running(serving: &Serving, id: &str) {
 
 fn causes(task: &Value) -> Vec<&str> {
     task["attempts"].as_array().unwrap().iter().map(|attempt| attempt["cause"].as_str().unwrap()).collect()
-}
-
-/// The installation's broker, beside its hosts.
-async fn broker(serving: &Serving) -> Broker {
-    let namespace = Namespace::new(serving.config.namespace()).unwrap();
-    let options = Options { url: serving.nats.url(), namespace, lease: LEASE, ..Options::default() };
-    let broker = Broker::connect(options).await.unwrap();
-    broker.wait_connected(WAIT).await.unwrap();
-    broker
 }
 
 fn envelope(body: &'static str) -> TaskEnvelope {
@@ -155,7 +146,7 @@ async fn long_task_keeps_its_lease_and_runs_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_that_cannot_run_end_as_dead_letters_and_hold_up_nobody() {
     let (serving, worker) = Serving::both(quick).await;
-    let broker = broker(&serving).await;
+    let broker = serving.broker(LEASE).await;
     let undecodable = envelope("{\"mode\":\"dance\"}");
     broker.publish_task(&undecodable, WAIT).await.unwrap();
     let id = undecodable.id.to_string();
@@ -183,7 +174,7 @@ async fn messages_that_cannot_run_end_as_dead_letters_and_hold_up_nobody() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_stored_after_its_promise_is_dropped_and_what_is_expired_is_not_started() {
     let (serving, worker) = Serving::both(quick).await;
-    let broker = broker(&serving).await;
+    let broker = serving.broker(LEASE).await;
     let mut late = envelope("{\"mode\":\"ok\"}");
     late.accept_by = Some(Timestamp::from_unix_ms(Timestamp::now().unix_ms() - 60_000));
     broker.publish_task(&late, WAIT).await.unwrap();
@@ -217,7 +208,7 @@ fn left_behind(envelope: &TaskEnvelope, state: State, owes: FollowUp) -> TaskRec
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_dead_worker_owed_is_made_up_for_and_nothing_runs_twice() {
     let serving = Serving::api(quick).await;
-    let broker = broker(&serving).await;
+    let broker = serving.broker(LEASE).await;
     // Recorded and not yet scheduled; failed and no letter yet; succeeded and not acknowledged.
     let retrying = envelope("{\"mode\":\"ok\"}");
     let owes = FollowUp::ScheduleRetry { attempt: 2, at: Timestamp::now() };
@@ -261,7 +252,7 @@ async fn lose(broker: &Broker, tasks: &[&TaskEnvelope]) {
 #[tokio::test(flavor = "multi_thread")]
 async fn task_that_is_lost_again_and_again_becomes_a_dead_letter() {
     let serving = Serving::api(|config| quick(config).set("tasks.lost_limit", 1)).await;
-    let broker = broker(&serving).await;
+    let broker = serving.broker(LEASE).await;
     let lost = envelope("{\"mode\":\"ok\"}");
     lose(&broker, &[&lost]).await;
     let worker = serving.worker().await;

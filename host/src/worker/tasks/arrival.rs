@@ -67,7 +67,7 @@ impl Standing {
 pub(super) fn receive(arrival: &Arrival<'_>, settling: bool) -> Reception {
     let envelope = arrival.envelope;
     let first = envelope.attempt == 1;
-    if first && envelope.accept_by.is_some_and(|accept_by| arrival.stored_at > accept_by) {
+    if !envelope.is_promised(arrival.stored_at) {
         return Reception::NeverPromised;
     }
     if !first || arrival.num_delivered > 1 || settling {
