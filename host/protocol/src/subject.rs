@@ -303,6 +303,12 @@ impl Subjects {
         format!("{}.find", self.ns)
     }
 
+    /// Nobody listens here: the broker says so, and with it that it is alive.
+    #[must_use]
+    pub fn pulse(&self) -> String {
+        format!("{}.pulse", self.ns)
+    }
+
     /// A live event: lossy by design.
     #[must_use]
     pub fn event(&self, kind: &Name) -> String {

@@ -6,7 +6,7 @@
 //! Refuses: buffering across an outage.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_nats::connection::State;
@@ -19,7 +19,7 @@ use tokio::time::{Instant, timeout};
 
 use super::clock::Clock;
 use super::lookup::StreamNames;
-use super::{Error, Options};
+use super::{Error, Options, pulse};
 
 /// A lost connection is noticed by an unanswered ping; two may be unanswered.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
@@ -33,7 +33,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// Whether the connection is up, and how often it came up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Link {
-    /// The connection is up.
+    /// The connection is up, and the broker answers.
     pub connected: bool,
     /// Counts connections. A change means that requests under way were lost.
     pub generation: u64,
@@ -50,6 +50,7 @@ struct Inner {
     options: Options,
     subjects: Subjects,
     link: watch::Receiver<Link>,
+    hangs: Arc<AtomicBool>,
     clock: Clock,
     stream_names: StreamNames,
     last_error: Arc<Parking>,
@@ -98,26 +99,34 @@ impl Broker {
             Error::Settings(format!("broker.url {:?} cannot be used: {error}", options.address()))
         })?;
         let (link_sender, link) = watch::channel(Link::default());
+        let hangs = Arc::new(AtomicBool::new(false));
         let subjects = Subjects::new(options.namespace.clone());
         let inner = Inner {
             client: client.clone(),
             subjects,
             link,
+            hangs: hangs.clone(),
             clock: Clock::default(),
             stream_names: StreamNames::default(),
             last_error,
             options,
         };
+        let pulse = pulse::feel(client.clone(), inner.subjects.pulse(), hangs.clone(), wake.clone());
         let broker = Self { inner: Arc::new(inner) };
-        tokio::spawn(monitor(client, came_up, wake, link_sender));
+        tokio::spawn(async move {
+            tokio::select! {
+                () = monitor(client, came_up, hangs, wake, link_sender) => {}
+                () = pulse => {}
+            }
+        });
         super::clock::keep(&broker);
         Ok(broker)
     }
 
-    /// Says whether the connection is up.
+    /// Says whether the connection is up, and the broker at its other end answers.
     #[must_use]
     pub fn connected(&self) -> bool {
-        self.inner.client.connection_state() == State::Connected
+        is_up(&self.inner.client, &self.inner.hangs)
     }
 
     /// The connection's state, as last observed.
@@ -197,6 +206,9 @@ impl Broker {
 
     fn down(&self) -> Error {
         let address = self.inner.options.address();
+        if self.inner.hangs.load(Ordering::Relaxed) {
+            return Error::unavailable(format!("{address} is connected but does not answer"));
+        }
         match self.inner.last_error.read() {
             Some(last) => Error::unavailable(format!("not connected to {address} ({last})")),
             None => Error::unavailable(format!("not connected to {address}")),
@@ -302,13 +314,20 @@ fn observe(event: &Event, came_up: &AtomicU64, last_error: &Parking) {
     }
 }
 
+fn is_up(client: &Client, hangs: &AtomicBool) -> bool {
+    client.connection_state() == State::Connected && !hangs.load(Ordering::Relaxed)
+}
+
 /// Publishes the connection's state. Events only wake it: they may be dropped, the state may not be missed.
-async fn monitor(client: Client, came_up: Arc<AtomicU64>, wake: Arc<Notify>, link: watch::Sender<Link>) {
+async fn monitor(
+    client: Client,
+    came_up: Arc<AtomicU64>,
+    hangs: Arc<AtomicBool>,
+    wake: Arc<Notify>,
+    link: watch::Sender<Link>,
+) {
     loop {
-        let now = Link {
-            connected: client.connection_state() == State::Connected,
-            generation: came_up.load(Ordering::Acquire),
-        };
+        let now = Link { connected: is_up(&client, &hangs), generation: came_up.load(Ordering::Acquire) };
         link.send_if_modified(|link| std::mem::replace(link, now) != now);
         let next_look = Instant::now() + LOOK_EVERY;
         tokio::select! {

@@ -30,6 +30,7 @@ mod lookup;
 mod options;
 mod publish;
 mod pull;
+mod pulse;
 mod pump;
 mod record_store;
 mod schedule;

@@ -81,6 +81,39 @@ async fn broker_that_hangs_gets_503_for_tasks_while_inline_routes_go_on() {
 }
 
 #[tokio::test]
+async fn call_to_a_broker_that_hangs_is_told_so_before_its_deadline_and_both_sides_go_on_after_it() {
+    let (serving, worker) = Serving::both(|config| config).await;
+    let call = serving.order_later(sleep(120_000));
+    wait_metric(&worker, "cardcage_calls_in_flight 1").await;
+    let began = Instant::now();
+    serving.nats.pause().await.unwrap();
+    assert_problem(&call.await.unwrap(), 503, "broker_unavailable");
+    // What comes after it hears so at once.
+    for path in ["/hello/call", "/hello/task", "/tasks/01990000-0000-7000-8000-000000000000"] {
+        let reply = match path.starts_with("/tasks") {
+            true => serving.get(path).await,
+            false => post(&serving, path, "1").await,
+        };
+        assert_problem(&reply, 503, "broker_unavailable");
+        assert!(reply.header("retry-after").is_some(), "{path}");
+    }
+    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+    serving.nats.resume().unwrap();
+    eventually(Deadline::seconds(50), "calls are answered again", async || {
+        (post(&serving, "/hello/call", "1").await.status == 200).then_some(())
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn slow_handler_is_not_taken_for_a_broker_that_hangs() {
+    let (serving, _worker) = Serving::both(|config| config).await;
+    assert_eq!(serving.order(sleep(6_000)).await.status, 200);
+    assert!(!serving.api.stderr().contains("does not answer"));
+}
+
+#[tokio::test]
 async fn api_started_without_a_broker_serves_inline_routes_and_finds_it_later() {
     let mut nats = Nats::start().await.unwrap();
     nats.kill9();
