@@ -24,6 +24,8 @@ pub struct Options {
     pub config: String,
     /// More arguments, such as `-DV`.
     pub arguments: Vec<String>,
+    /// Starts it without JetStream.
+    pub jetstream_off: bool,
 }
 
 /// A running nats-server. Dropping it kills it and removes its store.
@@ -126,7 +128,7 @@ impl Nats {
             if let Some(status) = process.exited() {
                 return Some(Err(Error::new(format!("nats-server exited at start ({status})"))));
             }
-            greets_with_jetstream(&address).then_some(Ok(()))
+            greets(&address, !self.options.jetstream_off).then_some(Ok(()))
         })
         .await
         .and_then(|outcome| outcome);
@@ -141,16 +143,17 @@ fn launch(options: &Options, port: &Port, folder: &Path) -> Result<Process> {
         .map_err(Error::doing(format!("cannot write {}", config.display())))?;
     let mut command = Command::new(binary);
     command
-        .args(["--addr", "127.0.0.1", "--port", &port.number().to_string(), "--jetstream", "--store_dir"])
-        .arg(folder.join("store"))
-        .arg("--config")
+        .args(["--addr", "127.0.0.1", "--port", &port.number().to_string(), "--config"])
         .arg(config)
         .args(&options.arguments);
+    if !options.jetstream_off {
+        command.args(["--jetstream", "--store_dir"]).arg(folder.join("store"));
+    }
     Process::start("nats-server", command, folder)
 }
 
 /// The server's first line says who it is; it is sent as soon as it takes clients, when JetStream has recovered.
-fn greets_with_jetstream(address: &str) -> bool {
+fn greets(address: &str, jetstream: bool) -> bool {
     let patience = Duration::from_millis(500);
     let greeting = || -> std::io::Result<String> {
         let stream = TcpStream::connect(address)?;
@@ -159,5 +162,5 @@ fn greets_with_jetstream(address: &str) -> bool {
         BufReader::new(stream).read_line(&mut line)?;
         Ok(line)
     };
-    greeting().is_ok_and(|line| line.starts_with("INFO ") && line.contains("\"jetstream\":true"))
+    greeting().is_ok_and(|line| line.starts_with("INFO ") && line.contains("\"jetstream\":true") == jetstream)
 }

@@ -1,6 +1,6 @@
 //! An API's child: routes, inline handlers, calls and enqueues.
 
-use super::child::{Context, Failure, report, stop_plugins};
+use super::child::{Context, Failure, broker_failure, report, stop_plugins};
 use super::metrics::{PluginMetrics, line};
 use super::options;
 use super::services::HostServices;
@@ -54,7 +54,7 @@ pub(super) async fn serve(mut context: Context) -> Result<Exit, Failure> {
     let server = Server::new(listener, edge.clone(), server_options)
         .map_err(|error| (Exit::Unexpected, format!("the listener cannot be used: {error}")))?;
     let stop = CancellationToken::new();
-    tokio::spawn(frames(broker.clone(), context.instance.clone(), mux));
+    receive_frames(&context, &broker, mux).await?;
     // A broker that is there is given a moment, so that a fresh instance does not begin with refusals.
     if broker.wait_connected(BROKER_MOMENT).await.is_ok() {
         // What is wrong with the streams is told by `keep_layout`.
@@ -103,21 +103,20 @@ pub(super) fn plugin_names(set: &PluginSet) -> Vec<Name> {
 }
 
 /// Hands the frames that arrive for this instance to their calls.
-pub(super) async fn frames(broker: Broker, instance: cardcage_protocol::InstanceId, mux: Arc<Mux>) {
-    let subject = broker.subjects().callio_of_instance(&instance);
-    loop {
-        match broker.subscribe(subject.clone()).await {
-            Ok(mut messages) => {
-                while let Some(message) = messages.next().await {
-                    if let Some(call) = broker.subjects().parse_callio(message.subject()) {
-                        mux.deliver(call, message.payload());
-                    }
-                }
+///
+/// Fails where the connection takes no subscription; without a broker it does, and listens from the connect on.
+pub(super) async fn receive_frames(context: &Context, broker: &Broker, mux: Arc<Mux>) -> Result<(), Failure> {
+    let subject = broker.subjects().callio_of_instance(&context.instance);
+    let mut messages = broker.subscribe(subject).await.map_err(|error| broker_failure(&error))?;
+    let broker = broker.clone();
+    tokio::spawn(async move {
+        while let Some(message) = messages.next().await {
+            if let Some(call) = broker.subjects().parse_callio(message.subject()) {
+                mux.deliver(call, message.payload());
             }
-            Err(error) => tracing::warn!(%error, "streams cannot be received yet"),
         }
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
+    });
+    Ok(())
 }
 
 /// Sees to it that the streams exist whenever the broker is there, and tells the supervisor while it is not.

@@ -1,6 +1,6 @@
 //! A worker's child: calls and tasks.
 
-use super::api::{frames, plugin_names};
+use super::api::{plugin_names, receive_frames};
 use super::child::{Context, Failure, broker_failure, report, stop_plugins};
 use super::metrics::{PluginMetrics, line};
 use super::options;
@@ -46,8 +46,9 @@ pub(super) async fn serve(mut context: Context) -> Result<Exit, Failure> {
     let calls =
         Calls::new(broker.clone(), context.board, context.instance.clone(), mux.clone(), call_options);
     let stop = CancellationToken::new();
-    tokio::spawn(frames(broker.clone(), context.instance.clone(), mux));
-    tokio::spawn(cancels(broker.clone(), calls.clone()));
+    // Before the first call can come: its frames and its cancellation must find somebody.
+    receive_frames(&context, &broker, mux).await?;
+    receive_cancels(&broker, calls.clone()).await?;
     let mut serving = serve_calls(&broker, &calls, &set, &stop).await?;
     let engine = TaskEngine::start(TaskEngineOptions {
         broker: broker.clone(),
@@ -117,20 +118,18 @@ async fn tell_consuming(outbox: Outbox, mut consuming: watch::Receiver<bool>) {
 }
 
 /// Listens for callers that wait no more.
-async fn cancels(broker: Broker, calls: Arc<Calls>) {
-    loop {
-        match broker.subscribe(broker.subjects().callctls()).await {
-            Ok(mut messages) => {
-                while let Some(message) = messages.next().await {
-                    if let Some(call) = broker.subjects().parse_callctl(message.subject()) {
-                        calls.cancel(call);
-                    }
-                }
+async fn receive_cancels(broker: &Broker, calls: Arc<Calls>) -> Result<(), Failure> {
+    let subscribed = broker.subscribe(broker.subjects().callctls()).await;
+    let mut messages = subscribed.map_err(|error| broker_failure(&error))?;
+    let broker = broker.clone();
+    tokio::spawn(async move {
+        while let Some(message) = messages.next().await {
+            if let Some(call) = broker.subjects().parse_callctl(message.subject()) {
+                calls.cancel(call);
             }
-            Err(error) => tracing::warn!(%error, "cancellations cannot be received yet"),
         }
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
+    });
+    Ok(())
 }
 
 fn text(calls: &Calls, engine: &TaskEngine, metrics: &PluginMetrics) -> String {

@@ -4,6 +4,8 @@ use std::process::Output;
 
 use cardcage_harness::{Nats, NatsOptions};
 use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
 
 use super::{
     Folder, cardcage, config, hello, is_one_sentence_about, json, nobody, plugin, stdout, trap, unfit,
@@ -35,20 +37,71 @@ async fn check_finds_all_in_order_and_leaves_the_broker_as_it_was() {
     );
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn check_tells_a_broker_without_jetstream_from_one_that_is_away() {
+#[test]
+fn check_tells_a_broker_that_is_away_and_checks_the_plugins_all_the_same() {
     let folder = Folder::new();
     let (_port, url) = nobody();
     let (text, report) = check(&folder, &config(&url, &plugin("hello", &hello(), "")));
     assert_eq!(text.status.code(), Some(69), "{text:?}");
     assert!(report["broker"]["faults"][0].as_str().unwrap().contains("not connected"), "{report}");
-    assert_eq!(report["plugins"][0]["refused"], Value::Null, "the plugins are checked all the same");
+    assert_eq!(report["plugins"][0]["refused"], Value::Null);
+}
 
+/// What `check` says of the broker at this address.
+fn fault(url: &str) -> String {
+    let (text, report) = check(&Folder::new(), &config(url, ""));
+    assert_eq!(text.status.code(), Some(69), "{text:?}");
+    let faults = report["broker"]["faults"].as_array().unwrap();
+    assert_eq!(faults.len(), 1, "{report}");
+    faults[0].as_str().unwrap().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn check_tells_a_broker_that_takes_only_small_messages() {
     let options = NatsOptions { config: "max_payload: 64KB".to_owned(), ..NatsOptions::default() };
     let nats = Nats::start_with(options).await.unwrap();
-    let (text, report) = check(&folder, &config(&nats.url(), ""));
-    assert_eq!(text.status.code(), Some(69), "{text:?}");
-    assert!(report["broker"]["faults"][0].as_str().unwrap().contains("max_payload"), "{report}");
+    assert!(fault(&nats.url()).contains("max_payload of at least"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn check_tells_a_broker_without_jetstream_and_an_account_without_it() {
+    let off = Nats::start_with(NatsOptions { jetstream_off: true, ..NatsOptions::default() }).await.unwrap();
+    assert!(fault(&off.url()).contains("has JetStream off"));
+    let accounts =
+        "accounts { plain { users: [{ user: someone, password: secret }] } }\nno_auth_user: someone";
+    let options = NatsOptions { config: accounts.to_owned(), ..NatsOptions::default() };
+    let nats = Nats::start_with(options).await.unwrap();
+    assert!(fault(&nats.url()).contains("JetStream is off for the account"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn check_tells_a_broker_that_is_too_old() {
+    let nats = Nats::start().await.unwrap();
+    let url = older(nats.url().strip_prefix("nats://").unwrap().to_owned(), "2.9.10").await;
+    let fault = fault(&url);
+    assert!(fault.contains("2.9.10") && fault.contains("too old") && fault.contains("2.14"), "{fault}");
+}
+
+/// A server that says it is of another version, and is the real one in everything else.
+async fn older(real: String, version: &'static str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let mut server = BufReader::new(TcpStream::connect(&real).await.unwrap());
+            tokio::spawn(async move {
+                let mut greeting = String::new();
+                server.read_line(&mut greeting).await.unwrap();
+                let (before, after) = greeting.split_once("\"version\":\"").unwrap();
+                let after = &after[after.find('"').unwrap()..];
+                let greeting = format!("{before}\"version\":\"{version}{after}");
+                client.write_all(greeting.as_bytes()).await.unwrap();
+                // Ends when either side does.
+                let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+            });
+        }
+    });
+    format!("nats://{address}")
 }
 
 #[test]
