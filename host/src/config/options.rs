@@ -172,8 +172,8 @@ section! {
         body_max_bytes: usize = 524_288, integer(1_024, 524_288);
         /// Largest result that is kept; a task that returns a larger one fails.
         result_max_bytes: usize = 262_144, integer(1_024, 524_288);
-        /// How long an outcome can be looked up.
-        result_ttl_s: u64 = 86_400, integer(60, 31_536_000);
+        /// How long an outcome can be looked up; no shorter than the broker remembers message ids, so that no repeat runs what has ended.
+        result_ttl_s: u64 = 86_400, integer(120, 31_536_000);
         /// How long an idempotency key is remembered.
         idempotency_ttl_s: u64 = 604_800, integer(60, 31_536_000);
         /// How long a dead letter is kept for replay.
@@ -207,7 +207,7 @@ section! {
     /// Logs, written to standard error.
     LOG = "log", Log {
         /// Which events are logged: a level, or directives such as `info,cardcage=debug`.
-        filter: String = "info", Kind::Filter;
+        filter: String = "info,async_nats=warn", Kind::Filter;
         /// How an event is written.
         format: LogFormat = "text", Kind::OneOf(&["text", "json"]);
     }

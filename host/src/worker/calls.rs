@@ -7,22 +7,20 @@
 //! * Every call stands on the board while it runs, so that the supervisor can answer it if this process dies.
 //! * Dropping a call's future cancels its handler: cancel, deadline and drain all end that way.
 
+use super::bodies::{PiecesBody, Rest, split, with_length};
 use crate::broker::{Broker, Incoming};
 use crate::crash::{Board, Claim, Kind};
-use crate::loader::{AnswerBody, Answered, Call, Plugin, RequestBody};
-use crate::stream::{self, Mux, Pieces, Silence};
+use crate::loader::{Answered, Call, Plugin, RequestBody};
+use crate::stream::{self, Mux, Silence};
 use bytes::Bytes;
 use cardcage_protocol::{
     CallBody, CallId, CallReply, CallRequest, InstanceId, Name, ProblemCode, ReplyKind, Subjects, Text,
-    limits,
 };
 use futures_util::StreamExt;
-use http_body::{Body, Frame};
 use std::collections::HashMap;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::Duration;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::AbortHandle;
@@ -336,47 +334,6 @@ impl Drop for Done<'_> {
     fn drop(&mut self) {
         self.calls.running().remove(&self.call);
         self.calls.ended.notify_one();
-    }
-}
-
-enum Rest {
-    Pieces(Pieces),
-    Nothing,
-}
-
-/// What goes with the head, and what streams after it.
-fn split(body: AnswerBody) -> (Bytes, Option<Rest>) {
-    match body {
-        AnswerBody::Whole(bytes) if bytes.len() <= limits::INLINE_BODY_MAX_BYTES => (bytes, None),
-        AnswerBody::Whole(bytes) => (bytes, Some(Rest::Nothing)),
-        AnswerBody::Stream(first, pieces) => (first, Some(Rest::Pieces(pieces))),
-    }
-}
-
-/// Tells the length of a large reply beforehand, so that one over the caller's bound is refused before it begins.
-fn with_length(headers: Bytes, length: usize) -> Bytes {
-    let name = http::header::CONTENT_LENGTH;
-    if cardcage_abi::headers::get(&headers, name.as_str()).is_some() {
-        return headers;
-    }
-    let mut block = headers.to_vec();
-    cardcage_abi::headers::push(&mut block, name.as_str(), length.to_string().as_bytes());
-    Bytes::from(block)
-}
-
-/// A streamed request body as the plugin reads it.
-struct PiecesBody(Pieces);
-
-impl Body for PiecesBody {
-    type Data = Bytes;
-    type Error = Box<dyn std::error::Error + Send + Sync>;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        let piece = std::task::ready!(self.0.poll_recv(cx));
-        Poll::Ready(piece.map(|piece| piece.map(Frame::data).map_err(Into::into)))
     }
 }
 

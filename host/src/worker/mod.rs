@@ -1,4 +1,5 @@
 //! What a worker does: calls and tasks.
 
+mod bodies;
 pub mod calls;
 pub mod tasks;
