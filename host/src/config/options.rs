@@ -96,9 +96,9 @@ section! {
         body_max_bytes: usize = 2_097_152, integer(1_024, 1_073_741_824);
         /// Largest request head (request line and headers) that is accepted; a larger one gets 431.
         headers_max_bytes: usize = 16_384, integer(8_192, 1_048_576);
-        /// Time a client has to send the whole request head before the connection is closed.
+        /// Time a client has to send a whole request head, and a connection may be without a request, before it is closed.
         header_read_timeout_ms: u64 = 10_000, integer(100, 300_000);
-        /// Deadline of a call, from its arrival until its reply begins; passed, the caller gets 504.
+        /// Deadline of a call, from its arrival until its reply begins; passed, the caller gets 504, or 400 where its own body is not here yet.
         call_timeout_ms: u64 = 30_000, integer(10, 3_600_000);
         /// Requests handled at the same time; one more gets 503 at once.
         in_flight_max: usize = 1_024, integer(1, 65_536);

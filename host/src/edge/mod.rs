@@ -19,6 +19,7 @@
 //! # What it refuses
 //! No TLS (a proxy's work), no routes of its own under a plugin's prefix, no retry of a call that may have run.
 
+mod activity;
 mod body;
 mod cutoff;
 mod enqueue;

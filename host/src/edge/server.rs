@@ -1,5 +1,6 @@
 //! Connections: accept, serve HTTP/1.1 or HTTP/2, and drain.
 
+use super::activity::Activity;
 use super::service::Edge;
 use super::unparsable::{AnswersUnparsable, Exchanges};
 use http::Request;
@@ -7,13 +8,13 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 /// hyper's smallest buffer for a head, so that a head somewhat over the edge's bound is the edge's to answer.
 const HEAD_BUFFER_MIN_BYTES: usize = 64 * 1024;
@@ -21,10 +22,13 @@ const HEAD_BUFFER_MIN_BYTES: usize = 64 * 1024;
 /// Time for the answers to those who are cut off at the end of the grace. The process' watchdog waits little longer.
 const LAST_ANSWERS: Duration = Duration::from_millis(200);
 
+/// Time for a connection that is closed for want of requests to end by itself.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
 /// How connections are treated.
 #[derive(Debug, Clone, Copy)]
 pub struct ServerOptions {
-    /// Time a client has to send a request's head.
+    /// Time a client has to send a request's head, and may be without a request.
     pub header_read_timeout: Duration,
     /// Largest head.
     pub headers_max_bytes: usize,
@@ -70,7 +74,7 @@ impl Server {
             .max_header_list_size(u32::try_from(buffer).unwrap_or(u32::MAX))
             .keep_alive_interval(Some(Duration::from_secs(20)))
             .max_concurrent_streams(256);
-        let graceful = GracefulShutdown::new();
+        let connections = TaskTracker::new();
         let places = Arc::new(Semaphore::new(self.options.connections_max));
         loop {
             let accepted = tokio::select! {
@@ -80,10 +84,11 @@ impl Server {
             let Some((stream, place)) = accepted else { continue };
             // Small answers must not wait for a full segment.
             let _ = stream.set_nodelay(true);
-            let (edge, exchanges) = (self.edge.clone(), Exchanges::default());
+            let (edge, exchanges, activity) = (self.edge.clone(), Exchanges::default(), Activity::new());
+            let watched = activity.clone();
             let stream = AnswersUnparsable::new(stream, exchanges.clone());
             let service = service_fn(move |request: Request<Incoming>| {
-                let exchange = exchanges.begin(request.version());
+                let exchange = exchanges.begin(request.version(), activity.begin());
                 let edge = edge.clone();
                 async move {
                     let response = edge.answer(request).await;
@@ -91,16 +96,31 @@ impl Server {
                 }
             });
             let connection = http.serve_connection(TokioIo::new(stream), service).into_owned();
-            let connection = graceful.watch(connection);
-            tokio::spawn(async move {
-                if let Err(error) = connection.await {
+            let (stop, idle_max) = (stop.clone(), self.options.header_read_timeout);
+            connections.spawn(async move {
+                let mut connection = std::pin::pin!(connection);
+                let ended = tokio::select! {
+                    biased;
+                    ended = connection.as_mut() => ended,
+                    () = watched.idle_for(idle_max) => {
+                        connection.as_mut().graceful_shutdown();
+                        // A peer that does not close its end is left alone.
+                        tokio::time::timeout(LAST_WORDS, connection).await.unwrap_or(Ok(()))
+                    }
+                    () = stop.cancelled() => {
+                        connection.as_mut().graceful_shutdown();
+                        connection.await
+                    }
+                };
+                if let Err(error) = ended {
                     tracing::debug!(%error, "a connection ended early");
                 }
                 drop(place);
             });
         }
         drop(self.listener);
-        let mut ended = std::pin::pin!(graceful.shutdown());
+        connections.close();
+        let mut ended = std::pin::pin!(connections.wait());
         if tokio::time::timeout(grace(), &mut ended).await.is_ok() {
             return true;
         }

@@ -168,9 +168,12 @@ impl Edge {
             Placement::Enqueue => self.limits.task_body_max_bytes.min(self.limits.body_max_bytes),
             Placement::Worker | Placement::Inline => self.limits.body_max_bytes,
         };
-        let received = match body::read(body, inline_max.min(max), max, self.limits.silence.0).await {
-            Ok(received) => received,
-            Err(error) => return unreadable(error, max, id),
+        let reading = body::read(body, inline_max.min(max), max, self.limits.silence.0);
+        // What fits into one message must be here within a call's time, however it trickles.
+        let received = match tokio::time::timeout(self.limits.call_timeout, reading).await {
+            Ok(Ok(received)) => received,
+            Ok(Err(error)) => return unreadable(error, max, id),
+            Err(_) => return unreadable(ReadError::Slow, max, id),
         };
         let fault = received.fault();
         let response = self.placed(route, &incoming, received, place).await;

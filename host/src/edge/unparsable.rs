@@ -11,6 +11,7 @@
 //! HTTP/2 passes untouched: its library answers too large a head with an empty 431, and ends the stream or the
 //! connection for anything else that it cannot read.
 
+use super::activity::Busy;
 use super::body::{BodyBroken, EdgeBody};
 use super::head::RequestId;
 use bytes::Bytes;
@@ -40,13 +41,13 @@ pub(super) struct Exchanges(Arc<AtomicU8>);
 
 impl Exchanges {
     /// A request was handed over.
-    pub(super) fn begin(&self, version: http::Version) -> Exchange {
+    pub(super) fn begin(&self, version: http::Version, busy: Busy) -> Exchange {
         if version >= http::Version::HTTP_2 {
             self.0.store(UNTOUCHED, Ordering::Relaxed);
-            return Exchange(None);
+            return Exchange { of: None, _busy: busy };
         }
         self.0.store(UNDER_WAY, Ordering::Relaxed);
-        Exchange(Some(self.clone()))
+        Exchange { of: Some(self.clone()), _busy: busy }
     }
 
     fn flushed(&self) {
@@ -62,7 +63,11 @@ impl Exchanges {
 
 /// One request and its response; lives as long as the response's body.
 #[derive(Debug)]
-pub(super) struct Exchange(Option<Exchanges>);
+pub(super) struct Exchange {
+    /// `None` where exchanges overlap.
+    of: Option<Exchanges>,
+    _busy: Busy,
+}
 
 impl Exchange {
     pub(super) fn of(self, body: EdgeBody) -> Responding {
@@ -72,7 +77,7 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        if let Some(exchanges) = &self.0 {
+        if let Some(exchanges) = &self.of {
             exchanges.0.store(TAKEN, Ordering::Relaxed);
         }
     }

@@ -1,6 +1,7 @@
 //! The HTTP edge, as callers meet it. Here: placements, routing, and what every response has.
 
 mod documents;
+mod idle;
 mod limits;
 mod malformed;
 mod outage;

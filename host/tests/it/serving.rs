@@ -203,7 +203,7 @@ impl Raw {
     }
 }
 
-fn parse(bytes: &[u8]) -> Option<Reply> {
+pub(crate) fn parse(bytes: &[u8]) -> Option<Reply> {
     let end = bytes.windows(4).position(|window| window == b"\r\n\r\n")?;
     let head = std::str::from_utf8(&bytes[..end]).unwrap();
     let mut lines = head.lines();
