@@ -11,8 +11,6 @@ use crate::name::{Name, Namespace};
 
 /// The queue group in which workers share calls.
 pub const WORKERS_GROUP: &str = "workers";
-/// The durable consumer of the pump.
-pub const PUMP_CONSUMER: &str = "pump";
 
 /// All names of one namespace. Cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -123,7 +121,19 @@ impl Subjects {
         self.with_address("due", address)
     }
 
-    /// All due tasks: the filter of the pump.
+    /// All due tasks of a plugin: the filter of its pump.
+    #[must_use]
+    pub fn dues_of_plugin(&self, plugin: &Name) -> String {
+        format!("{}.due.{plugin}.>", self.ns)
+    }
+
+    /// The durable consumer of a plugin's pump.
+    #[must_use]
+    pub fn pump_consumer(&self, plugin: &Name) -> String {
+        format!("pump_{plugin}")
+    }
+
+    /// All due tasks.
     #[must_use]
     pub fn dues(&self) -> String {
         format!("{}.due.>", self.ns)

@@ -1,12 +1,12 @@
 //! Durable consumers: who takes what from a stream.
 //!
-//! One per plugin major and task, so that each has its own position, cap and pause switch, and one for the pump.
+//! One per plugin major and task, so that each has its own position, cap and pause switch, and one for each plugin's
+//! pump, so that due tasks which find their queue full hold up no other plugin's.
 //!
 //! Refuses: changing an existing consumer, which other hosts may be using.
 
 use std::time::Duration;
 
-use cardcage_protocol::subject::PUMP_CONSUMER;
 use cardcage_protocol::{Name, Subjects};
 use serde_json::{Map, Value, json};
 
@@ -39,11 +39,25 @@ impl ConsumerSpec {
         )
     }
 
-    /// The pump's consumer.
+    /// All consumers of a plugin with these tasks.
     #[must_use]
-    pub fn pump(options: &Options, subjects: &Subjects) -> Self {
+    pub fn all(
+        options: &Options,
+        subjects: &Subjects,
+        plugin: &Name,
+        major: u32,
+        tasks: &[Name],
+    ) -> Vec<Self> {
+        let tasks = tasks.iter().map(|task| Self::task(options, subjects, plugin, major, task));
+        tasks.chain([Self::pump(options, subjects, plugin)]).collect()
+    }
+
+    /// The consumer of a plugin's pump.
+    #[must_use]
+    pub fn pump(options: &Options, subjects: &Subjects, plugin: &Name) -> Self {
         let stream = StreamSpec::schedule(options, subjects);
-        Self::new(PUMP_CONSUMER.to_owned(), stream, subjects.dues(), options.lease, options.ack_pending_max)
+        let (name, filter) = (subjects.pump_consumer(plugin), subjects.dues_of_plugin(plugin));
+        Self::new(name, stream, filter, options.lease, options.ack_pending_max)
     }
 
     fn new(
@@ -75,6 +89,26 @@ impl ConsumerSpec {
 }
 
 impl Broker {
+    /// Compares consumers that exist, and creates none.
+    ///
+    /// # Errors
+    /// [`Error::Layout`] names all differences; [`Error::Unavailable`], [`Error::Refused`].
+    pub async fn compare_consumers(&self, specs: &[ConsumerSpec]) -> Result<(), Error> {
+        let mut found = Vec::new();
+        for spec in specs {
+            let info = format!("CONSUMER.INFO.{}.{}", spec.stream.name, spec.name);
+            match self.api(&info, &json!(null), API_TIMEOUT).await {
+                Ok(answer) => match compare(spec, &answer) {
+                    Err(Error::Layout(differences)) => found.extend(differences),
+                    other => other?,
+                },
+                Err(Error::Refused { code: STREAM_NOT_FOUND | CONSUMER_NOT_FOUND, .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if found.is_empty() { Ok(()) } else { Err(Error::Layout(found)) }
+    }
+
     /// Creates a consumer, and its stream, if they are missing.
     ///
     /// # Errors

@@ -43,7 +43,7 @@ pub use connection::{Broker, Link};
 pub use consumer::ConsumerSpec;
 pub use dead::DeadLetter;
 pub use delivery::Delivery;
-pub use error::{Difference, Error};
+pub use error::{DIFFERENCES_REMEDY, Difference, Error};
 pub use idempotency::{Claim, KeyRecord, key_hash};
 pub use layout::{LayoutReport, StreamSpec};
 pub use lookup::{Place, Waiting};

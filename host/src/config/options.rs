@@ -98,6 +98,8 @@ section! {
         headers_max_bytes: usize = 16_384, integer(8_192, 1_048_576);
         /// Time a client has to send a whole request head, and a connection may be without a request, before it is closed.
         header_read_timeout_ms: u64 = 10_000, integer(100, 300_000);
+        /// Longest time in which a caller takes nothing of what is sent to it before its connection is closed.
+        write_timeout_ms: u64 = 30_000, integer(100, 600_000);
         /// Deadline of a call, from its arrival until its reply begins; passed, the caller gets 504, or 400 where its own body is not here yet.
         call_timeout_ms: u64 = 30_000, integer(10, 3_600_000);
         /// Requests handled at the same time; one more gets 503 at once.
@@ -186,7 +188,7 @@ section! {
 section! {
     /// Stopping.
     DRAIN = "drain", Drain {
-        /// Time to finish or hand back what is held after SIGTERM; at most five sixths of `tasks.lease_ms`.
+        /// Time to finish or hand back what is held after SIGTERM; at most two thirds of `tasks.lease_ms`.
         grace_ms: u64 = 20_000, integer(0, 500_000);
     }
 }

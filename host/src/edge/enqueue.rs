@@ -71,7 +71,7 @@ fn check(incoming: &Arrived<'_>, schema: &jsonschema::Validator, body: &Bytes) -
     let errors: Vec<Value> = schema
         .iter_errors(&value)
         .take(ERRORS_TOLD)
-        .map(|error| json!({ "at": error.instance_path().to_string(), "error": error.to_string() }))
+        .map(|error| json!({ "at": error.instance_path().to_string(), "error": error.masked().to_string() }))
         .collect();
     match errors.first() {
         None => Ok(()),

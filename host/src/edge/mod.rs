@@ -28,6 +28,7 @@ mod head;
 mod inline;
 mod openapi;
 mod overrides;
+mod patience;
 mod problem_pages;
 mod respond;
 mod router;

@@ -9,7 +9,7 @@ use crate::broker::Broker;
 use crate::loader::Placement;
 use crate::stream::{Mux, Silence};
 use cardcage_protocol::{InstanceId, Problem, ProblemCode, Subjects, limits};
-use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, header};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version, header};
 use hyper::body::Incoming;
 use serde_json::Value;
 use std::sync::Arc;
@@ -140,6 +140,11 @@ impl Edge {
         let (mut parts, body) = request.into_parts();
         if head_bytes(&parts.uri, &parts.headers) > self.limits.headers_max_bytes {
             return respond::code(ProblemCode::HeadersTooLarge, id);
+        }
+        if parts.version == Version::HTTP_11 && !parts.headers.contains_key(header::HOST) {
+            // RFC 9112, section 3.2.
+            let detail = "An HTTP/1.1 request needs a Host header.";
+            return respond::problem(Problem::new(ProblemCode::MalformedRequest).detail(detail), id);
         }
         let path = parts.uri.path();
         let route = match self.router.find(&parts.method, path) {

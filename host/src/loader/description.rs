@@ -150,6 +150,12 @@ impl Description {
         Ok(())
     }
 
+    /// The first number of its version.
+    #[must_use]
+    pub fn major(&self) -> u32 {
+        self.version.split('.').next().and_then(|major| major.parse().ok()).unwrap_or(0)
+    }
+
     /// A route's place in the list, which is how `call` names it at the boundary.
     #[must_use]
     pub fn route_index(&self, name: &str) -> Option<u32> {

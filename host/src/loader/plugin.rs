@@ -66,6 +66,7 @@ impl Opened {
             identity: identity.clone(),
             index: start.index,
             config: config.clone(),
+            description: self.description.clone(),
             services: start.services.clone(),
             runtime: start.runtime.clone(),
             board: start.board,

@@ -7,6 +7,7 @@
 //! # What it refuses
 //! It decides nothing: what a plugin asks for goes to the role's [`Services`].
 
+use super::description::Description;
 use super::services::{EnqueueRequest, Identity, OutgoingCall, Services};
 use super::{call_side, lending, task_side};
 use crate::crash::Board;
@@ -23,6 +24,7 @@ pub(super) struct PluginHost {
     pub(super) identity: Identity,
     pub(super) index: u32,
     pub(super) config: Bytes,
+    pub(super) description: Arc<Description>,
     pub(super) services: Arc<dyn Services>,
     pub(super) runtime: tokio::runtime::Handle,
     pub(super) board: Option<Board>,
@@ -44,6 +46,18 @@ extern "C" fn enqueue(ctx: HostCtx, head: EnqueueHead, callback: FfiCallback) {
         Ok(request) => request,
         Err(error) => return callback.answer(Answer::error(code::REJECTED, error.to_string())),
     };
+    let is_own = request.plugin.as_deref().is_none_or(|plugin| *plugin == *host.identity.name);
+    if is_own && host.description.task_index(&request.task).is_none() {
+        let code = cardcage_protocol::ProblemCode::PluginError;
+        let detail =
+            format!("The plugin enqueues `{}`, which it does not declare with `.task(…)`.", request.task);
+        tracing::error!(
+            plugin = &*host.identity.name,
+            task = request.task,
+            "a plugin enqueues a task that it does not declare"
+        );
+        return callback.answer(problem(&cardcage_protocol::Problem::new(code).detail(detail)));
+    }
     let request =
         EnqueueRequest { context_id: head.context_id, body: Bytes::from_owner(head.body), ..request };
     let published = host.services.enqueue(&host.identity, request);

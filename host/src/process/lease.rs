@@ -20,7 +20,7 @@ const ALIVE: Duration = Duration::from_secs(10);
 /// Tells the broker that tasks are alive.
 pub trait Renewer: Send + Sync {
     /// Renews the leases behind these ack subjects. Always called on the keeper's own runtime, so that
-    /// a connection made in here depends on no other thread. It is given a third of the lease.
+    /// a connection made in here depends on no other thread. It is given a quarter of the lease.
     fn renew(&self, ack_subjects: Vec<String>) -> BoxFuture<'_, ()>;
 }
 
@@ -32,14 +32,14 @@ pub struct LeaseKeeper {
 }
 
 impl LeaseKeeper {
-    /// Starts renewing, every third of `lease`.
+    /// Starts renewing, every quarter of `lease`.
     ///
     /// # Errors
     /// When the machine refuses the thread or its runtime.
     pub fn start(board: Board, lease: Duration, renewer: Arc<dyn Renewer>) -> std::io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (stop, mut stopped) = oneshot::channel();
-        let period = (lease / 3).max(Duration::from_millis(1));
+        let period = (lease / 4).max(Duration::from_millis(1));
         let keep = async move {
             let mut rounds = Rounds::default();
             let mut clock = tokio::time::interval(period);

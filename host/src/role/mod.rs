@@ -20,3 +20,4 @@ mod worker;
 pub use child::run as run_child;
 pub use options::broker_options;
 pub use supervisor::run as run_supervisor;
+pub use worker::consumers;

@@ -10,12 +10,12 @@ use crate::exit::Exit;
 use crate::process::control::Role;
 use crate::process::{Aftermath, LeaseKeeper, SelfExecutable, Shutdown, Supervisor, SupervisorOptions};
 use crate::{admin, logging};
-use cardcage_protocol::InstanceId;
+use cardcage_protocol::{InstanceId, Name};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 /// Runs a role until it is told to stop. `shutdown` comes from signals, or from a parent that goes away.
@@ -64,7 +64,7 @@ async fn start(role: Role, settings: &Settings, shutdown: Shutdown) -> Result<Ex
             let lease = Duration::from_millis(settings.tasks.lease_ms);
             let keeper = LeaseKeeper::start(board, lease, renewer);
             duties.leases = Some(keeper.map_err(|error| unexpected("no thread for the leases", error))?);
-            duties.start_pump(&broker);
+            duties.start_pumps(&broker, settings);
             Arc::new(BrokerAftermath { broker, instance: instance.as_str().to_owned() })
         }
     };
@@ -106,22 +106,25 @@ async fn start(role: Role, settings: &Settings, shutdown: Shutdown) -> Result<Ex
 #[derive(Default)]
 struct Duties {
     leases: Option<LeaseKeeper>,
-    pump: Option<(CancellationToken, JoinHandle<()>)>,
+    pumps: Option<(CancellationToken, JoinSet<()>)>,
 }
 
 impl Duties {
-    fn start_pump(&mut self, broker: &Broker) {
-        let stop = CancellationToken::new();
-        let running = tokio::spawn(Pump::new(broker).run(stop.clone().cancelled_owned()));
-        self.pump = Some((stop, running));
+    /// One for each plugin that is configured: a plugin's name there is its own.
+    fn start_pumps(&mut self, broker: &Broker, settings: &Settings) {
+        let (stop, mut running) = (CancellationToken::new(), JoinSet::new());
+        for plugin in settings.plugins.keys().filter_map(|name| Name::new(name).ok()) {
+            running.spawn(Pump::new(broker, &plugin).run(stop.clone().cancelled_owned()));
+        }
+        self.pumps = Some((stop, running));
     }
 
     async fn end(self) {
         drop(self.leases);
-        if let Some((stop, running)) = self.pump {
+        if let Some((stop, running)) = self.pumps {
             stop.cancel();
-            // What it has not acknowledged comes again, to whichever pump is there then.
-            let _ = tokio::time::timeout(PUMP_STOP, running).await;
+            // What they have not acknowledged comes again, to whichever pump is there then.
+            let _ = tokio::time::timeout(PUMP_STOP, running.join_all()).await;
         }
     }
 }

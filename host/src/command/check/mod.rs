@@ -43,8 +43,12 @@ pub async fn run(configuration: Configuration, json: bool) -> Exit {
 }
 
 async fn judge(report: &mut Report, settings: &Settings) {
-    let (described, broker) = tokio::join!(describer::describe(settings), broker::probe(settings));
-    report.broker = Some(broker);
+    let (described, (mut found, broker)) =
+        tokio::join!(describer::describe(settings), broker::probe(settings));
+    if let Some(broker) = broker {
+        broker::compare(&mut found, &broker, settings, described.descriptions.values()).await;
+    }
+    report.broker = Some(found);
     let plugins = settings.plugins.iter().map(|(name, plugin)| {
         let description = described.descriptions.get(name);
         let refusal = described.refused.iter().find(|refusal| refusal.plugin == *name);
