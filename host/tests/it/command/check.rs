@@ -263,3 +263,20 @@ fn check_survives_plugins_that_crash_exit_hang_and_talk() {
     let hello = plugins.iter().find(|one| one["name"] == "hello").unwrap();
     assert_eq!(hello["refused"], Value::Null, "the others are described all the same: {report}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn check_holds_a_plugins_settings_against_its_schema_and_shows_no_value() {
+    let nats = Nats::start().await.unwrap();
+    let folder = Folder::new();
+    let config = Config::new(&nats).plugin("chaos").unwrap();
+    let unfit = config.clone().set("plugins.chaos.config.init", "hunter2");
+    let (text, report) = check(&folder, &unfit.to_toml());
+    assert_eq!(text.status.code(), Some(70), "{text:?}");
+    let refused = report["plugins"][0]["refused"].to_string();
+    assert!(refused.contains("plugins.chaos.config.init") && refused.contains("init_failed"), "{report}");
+    assert!(!stdout(&text).contains("hunter2") && !refused.contains("hunter2"), "{report}");
+    // As the host would.
+    let file = folder.file("unfit.toml", unfit.to_toml());
+    let worker = cardcage(&["worker", "--config", file.to_str().unwrap()]);
+    assert_eq!(worker.status.code(), Some(70), "{worker:?}");
+}
