@@ -14,6 +14,7 @@ mod command;
 mod config;
 mod dev;
 mod edge;
+mod in_flight;
 mod isolation;
 mod lifecycle;
 mod loading;
