@@ -43,6 +43,9 @@ pub struct TaskRecord {
     /// Attempts that were left out because there were too many.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub attempts_omitted: u32,
+    /// Deliveries of the present message that were handed back unstarted: no attempts.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub handed_back: u32,
     /// What the handler returned, unread.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<Box<RawValue>>,
@@ -178,6 +181,7 @@ impl TaskRecord {
             state,
             attempts: Vec::new(),
             attempts_omitted: 0,
+            handed_back: 0,
             result: None,
             error: None,
             enqueued_at: envelope.enqueued_at,

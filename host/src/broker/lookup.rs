@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use cardcage_protocol::{TaskAddress, TaskEnvelope, TaskId, TaskRecord, Timestamp, header};
+use cardcage_protocol::{Name, TaskAddress, TaskEnvelope, TaskId, TaskRecord, Timestamp, header};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -112,6 +112,19 @@ impl Broker {
             Err(Error::NoResponders { .. } | Error::Timeout { .. }) => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// The envelope of a task in its plugin's queue, also while somebody holds it; `None` when it is not there.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] or [`Error::Timeout`]; [`Error::Envelope`] when the message is none.
+    pub async fn read_queued(&self, plugin: &Name, id: TaskId) -> Result<Option<TaskEnvelope>, Error> {
+        let stream = self.subjects().tasks_stream(plugin);
+        let Some(message) = self.first_message(&stream, &self.subjects().task_by_id(id)).await? else {
+            return Ok(None);
+        };
+        let headers = pairs(message.headers.as_ref());
+        Ok(Some(TaskEnvelope::decode(self.subjects(), &message.subject, headers, message.payload.clone())?))
     }
 
     async fn in_records(&self, id: TaskId) -> Result<Option<Place>, Error> {

@@ -58,6 +58,11 @@ async fn serve(attached: Attached) -> Result<Exit, Failure> {
     let settings: Settings = serde_json::from_value(start.settings)
         .map_err(|error| (Exit::Unexpected, format!("the settings cannot be read: {error}")))?;
     logging::start(&settings.log);
+    // Before any plugin's code runs.
+    attached
+        .board
+        .note_faults()
+        .map_err(|error| (Exit::Unexpected, format!("no signal handler can be installed: {error}")))?;
     let lending = match settings.loading.lend_threads {
         true => Lending::start(tokio::runtime::Handle::current())
             .map_err(|error| (Exit::Unexpected, format!("no thread can be started: {error}")))?,

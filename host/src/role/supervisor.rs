@@ -65,7 +65,7 @@ async fn start(role: Role, settings: &Settings, shutdown: Shutdown) -> Result<Ex
             let keeper = LeaseKeeper::start(board, lease, renewer);
             duties.leases = Some(keeper.map_err(|error| unexpected("no thread for the leases", error))?);
             duties.start_pumps(&broker, settings);
-            Arc::new(BrokerAftermath { broker, instance: instance.as_str().to_owned() })
+            Arc::new(BrokerAftermath { broker, instance: instance.clone() })
         }
     };
     let bound =

@@ -12,6 +12,7 @@ mod broker;
 mod calls;
 mod command;
 mod config;
+mod crashes;
 mod dev;
 mod edge;
 mod in_flight;

@@ -104,8 +104,15 @@ pub(super) fn consider(
     let lost_before = history::lost(&record);
     explain(&mut record, arrival, unknown, limits);
     let lost = history::lost(&record);
+    let crashed = history::crashed(&record);
+    if crashed >= limits.crash_limit {
+        let reason =
+            format!("it crashed its worker {crashed} times; the last time: {}", history::last_crash(&record));
+        return Decision::Finish(Box::new(give_up(record, fence, now, "crashed", reason)));
+    }
     if lost >= limits.lost_limit {
-        return Decision::Finish(Box::new(give_up(record, fence, now, lost)));
+        let reason = format!("its worker was lost {lost} times without explanation");
+        return Decision::Finish(Box::new(give_up(record, fence, now, "lease_lost", reason)));
     }
     if is_expired(arrival) {
         return Decision::Finish(Box::new(expire(record, fence, now)));
@@ -145,6 +152,7 @@ fn explain(record: &mut TaskRecord, arrival: &Arrival<'_>, unknown: &InstanceId,
     let message = arrival.envelope.attempt;
     let earlier = arrival.num_delivered.saturating_sub(1);
     let explained = u64::try_from(history::since(record, message).count()).unwrap_or(u64::MAX);
+    let explained = explained.saturating_add(u64::from(record.handed_back));
     let mut missing = earlier.saturating_sub(explained).min(u64::from(limits.lost_limit));
     if record.attempts_omitted > 0 {
         // Attempts that were left out may have explained them.
@@ -161,9 +169,8 @@ fn expire(mut record: TaskRecord, fence: u64, now: Timestamp) -> Plan {
     Plan::record(finished(record, State::Expired, now), fence)
 }
 
-fn give_up(mut record: TaskRecord, fence: u64, now: Timestamp, lost: u32) -> Plan {
-    let reason = format!("its worker was lost {lost} times without explanation");
-    record.error = Some(TaskError::new("lease_lost", &reason, None));
+fn give_up(mut record: TaskRecord, fence: u64, now: Timestamp, code: &str, reason: String) -> Plan {
+    record.error = Some(TaskError::new(code, &reason, None));
     let mut record = finished(record, State::Failed, now);
     record.follow_up.push(FollowUp::DeadLetter { reason });
     Plan::record(record, fence)

@@ -89,6 +89,8 @@ pub(super) fn end(
             let delay_ms = delay_ms.unwrap_or_else(|| limits.retry.backoff_ms(counted, rng));
             let at = now.plus_ms(delay_ms.min(limits::RETRY_DELAY_MAX_MS));
             record.state = State::Retrying;
+            // The next message begins its own count.
+            record.handed_back = 0;
             record.next_at = Some(at);
             record.follow_up = vec![FollowUp::ScheduleRetry { attempt: facts.attempt.saturating_add(1), at }];
             Plan::record(record, fence)

@@ -77,6 +77,7 @@ impl TaskEngine {
             lease,
             held: HeldTasks::default(),
             counters: TaskCounters::default(),
+            suspects: Semaphore::new(1),
             attempts: TaskTracker::new(),
             stop: CancellationToken::new(),
             give_up: CancellationToken::new(),

@@ -14,6 +14,8 @@ pub(super) struct TaskLimits {
     pub(super) timeout: Duration,
     /// Largest result that is kept.
     pub(super) result_max_bytes: usize,
+    /// Crashes of its worker before it is given up.
+    pub(super) crash_limit: u32,
     /// Unexplained losses before it is given up.
     pub(super) lost_limit: u32,
 }
@@ -32,6 +34,7 @@ impl TaskLimits {
             retry: RetryPolicy { max_attempts, initial_ms: initial_ms.min(max_ms), max_ms },
             timeout: Duration::from_millis(timeout_ms),
             result_max_bytes: settings.result_max_bytes.min(limits::RESULT_MAX_BYTES),
+            crash_limit: settings.crash_limit.max(1),
             lost_limit: settings.lost_limit.max(1),
         }
     }

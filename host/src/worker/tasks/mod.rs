@@ -31,6 +31,7 @@ mod find;
 mod held;
 mod history;
 mod limits;
+pub mod obituary;
 mod plan;
 mod settling;
 mod slots;

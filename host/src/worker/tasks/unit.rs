@@ -28,6 +28,8 @@ pub(super) struct Shared {
     pub(super) held: HeldTasks,
     pub(super) counters: TaskCounters,
     pub(super) settling: Settling,
+    /// For a task that may have crashed a worker: one at a time, so that the next crash has a culprit.
+    pub(super) suspects: Semaphore,
     /// The attempts.
     pub(super) attempts: TaskTracker,
     /// No more pulling.

@@ -1,6 +1,7 @@
 //! The decisions, without a broker: each rule by itself, and then all of them against random deaths.
 
 mod arrivals;
+mod crashes;
 mod deaths;
 mod endings;
 
@@ -18,6 +19,7 @@ const LIMITS: TaskLimits = TaskLimits {
     retry: RetryPolicy { max_attempts: 3, initial_ms: 1_000, max_ms: 60_000 },
     timeout: Duration::from_secs(10),
     result_max_bytes: 100,
+    crash_limit: 3,
     lost_limit: 4,
 };
 
