@@ -7,6 +7,7 @@
 
 use crate::broker::{Broker, Claim, Error, key_hash};
 use crate::loader::Identity;
+use crate::terms::Terms;
 use bytes::Bytes;
 use cardcage_protocol::{
     Name, Priority, Problem, ProblemCode, TaskAddress, TaskEnvelope, TaskId, Timestamp, limits,
@@ -36,6 +37,8 @@ pub struct NewTask<'a> {
     pub parent: Option<TaskId>,
     /// Not before so much time has passed.
     pub delay: Option<Duration>,
+    /// What its declaration asks for.
+    pub terms: Terms,
     /// The author's JSON.
     pub body: Bytes,
 }
@@ -126,6 +129,10 @@ pub async fn publish(broker: &Broker, new: NewTask<'_>, wait: Duration) -> Resul
     if let Some(parent) = new.parent {
         envelope.root_id = parent;
     }
+    envelope.expires_at = new.terms.expires.map(|expires| {
+        let due_ms = now_ms.saturating_add(new.delay.map_or(0, millis));
+        timestamp(due_ms.saturating_add(millis(expires)))
+    });
     let stored = match new.delay {
         Some(delay) if !delay.is_zero() => {
             let at = timestamp(now_ms.saturating_add(millis(delay)));

@@ -85,6 +85,8 @@ impl StreamSpec {
                 "max_bytes": -1,
                 "max_msgs_per_subject": 1,
                 "max_age": nanoseconds(options.result_ttl),
+                // For the tasks that declare a shorter time.
+                "allow_msg_ttl": true,
                 "republish": { "src": subjects.states(), "dest": subjects.done_mapping() },
             }),
         )

@@ -7,9 +7,11 @@
 //! # What it refuses
 //! It decides nothing: what a plugin asks for goes to the role's [`Services`].
 
+use super::description::Description;
 use super::services::{EnqueueRequest, Identity, OutgoingCall, Services};
 use super::{call_side, lending, task_side};
 use crate::crash::Board;
+use crate::terms::Terms;
 use bytes::Bytes;
 use cardcage_abi::{
     Answer, CallOut, EnqueueHead, FfiBytes, FfiCallback, Host, HostCtx, LogRecord, MetricRecord, SpanRecord,
@@ -21,6 +23,7 @@ use std::sync::Arc;
 /// The host, as one plugin reaches it. Leaked: a plugin's threads may call until the process ends.
 pub(super) struct PluginHost {
     pub(super) identity: Identity,
+    pub(super) description: Arc<Description>,
     pub(super) index: u32,
     pub(super) config: Bytes,
     pub(super) services: Arc<dyn Services>,
@@ -46,7 +49,9 @@ extern "C" fn enqueue(ctx: HostCtx, head: EnqueueHead, callback: FfiCallback) {
     };
     let request =
         EnqueueRequest { context_id: head.context_id, body: Bytes::from_owner(head.body), ..request };
-    let published = host.services.enqueue(&host.identity, request);
+    let own = request.plugin.as_deref().is_none_or(|other| *other == *host.identity.name);
+    let declared = host.description.tasks.iter().find(|task| own && task.name == request.task);
+    let published = host.services.enqueue(&host.identity, declared.map(Terms::of), request);
     lending::spawn(&host.runtime, async move {
         callback.answer(match published.await {
             Ok(receipt) => Answer::ok(serde_json::to_string(&receipt).unwrap_or_default()),

@@ -12,6 +12,7 @@ mod broker;
 mod calls;
 mod command;
 mod config;
+mod declarations;
 mod dev;
 mod edge;
 mod isolation;

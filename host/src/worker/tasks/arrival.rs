@@ -102,6 +102,9 @@ pub(super) fn consider(
         return Decision::Finish(Box::new(Plan::redo(owed)));
     }
     let lost_before = history::lost(&record);
+    if limits.lost_is_final && close_lost(&mut record, now) > 0 {
+        return Decision::Finish(Box::new(give_up_at_once(record, fence, now)));
+    }
     explain(&mut record, arrival, unknown, limits);
     let lost = history::lost(&record);
     if lost >= limits.lost_limit {
@@ -110,7 +113,7 @@ pub(super) fn consider(
     if is_expired(arrival) {
         return Decision::Finish(Box::new(expire(record, fence, now)));
     }
-    if fence == 0 && record.attempts.is_empty() && envelope.attempt == 1 {
+    if fence == 0 && record.attempts.is_empty() && envelope.attempt == 1 && !limits.lost_is_final {
         return Decision::Start(Standing::first());
     }
     let attempt = envelope.attempt.max(history::latest(&record).saturating_add(1));
@@ -126,7 +129,7 @@ pub(super) fn consider(
         error: None,
     });
     Decision::Append {
-        write: Box::new(Write { record, fence }),
+        write: Box::new(Write { record, fence, ttl: None }),
         attempt,
         lost: lost.saturating_sub(lost_before),
     }
@@ -139,8 +142,10 @@ fn is_expired(arrival: &Arrival<'_>) -> bool {
 /// Ends what was begun and never ended, and adds the deliveries that nobody explained.
 fn explain(record: &mut TaskRecord, arrival: &Arrival<'_>, unknown: &InstanceId, limits: &TaskLimits) {
     let now = arrival.now;
-    for attempt in record.attempts.iter_mut().filter(|attempt| attempt.cause.is_none()) {
-        history::lose(attempt, now);
+    close_lost(record, now);
+    // What was started stands in the record: any other delivery was lost before it was one.
+    if limits.lost_is_final {
+        return;
     }
     let message = arrival.envelope.attempt;
     let earlier = arrival.num_delivered.saturating_sub(1);
@@ -156,13 +161,27 @@ fn explain(record: &mut TaskRecord, arrival: &Arrival<'_>, unknown: &InstanceId,
     }
 }
 
+/// Ends the attempts that nobody ended; says how many there were.
+fn close_lost(record: &mut TaskRecord, now: Timestamp) -> usize {
+    let open = record.attempts.iter_mut().filter(|attempt| attempt.cause.is_none());
+    open.map(|attempt| history::lose(attempt, now)).count()
+}
+
+fn give_up_at_once(record: TaskRecord, fence: u64, now: Timestamp) -> Plan {
+    let reason = "its worker was lost while it ran, and it must not be started twice (on_lost = \"fail\")";
+    end_lost(record, fence, now, reason.to_owned())
+}
+
 fn expire(mut record: TaskRecord, fence: u64, now: Timestamp) -> Plan {
     record.error = Some(TaskError::new("expired", "the task's expiry passed before it was started", None));
     Plan::record(finished(record, State::Expired, now), fence)
 }
 
-fn give_up(mut record: TaskRecord, fence: u64, now: Timestamp, lost: u32) -> Plan {
-    let reason = format!("its worker was lost {lost} times without explanation");
+fn give_up(record: TaskRecord, fence: u64, now: Timestamp, lost: u32) -> Plan {
+    end_lost(record, fence, now, format!("its worker was lost {lost} times without explanation"))
+}
+
+fn end_lost(mut record: TaskRecord, fence: u64, now: Timestamp, reason: String) -> Plan {
     record.error = Some(TaskError::new("lease_lost", &reason, None));
     let mut record = finished(record, State::Failed, now);
     record.follow_up.push(FollowUp::DeadLetter { reason });

@@ -6,7 +6,7 @@ use super::counters::bump;
 use super::ending::{self, Ended, Facts};
 use super::held::Holding;
 use super::plan::Plan;
-use super::unit::{Slot, Unit};
+use super::unit::{Slot, Turn, Unit};
 use super::unreadable::{self, Unreadable};
 use crate::broker::Delivery;
 use crate::crash::{Claim, ClaimError, Kind};
@@ -44,8 +44,10 @@ pub(super) fn run(unit: Arc<Unit>, delivery: Delivery, slot: Slot) -> impl Futur
             return;
         };
         let delivered = Delivered { unit: &unit, delivery: &delivery, envelope: &envelope };
+        // A task that must never start twice has its attempt written down before it starts.
+        let must_read = unit.limits.lost_is_final;
         let settling = shared.settling.is_settling(shared.broker.link().generation);
-        match arrival::receive(&delivered.arrival(now), settling) {
+        match arrival::receive(&delivered.arrival(now), settling || must_read) {
             Reception::Start(standing) => delivered.start(standing, &hold.holding, slot).await,
             Reception::NeverPromised => {
                 bump(&shared.counters.unpromised);
@@ -177,6 +179,7 @@ impl Delivered<'_> {
     }
 
     async fn finish(self, plan: Plan, current: Option<&TaskRecord>, until: Instant) -> Carried {
+        let plan = plan.kept_for(self.unit.limits.result_ttl);
         self.unit.shared.carry_out(self.envelope, self.delivery, plan, current, until).await
     }
 
@@ -184,9 +187,9 @@ impl Delivered<'_> {
     async fn start(self, standing: Standing, holding: &Holding, slot: Slot) {
         let Self { unit, delivery, envelope } = self;
         let (shared, room, limits) = (&*unit.shared, &*unit.room, &unit.limits);
-        let running = match room.running.try_acquire() {
-            Ok(permit) => Some(permit),
-            Err(_) => Box::pin(self.wait_for_turn(standing.attempt, holding)).await,
+        let running = match unit.try_turn() {
+            Some(turn) => Some(turn),
+            None => Box::pin(self.wait_for_turn(standing.attempt, holding)).await,
         };
         let deadline = local_deadline(limits.timeout);
         let claim = match unit.try_claim(delivery, envelope.id, standing.attempt, deadline) {
@@ -203,7 +206,7 @@ impl Delivered<'_> {
             bump(&shared.counters.started);
             self.handle(standing.attempt, deadline, holding).await
         } else {
-            Ended::Interrupted
+            Ended::Unstarted
         };
         let facts = Facts {
             envelope,
@@ -221,20 +224,16 @@ impl Delivered<'_> {
     }
 
     /// More deliveries came than there are slots: waits, on the board so that the lease is renewed. `None`: stopped.
-    async fn wait_for_turn(
-        &self,
-        attempt: u32,
-        holding: &Holding,
-    ) -> Option<tokio::sync::SemaphorePermit<'_>> {
+    async fn wait_for_turn(&self, attempt: u32, holding: &Holding) -> Option<Turn<'_>> {
         let claim =
             self.unit.claim(self.delivery, self.envelope.id, attempt, local_deadline(WAITS_AT_MOST)).await;
-        let permit = tokio::select! {
+        let turn = tokio::select! {
             biased;
-            permit = self.unit.room.running.acquire() => permit.ok(),
+            turn = self.unit.turn() => turn,
             () = holding.stopped() => None,
         };
         drop(claim);
-        permit
+        turn
     }
 
     async fn handle(&self, attempt: u32, deadline_unix_ms: u64, holding: &Holding) -> Ended {
@@ -265,7 +264,8 @@ impl Delivered<'_> {
         let appended = standing.record.is_some();
         let mut standing = standing;
         for _ in 0..ROUNDS {
-            let plan = ending::end(facts, standing.record, standing.fence, ended, limits, &mut rng);
+            let plan = ending::end(facts, standing.record, standing.fence, ended, limits, &mut rng)
+                .kept_for(limits.result_ttl);
             log_end(plugin, task, facts, &plan);
             match shared.carry_out(self.envelope, self.delivery, plan, None, until).await {
                 Carried::Out => return,

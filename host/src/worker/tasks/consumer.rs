@@ -30,7 +30,7 @@ struct Consumer {
 pub(super) async fn consume(unit: Arc<Unit>, spec: ConsumerSpec) {
     let mut consumer = Consumer { pull: Pull::new(&unit.shared.broker, spec.clone()), unit, spec, demand: 0 };
     consumer.unit.set_health(consumer.pull.health());
-    consumer.ask(consumer.unit.room.slots.floor());
+    consumer.ask(consumer.unit.room.slots.share(consumer.unit.place));
     consumer.run().await;
     let Consumer { unit, pull, mut demand, .. } = consumer;
     for delivery in pull.close().await {
@@ -50,7 +50,7 @@ impl Consumer {
         let unit = self.unit.clone();
         let stopped = unit.shared.stop.cancelled();
         tokio::pin!(stopped);
-        let alone = unit.room.slots.share(unit.place) == unit.room.slots.total();
+        let alone = unit.room.slots.is_unshared();
         let mut linger_until: Option<Instant> = None;
         let mut rebalance_at = Instant::now() + REBALANCE_EVERY;
         while !unit.shared.stop.is_cancelled() {

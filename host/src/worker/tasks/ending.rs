@@ -26,6 +26,8 @@ pub(super) enum Ended {
     TimedOut,
     /// This worker stops and hands it back.
     Interrupted,
+    /// The same, before the handler was started.
+    Unstarted,
 }
 
 /// The facts of an attempt that has ended.
@@ -171,7 +173,13 @@ fn judge(ended: &Ended, limits: &TaskLimits) -> Verdict {
             let text = format!("the attempt took longer than its limit of {} ms", limits.timeout.as_millis());
             said(Cause::Timeout, "timeout", &text, Next::Retry(None))
         }
-        Ended::Interrupted => said(
+        Ended::Interrupted if limits.lost_is_final => said(
+            Cause::Interrupted,
+            "interrupted",
+            "the worker stopped while it ran, and it must not be started twice (on_lost = \"fail\")",
+            Next::Fail,
+        ),
+        Ended::Interrupted | Ended::Unstarted => said(
             Cause::Interrupted,
             "interrupted",
             "the worker stopped and handed the task back",
