@@ -101,6 +101,8 @@ pub struct TaskOptions {
     pub concurrency: Option<u32>,
     /// Handlers at the same time, over all workers.
     pub max_running: Option<u32>,
+    /// Starts over all workers, as in `10/s`.
+    pub rate: Option<&'static str>,
     /// How long the task may wait before it ends `expired`.
     pub expires_ms: Option<u64>,
     /// Whether it is tried again when its worker was lost.
@@ -276,6 +278,7 @@ impl<T: Task> ErasedTask<T::State> for Erased<T> {
             "result_ttl_s": options.result_ttl_s,
             "concurrency": options.concurrency,
             "max_running": options.max_running,
+            "rate": options.rate,
             "expires_ms": options.expires_ms,
             "on_lost": options.on_lost,
         })

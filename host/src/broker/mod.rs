@@ -36,6 +36,7 @@ mod pump;
 mod record_store;
 mod schedule;
 mod task_queue;
+mod tokens;
 
 pub use ack::Ack;
 pub use calls::{Incoming, Subscription};

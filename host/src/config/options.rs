@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use cardcage_protocol::Rate;
 use serde::{Deserialize, Serialize};
 
 use super::backoff::Backoff;
@@ -262,6 +263,8 @@ section! {
         concurrency: Option<u32> = unset(4), integer(1, 4_096);
         /// Handlers at the same time, over all workers; kept in the task's consumer, so the highest version of the plugin decides.
         max_running: Option<u32> = unset(2), integer(1, 100_000);
+        /// Starts per second, minute or hour, over all workers.
+        rate: Option<Rate> = unset("10/s"), Kind::Rate;
         /// How long the task may wait to be started, from when it is due, before it ends `expired`.
         expires_ms: Option<u64> = unset(3_600_000), integer(100, 31_622_400_000);
         /// How long its outcome can be looked up; at most `tasks.result_ttl_s`.

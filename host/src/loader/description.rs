@@ -1,6 +1,7 @@
 //! What a plugin declares, as the host understands it: parsed once, checked once.
 
 use crate::config::OnLost;
+use cardcage_protocol::Rate;
 use http::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -73,6 +74,9 @@ pub struct TaskDescription {
     /// Handlers at the same time, over all workers.
     #[serde(default)]
     pub max_running: Option<u32>,
+    /// Starts per second, minute or hour, over all workers.
+    #[serde(default)]
+    pub rate: Option<Rate>,
     /// How long it may wait.
     #[serde(default)]
     pub expires_ms: Option<u64>,

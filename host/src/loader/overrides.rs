@@ -22,6 +22,7 @@ impl TaskDescription {
         lay(&mut self.timeout_ms, over.timeout_ms);
         lay(&mut self.concurrency, over.concurrency);
         lay(&mut self.max_running, over.max_running);
+        lay(&mut self.rate, over.rate);
         lay(&mut self.expires_ms, over.expires_ms);
         lay(&mut self.result_ttl_s, over.result_ttl_s);
         lay(&mut self.on_lost, over.on_lost);

@@ -203,3 +203,27 @@ async fn a_task_that_must_not_run_twice_runs_when_it_was_lost_before_its_start()
     assert_eq!(done["state"], "succeeded", "{done}");
     assert_eq!(done["attempts"].as_array().unwrap().len(), 1, "{done}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rate_holds_over_all_workers_and_does_not_slow_other_tasks() {
+    let set = |config: Config| quick(config).set("plugins.chaos.tasks.short.rate", "10/s");
+    let (serving, _first) = Serving::both(set).await;
+    let (_second, _third) = (serving.worker().await, serving.worker().await);
+    let mut ids = Vec::new();
+    for _ in 0..100 {
+        ids.push(accepted(&serving, "/chaos/short", &json!({ "mode": "ok" })).await);
+    }
+    let other = accepted(&serving, "/chaos/task", &json!({ "mode": "ok" })).await;
+    let other = serving.http.final_task(&other, soon()).await.unwrap();
+    let done = outcomes(&serving, &ids).await;
+    let time = |value: &Value| value.as_str().unwrap().parse::<Timestamp>().unwrap().unix_ms();
+    let mut starts: Vec<u64> = done.iter().map(|task| time(&task["attempts"][0]["started_at"])).collect();
+    starts.sort_unstable();
+    let took = starts[99] - starts[0];
+    assert!((9_000..20_000).contains(&took), "100 tasks at 10/s on three workers took {took} ms");
+    assert!(done.iter().all(|task| task["attempts"].as_array().unwrap().len() == 1), "none was handed back");
+    let workers: std::collections::BTreeSet<&str> =
+        done.iter().map(|task| task["attempts"][0]["worker"].as_str().unwrap()).collect();
+    assert_eq!(workers.len(), 3, "all of them took their part");
+    assert!(time(&other["finished_at"]) < starts[99], "another task of the plugin did not wait");
+}

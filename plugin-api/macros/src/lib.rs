@@ -9,7 +9,7 @@ use syn::{Expr, ExprLit, FnArg, GenericArgument, ItemFn, Lit, Meta, PathArgument
 
 /// Makes a task of an async function. See the crate's documentation for the options:
 /// `name = "…"`, `retry(max_attempts = 8, backoff = "2s..10m")`, `timeout = "30s"`, `result_ttl = "1d"`,
-/// `expires = "1h"`, `concurrency = 4`, `max_running = 2`, `on_lost = "fail"`.
+/// `expires = "1h"`, `concurrency = 4`, `max_running = 2`, `rate = "10/s"`, `on_lost = "fail"`.
 #[proc_macro_attribute]
 pub fn task(options: TokenStream, item: TokenStream) -> TokenStream {
     expand(options.into(), item.into()).unwrap_or_else(syn::Error::into_compile_error).into()
@@ -24,6 +24,7 @@ struct Options {
     result_ttl_s: Option<u64>,
     concurrency: Option<u32>,
     max_running: Option<u32>,
+    rate: Option<String>,
     expires_ms: Option<u64>,
     on_lost: Option<Tokens>,
 }
@@ -49,6 +50,16 @@ fn handlers(value: &Expr, max: u32) -> syn::Result<u32> {
         return Ok(handlers);
     }
     Err(syn::Error::new_spanned(value, format!("it lies between 1 and {max}")))
+}
+
+fn rate(value: &Expr) -> syn::Result<String> {
+    let (text, span) = text(value)?;
+    let legal = text.split_once('/').is_some_and(|(count, period)| {
+        count.parse::<u32>().is_ok_and(|count| (1..=1_000_000).contains(&count))
+            && ["s", "m", "h"].contains(&period)
+    });
+    let wrong = "a rate is a number from 1 to 1000000 and a period, as in \"10/s\", \"100/m\" or \"5/h\"";
+    if legal { Ok(text) } else { Err(syn::Error::new(span, wrong)) }
 }
 
 fn on_lost(value: &Expr) -> syn::Result<Tokens> {
@@ -108,13 +119,14 @@ fn options(tokens: Tokens) -> syn::Result<Options> {
             Meta::NameValue(pair) if pair.path.is_ident("max_running") => {
                 options.max_running = Some(handlers(&pair.value, 100_000)?);
             }
+            Meta::NameValue(pair) if pair.path.is_ident("rate") => options.rate = Some(rate(&pair.value)?),
             Meta::NameValue(pair) if pair.path.is_ident("on_lost") => {
                 options.on_lost = Some(on_lost(&pair.value)?);
             }
             Meta::List(list) if list.path.is_ident("retry") => retry(&mut options, list.tokens.clone())?,
             other => {
                 let known = "known options: name, retry(max_attempts, backoff), timeout, result_ttl, expires, \
-                             concurrency, max_running, on_lost";
+                             concurrency, max_running, rate, on_lost";
                 return Err(syn::Error::new_spanned(other, known));
             }
         }
@@ -215,6 +227,7 @@ fn expand(attributes: Tokens, item: Tokens) -> syn::Result<Tokens> {
     let timeout_ms = opt(options.timeout_ms);
     let result_ttl_s = opt(options.result_ttl_s);
     let (concurrency, max_running) = (opt(options.concurrency), opt(options.max_running));
+    let rate = opt(options.rate);
     let (expires_ms, on_lost) = (opt(options.expires_ms), opt(options.on_lost));
 
     let visibility = std::mem::replace(&mut function.vis, syn::Visibility::Inherited);
@@ -245,6 +258,7 @@ fn expand(attributes: Tokens, item: Tokens) -> syn::Result<Tokens> {
                     result_ttl_s: #result_ttl_s,
                     concurrency: #concurrency,
                     max_running: #max_running,
+                    rate: #rate,
                     expires_ms: #expires_ms,
                     on_lost: #on_lost,
                 };
@@ -283,10 +297,14 @@ mod tests {
         assert!(error(quote!(retry(backoff = "10m..2s")), good.clone()).contains("shorter"));
         assert!(error(quote!(name = "Greet"), good.clone()).contains("1 to 64"));
         assert!(
-            expand(quote!(expires = "1h", concurrency = 2, max_running = 3, on_lost = "fail"), good.clone())
-                .is_ok()
+            expand(
+                quote!(expires = "1h", concurrency = 2, max_running = 3, rate = "10/s", on_lost = "fail"),
+                good.clone()
+            )
+            .is_ok()
         );
         assert!(error(quote!(on_lost = "shrug"), good.clone()).contains("on_lost is"));
+        assert!(error(quote!(rate = "10/d"), good.clone()).contains("a rate is"));
         assert!(error(quote!(concurrency = 0), good.clone()).contains("between 1 and 4096"));
         assert!(error(quote!(colour = "red"), good).contains("known options"));
         assert!(

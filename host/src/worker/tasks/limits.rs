@@ -3,7 +3,7 @@
 
 use crate::config::{OnLost, Tasks};
 use crate::loader::TaskDescription;
-use cardcage_protocol::{RetryPolicy, limits};
+use cardcage_protocol::{Rate, RetryPolicy, limits};
 use std::time::Duration;
 
 /// The shortest time that an outcome is kept: whoever was given a receipt must be able to use it.
@@ -26,6 +26,8 @@ pub(super) struct TaskLimits {
     pub(super) concurrency: Option<u32>,
     /// Handlers at the same time over all workers.
     pub(super) max_running: Option<u32>,
+    /// Starts over all workers.
+    pub(super) rate: Option<Rate>,
     /// Whether a lost lease ends it: it is never started twice.
     pub(super) lost_is_final: bool,
 }
@@ -52,6 +54,7 @@ impl TaskLimits {
                 .map(|ttl_s| Duration::from_secs(ttl_s.max(RESULT_TTL_MIN_S))),
             concurrency: task.concurrency.map(|handlers| handlers.max(1)),
             max_running: task.max_running.map(|handlers| handlers.max(1)),
+            rate: task.rate,
             lost_is_final: task.on_lost == Some(OnLost::Fail),
         }
     }

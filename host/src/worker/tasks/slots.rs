@@ -114,11 +114,21 @@ impl Slots {
 }
 
 impl State {
-    /// The most that one wanting task may have: an equal part of what the idle ones leave.
+    /// The most that one wanting task may have: an equal part of what the idle ones leave, and what those leave that may
+    /// not have so many.
     fn fair(&self, slots: &Slots, now: Instant) -> usize {
-        let wanting = self.shares.iter().filter(|share| share.wants(now)).count().max(1);
-        let idle = self.shares.len().saturating_sub(wanting);
-        (slots.total.saturating_sub(idle * slots.floor) / wanting).max(slots.floor)
+        let kept = |share: &Share| share.max.min(slots.floor);
+        let idle: usize = self.shares.iter().filter(|share| !share.wants(now)).map(kept).sum();
+        let mut left = slots.total.saturating_sub(idle);
+        let mut wanting: Vec<usize> =
+            self.shares.iter().filter(|share| share.wants(now)).map(|share| share.max).collect();
+        wanting.sort_unstable();
+        let mut part = left;
+        for (place, max) in wanting.iter().enumerate() {
+            part = left / (wanting.len() - place);
+            left = left.saturating_sub(part.min(*max));
+        }
+        part.max(slots.floor)
     }
 }
 

@@ -22,6 +22,7 @@ const LIMITS: TaskLimits = TaskLimits {
     result_ttl: None,
     concurrency: None,
     max_running: None,
+    rate: None,
     lost_is_final: false,
 };
 
