@@ -10,6 +10,7 @@ mod again;
 
 use crate::broker::{Broker, Claim, Error, key_hash};
 use crate::loader::Identity;
+use crate::terms::Terms;
 use bytes::Bytes;
 use cardcage_protocol::{
     Name, Priority, Problem, ProblemCode, TaskAddress, TaskEnvelope, TaskId, Timestamp, limits,
@@ -39,6 +40,8 @@ pub struct NewTask<'a> {
     pub parent: Option<TaskId>,
     /// Not before so much time has passed.
     pub delay: Option<Duration>,
+    /// What its declaration asks for.
+    pub terms: Terms,
     /// The author's JSON.
     pub body: Bytes,
 }
@@ -127,6 +130,10 @@ pub async fn publish(broker: &Broker, new: NewTask<'_>, wait: Duration) -> Resul
     if let Some(parent) = new.parent {
         envelope.root_id = parent;
     }
+    envelope.expires_at = new.terms.expires.map(|expires| {
+        let due_ms = now_ms.saturating_add(new.delay.map_or(0, millis));
+        timestamp(due_ms.saturating_add(millis(expires)))
+    });
     let stored = match (new.delay, &key, &repeats) {
         (delay, Some(hash), Some(earlier)) => {
             let at = delay.filter(|delay| !delay.is_zero()).map(|delay| now_ms.saturating_add(millis(delay)));

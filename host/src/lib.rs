@@ -15,4 +15,5 @@ pub mod lookup;
 pub mod process;
 pub mod role;
 pub mod stream;
+pub mod terms;
 pub mod worker;

@@ -65,7 +65,7 @@ pub use context::{InitError, PluginContext, RequestContext};
 pub use enqueue::{Accepted, Enqueue, Tasks};
 pub use plugin::{Definition, ErasedPlugin, Plugin};
 pub use problem::Problem;
-pub use task::{Failure, Task, TaskContext, TaskError, TaskOptions, TaskResult};
+pub use task::{Failure, OnLost, Task, TaskContext, TaskError, TaskOptions, TaskResult};
 
 pub use axum;
 pub use bytes;

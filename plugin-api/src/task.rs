@@ -97,6 +97,26 @@ pub struct TaskOptions {
     pub timeout_ms: Option<u64>,
     /// How long result and record are kept.
     pub result_ttl_s: Option<u64>,
+    /// Handlers at the same time, per worker.
+    pub concurrency: Option<u32>,
+    /// Handlers at the same time, over all workers.
+    pub max_running: Option<u32>,
+    /// Starts over all workers, as in `10/s`.
+    pub rate: Option<&'static str>,
+    /// How long the task may wait before it ends `expired`.
+    pub expires_ms: Option<u64>,
+    /// Whether it is tried again when its worker was lost.
+    pub on_lost: Option<OnLost>,
+}
+
+/// What becomes of a task whose worker was lost while it ran, so that nobody knows how far it came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnLost {
+    /// It is tried again.
+    Retry,
+    /// It ends `failed` and becomes a dead letter: it is never started a second time unless its handler asks for it.
+    Fail,
 }
 
 /// A task that the `#[task]` attribute made of a function.
@@ -256,6 +276,11 @@ impl<T: Task> ErasedTask<T::State> for Erased<T> {
             "backoff_max_ms": options.backoff_max_ms,
             "timeout_ms": options.timeout_ms,
             "result_ttl_s": options.result_ttl_s,
+            "concurrency": options.concurrency,
+            "max_running": options.max_running,
+            "rate": options.rate,
+            "expires_ms": options.expires_ms,
+            "on_lost": options.on_lost,
         })
     }
 

@@ -46,6 +46,8 @@ pub const DEAD_ATTEMPTS: &str = "Cardcage-Dead-Attempts";
 pub const NATS_MSG_ID: &str = "Nats-Msg-Id";
 /// NATS: compare-and-set on the last sequence of the subject; 0 means "there is none".
 pub const NATS_EXPECTED_LAST_SUBJECT_SEQUENCE: &str = "Nats-Expected-Last-Subject-Sequence";
+/// NATS: how long this message is kept, where that is less than its stream keeps messages.
+pub const NATS_TTL: &str = "Nats-TTL";
 /// NATS: when a message schedule fires.
 pub const NATS_SCHEDULE: &str = "Nats-Schedule";
 /// NATS: the subject that a message schedule fires into.

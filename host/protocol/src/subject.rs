@@ -244,6 +244,24 @@ impl Subjects {
         format!("$KV.{}_IDEMPOTENCY.>", self.ns)
     }
 
+    /// The stream behind the bucket of limits that hold over all workers.
+    #[must_use]
+    pub fn limits_stream(&self) -> String {
+        format!("KV_{}_LIMITS", self.ns)
+    }
+
+    /// All limits.
+    #[must_use]
+    pub fn limits(&self) -> String {
+        format!("$KV.{}_LIMITS.>", self.ns)
+    }
+
+    /// When the next start of a task is free under its rate.
+    #[must_use]
+    pub fn rate(&self, plugin: &Name, task: &Name) -> String {
+        format!("$KV.{}_LIMITS.rate.{plugin}.{task}", self.ns)
+    }
+
     /// Live hosts.
     #[must_use]
     pub fn presence_bucket(&self) -> String {

@@ -9,6 +9,7 @@
 //!   with [`Error::Unavailable`].
 //! - An acknowledgement is a promise: `Ok` means that JetStream has stored it. An error that leaves this open says so.
 //! - Streams and consumers are created where they are missing and never changed; a difference is an error that names it.
+//!   The one exception is the cap of a task's consumer, which its declaration may change (`consumer`).
 //! - No `async_nats` type leaves this module.
 //!
 //! Refuses: deciding what a task's next state is, and reading bodies.
@@ -16,6 +17,7 @@
 mod ack;
 mod api;
 mod calls;
+mod cap;
 mod check;
 mod clock;
 mod connection;
@@ -35,6 +37,7 @@ mod pump;
 mod record_store;
 mod schedule;
 mod task_queue;
+mod tokens;
 
 pub use ack::Ack;
 pub use calls::{Incoming, Subscription};

@@ -37,6 +37,7 @@ pub(super) async fn answer(
         traceparent: Some(incoming.traceparent.clone()),
         parent: None,
         delay: None,
+        terms: target.terms.clone(),
         body,
     };
     match enqueue::publish(&edge.broker, new, edge.limits.enqueue_timeout).await {

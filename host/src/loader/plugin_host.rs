@@ -11,6 +11,7 @@ use super::description::Description;
 use super::services::{EnqueueRequest, Identity, OutgoingCall, Services};
 use super::{call_side, lending, task_side};
 use crate::crash::Board;
+use crate::terms::Terms;
 use bytes::Bytes;
 use cardcage_abi::{
     Answer, CallOut, EnqueueHead, FfiBytes, FfiCallback, Host, HostCtx, LogRecord, MetricRecord, SpanRecord,
@@ -22,9 +23,9 @@ use std::sync::Arc;
 /// The host, as one plugin reaches it. Leaked: a plugin's threads may call until the process ends.
 pub(super) struct PluginHost {
     pub(super) identity: Identity,
+    pub(super) description: Arc<Description>,
     pub(super) index: u32,
     pub(super) config: Bytes,
-    pub(super) description: Arc<Description>,
     pub(super) services: Arc<dyn Services>,
     pub(super) runtime: tokio::runtime::Handle,
     pub(super) board: Option<Board>,
@@ -60,7 +61,8 @@ extern "C" fn enqueue(ctx: HostCtx, head: EnqueueHead, callback: FfiCallback) {
     }
     let request =
         EnqueueRequest { context_id: head.context_id, body: Bytes::from_owner(head.body), ..request };
-    let published = host.services.enqueue(&host.identity, request);
+    let declared = host.description.tasks.iter().find(|task| is_own && task.name == request.task);
+    let published = host.services.enqueue(&host.identity, declared.map(Terms::of), request);
     lending::spawn(&host.runtime, async move {
         callback.answer(match published.await {
             Ok(receipt) => Answer::ok(serde_json::to_string(&receipt).unwrap_or_default()),

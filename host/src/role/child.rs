@@ -147,7 +147,17 @@ impl Context {
         let set =
             loading.await.map_err(|error| (Exit::Unexpected, format!("loading ended early: {error}")))?;
         self.judge(&set.refused)?;
+        self.judge_tasks(&set)?;
         Ok(set)
+    }
+
+    /// Limits for tasks that do not exist are a mistake in the configuration.
+    fn judge_tasks(&self, set: &PluginSet) -> Result<(), Failure> {
+        let faults = set.plugins.iter().flat_map(|(source, plugin)| {
+            loader::task_faults(&source.name, &source.tasks, &plugin.description)
+        });
+        let faults: Vec<String> = faults.collect();
+        if faults.is_empty() { Ok(()) } else { Err((Exit::Config, faults.join(". "))) }
     }
 
     /// Tells the supervisor of refusals.

@@ -13,6 +13,7 @@ mod calls;
 mod command;
 mod config;
 mod crashes;
+mod declarations;
 mod dev;
 mod edge;
 mod in_flight;

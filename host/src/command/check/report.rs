@@ -31,7 +31,7 @@ pub(super) struct ConfigurationReport {
     mistakes: usize,
     /// The mistakes with their places, for people.
     text: Option<String>,
-    /// Route overrides that mean nothing, a sentence each.
+    /// Overrides of routes and tasks that mean nothing, a sentence each.
     pub(super) overrides: Vec<String>,
 }
 

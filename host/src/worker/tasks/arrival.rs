@@ -91,7 +91,12 @@ pub(super) fn consider(
     let (envelope, now) = (arrival.envelope, arrival.now);
     let (mut record, fence) = match current {
         Some((record, fence)) => (record, fence),
-        None => (TaskRecord::new(envelope, State::Queued), 0),
+        None => {
+            let mut record = TaskRecord::new(envelope, State::Queued);
+            // A retry that waited longer than records are kept has had its earlier attempts all the same.
+            record.attempts_omitted = envelope.attempt.saturating_sub(1);
+            (record, 0)
+        }
     };
     if record.state.is_final() {
         return Decision::Finish(Box::new(Plan::redo(&record.follow_up)));
@@ -102,6 +107,9 @@ pub(super) fn consider(
         return Decision::Finish(Box::new(Plan::redo(owed)));
     }
     let lost_before = history::lost(&record);
+    if limits.lost_is_final && close_lost(&mut record, now) > 0 {
+        return Decision::Finish(Box::new(give_up_at_once(record, fence, now)));
+    }
     explain(&mut record, arrival, unknown, limits);
     let lost = history::lost(&record);
     let crashed = history::crashed(&record);
@@ -117,7 +125,7 @@ pub(super) fn consider(
     if is_expired(arrival) {
         return Decision::Finish(Box::new(expire(record, fence, now)));
     }
-    if fence == 0 && record.attempts.is_empty() && envelope.attempt == 1 {
+    if fence == 0 && record.attempts.is_empty() && envelope.attempt == 1 && !limits.lost_is_final {
         return Decision::Start(Standing::first());
     }
     let attempt = envelope.attempt.max(history::latest(&record).saturating_add(1));
@@ -133,7 +141,7 @@ pub(super) fn consider(
         error: None,
     });
     Decision::Append {
-        write: Box::new(Write { record, fence }),
+        write: Box::new(Write { record, fence, ttl: None }),
         attempt,
         lost: lost.saturating_sub(lost_before),
     }
@@ -146,8 +154,10 @@ fn is_expired(arrival: &Arrival<'_>) -> bool {
 /// Ends what was begun and never ended, and adds the deliveries that nobody explained.
 fn explain(record: &mut TaskRecord, arrival: &Arrival<'_>, unknown: &InstanceId, limits: &TaskLimits) {
     let now = arrival.now;
-    for attempt in record.attempts.iter_mut().filter(|attempt| attempt.cause.is_none()) {
-        history::lose(attempt, now);
+    close_lost(record, now);
+    // What was started stands in the record: any other delivery was lost before it was one.
+    if limits.lost_is_final {
+        return;
     }
     let message = arrival.envelope.attempt;
     let earlier = arrival.num_delivered.saturating_sub(1);
@@ -162,6 +172,17 @@ fn explain(record: &mut TaskRecord, arrival: &Arrival<'_>, unknown: &InstanceId,
         let n = message.max(history::latest(record).saturating_add(1));
         record.attempts.push(history::unexplained(n, unknown.clone(), arrival.stored_at, now));
     }
+}
+
+/// Ends the attempts that nobody ended; says how many there were.
+fn close_lost(record: &mut TaskRecord, now: Timestamp) -> usize {
+    let open = record.attempts.iter_mut().filter(|attempt| attempt.cause.is_none());
+    open.map(|attempt| history::lose(attempt, now)).count()
+}
+
+fn give_up_at_once(record: TaskRecord, fence: u64, now: Timestamp) -> Plan {
+    let reason = "its worker was lost while it ran, and it must not be started twice (on_lost = \"fail\")";
+    give_up(record, fence, now, "lease_lost", reason.to_owned())
 }
 
 fn expire(mut record: TaskRecord, fence: u64, now: Timestamp) -> Plan {

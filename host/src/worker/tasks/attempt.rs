@@ -7,7 +7,7 @@ use super::ending::{self, Ended, Facts};
 use super::held::Holding;
 use super::history;
 use super::plan::{Plan, Write};
-use super::unit::{Slot, Unit};
+use super::unit::{Slot, Turn, Unit};
 use super::unreadable::{self, Unreadable};
 use crate::broker::{Ack, Delivery};
 use crate::crash::{Claim, ClaimError, Kind};
@@ -46,8 +46,10 @@ pub(super) fn run(unit: Arc<Unit>, delivery: Delivery, slot: Slot) -> impl Futur
             return;
         };
         let delivered = Delivered { unit: &unit, delivery: &delivery, envelope: &envelope };
+        // A task that must never start twice has its attempt written down before it starts.
+        let must_read = unit.limits.lost_is_final;
         let settling = shared.settling.is_settling(shared.broker.link().generation);
-        match arrival::receive(&delivered.arrival(now), settling) {
+        match arrival::receive(&delivered.arrival(now), settling || must_read) {
             Reception::Start(standing) => delivered.start(standing, Kind::Task, &hold.holding, slot).await,
             Reception::NeverPromised => {
                 bump(&shared.counters.unpromised);
@@ -199,6 +201,7 @@ impl Delivered<'_> {
     }
 
     async fn finish(self, plan: Plan, current: Option<&TaskRecord>, until: Instant) -> Carried {
+        let plan = plan.kept_for(self.unit.limits.result_ttl);
         self.unit.shared.carry_out(self.envelope, self.delivery, plan, current, until).await
     }
 
@@ -206,9 +209,9 @@ impl Delivered<'_> {
     async fn start(self, standing: Standing, kind: Kind, holding: &Holding, slot: Slot) {
         let Self { unit, delivery, envelope } = self;
         let (shared, room, limits) = (&*unit.shared, &*unit.room, &unit.limits);
-        let running = match room.running.try_acquire() {
-            Ok(permit) => Some(permit),
-            Err(_) => Box::pin(self.wait_for_turn(holding)).await,
+        let running = match unit.try_turn() {
+            Some(turn) => Some(turn),
+            None => Box::pin(self.wait_for_turn(holding)).await,
         };
         if running.is_none() {
             let record = standing.record.map(|record| unstarted(*record, standing.attempt));
@@ -244,11 +247,16 @@ impl Delivered<'_> {
     }
 
     /// More deliveries came than there are slots: waits, on the board so that the lease is renewed. `None`: stopped.
-    async fn wait_for_turn(&self, holding: &Holding) -> Option<SemaphorePermit<'_>> {
+    async fn wait_for_turn(&self, holding: &Holding) -> Option<Turn<'_>> {
         let claim = self.unit.claim(self.delivery, Note::waiting(self.envelope)).await;
-        let permit = self.turn(&self.unit.room.running, holding).await;
+        let turn = tokio::select! {
+            biased;
+            () = self.unit.shared.stop.cancelled() => None,
+            turn = self.unit.turn() => turn,
+            () = holding.stopped() => None,
+        };
         drop(claim);
-        permit
+        turn
     }
 
     /// `None`: this worker stops first.
@@ -268,7 +276,7 @@ impl Delivered<'_> {
         let mut record = record.unwrap_or_else(|| TaskRecord::new(self.envelope, State::Queued));
         record.handed_back = record.handed_back.saturating_add(1);
         let until = Instant::now() + shared.lease / 3;
-        if shared.write(&mut Write { record, fence }, until).await.is_err() {
+        if shared.write(&mut Write { record, fence, ttl: None }, until).await.is_err() {
             tracing::debug!(task = %self.envelope.id, "a delivery is handed back without a word in its record");
         }
         bump(&shared.counters.handed_back);
@@ -303,7 +311,8 @@ impl Delivered<'_> {
         let appended = standing.record.is_some();
         let mut standing = standing;
         for _ in 0..ROUNDS {
-            let plan = ending::end(facts, standing.record, standing.fence, ended, limits, &mut rng);
+            let plan = ending::end(facts, standing.record, standing.fence, ended, limits, &mut rng)
+                .kept_for(limits.result_ttl);
             log_end(plugin, task, facts, &plan);
             match shared.carry_out(self.envelope, self.delivery, plan, None, until).await {
                 Carried::Out => return,

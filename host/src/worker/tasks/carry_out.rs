@@ -68,11 +68,11 @@ impl Shared {
 
     /// Writes a record, and returns the sequence that it stands at.
     pub(super) async fn write(&self, write: &mut Write, until: Instant) -> Result<u64, Carried> {
-        let Write { record, fence } = write;
+        let Write { record, fence, ttl } = write;
         let id = record.id;
         let mut pause = AGAIN_MIN;
         loop {
-            match self.broker.write_record(record, *fence).await {
+            match self.broker.write_record_for(record, *fence, *ttl).await {
                 Ok(sequence) => return Ok(sequence),
                 Err(Error::Conflict { .. }) => return Err(Carried::Conflict),
                 Err(error) => {

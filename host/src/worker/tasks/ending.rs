@@ -173,6 +173,12 @@ fn judge(ended: &Ended, limits: &TaskLimits) -> Verdict {
             let text = format!("the attempt took longer than its limit of {} ms", limits.timeout.as_millis());
             said(Cause::Timeout, "timeout", &text, Next::Retry(None))
         }
+        Ended::Interrupted if limits.lost_is_final => said(
+            Cause::Interrupted,
+            "interrupted",
+            "the worker stopped while it ran, and it must not be started twice (on_lost = \"fail\")",
+            Next::Fail,
+        ),
         Ended::Interrupted => said(
             Cause::Interrupted,
             "interrupted",

@@ -101,7 +101,8 @@ impl TaskEngine {
                 &unit.room.name,
                 identity.major,
                 &unit.name,
-            );
+            )
+            .declared(&identity.version, unit.limits.max_running);
             consumers.spawn(consumer::consume(unit.clone(), spec));
         }
         let mut helpers = JoinSet::new();
@@ -207,7 +208,7 @@ fn units(
     let room = Arc::new(Room {
         plugin: plugin.clone(),
         name,
-        slots: Slots::new(slots, tasks.len()),
+        slots: Slots::new(slots, &tasks.iter().map(|task| slots_of(task, slots)).collect::<Vec<_>>()),
         running: Semaphore::new(slots),
         ending: Semaphore::new(ending),
     });
@@ -217,6 +218,11 @@ fn units(
         Some(Arc::new(Unit::new(shared.clone(), room.clone(), place, index, name, limits)))
     };
     tasks.iter().enumerate().filter_map(unit).collect()
+}
+
+/// The most slots that a task may have at once.
+fn slots_of(task: &crate::loader::TaskDescription, all: usize) -> usize {
+    task.concurrency.and_then(|handlers| usize::try_from(handlers).ok()).unwrap_or(all).clamp(1, all.max(1))
 }
 
 fn is_consuming(shared: &Shared, units: &[Arc<Unit>]) -> bool {

@@ -45,6 +45,14 @@ fn what_was_stored_after_its_enqueuer_gave_up_is_dropped_however_often_it_comes(
 }
 
 #[test]
+fn a_retry_that_outlived_its_record_has_used_its_attempts_all_the_same() {
+    let Decision::Append { write, attempt, .. } = decide(&arrival(&envelope(3), 1), None, "w1") else {
+        panic!("it starts")
+    };
+    assert_eq!((attempt, super::super::history::counted(&write.record)), (3, 2));
+}
+
+#[test]
 fn an_expired_task_is_recorded_and_not_started() {
     let mut envelope = envelope(1);
     envelope.expires_at = Some(at(4_999));

@@ -21,6 +21,11 @@ const LIMITS: TaskLimits = TaskLimits {
     result_max_bytes: 100,
     crash_limit: 3,
     lost_limit: 4,
+    result_ttl: None,
+    concurrency: None,
+    max_running: None,
+    rate: None,
+    lost_is_final: false,
 };
 
 fn at(ms: u64) -> Timestamp {
@@ -55,7 +60,7 @@ fn decide(arrival: &Arrival<'_>, current: Option<(TaskRecord, u64)>, me: &str) -
 fn appended(decision: Decision) -> (TaskRecord, u64, u32, u32) {
     match decision {
         Decision::Append { write, attempt, lost } => {
-            let Write { record, fence } = *write;
+            let Write { record, fence, .. } = *write;
             (record, fence, attempt, lost)
         }
         other => panic!("expected an attempt to be appended, got {other:?}"),
