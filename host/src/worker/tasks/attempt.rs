@@ -4,7 +4,7 @@ use super::arrival::{self, Arrival, Decision, Reception, Standing};
 use super::carry_out::Carried;
 use super::counters::bump;
 use super::ending::{self, Ended, Facts};
-use super::held::Holding;
+use super::held::{Holding, Signal};
 use super::plan::Plan;
 use super::unit::{Slot, Unit};
 use super::unreadable::{self, Unreadable};
@@ -46,6 +46,10 @@ pub(super) fn run(unit: Arc<Unit>, delivery: Delivery, slot: Slot) -> impl Futur
         let delivered = Delivered { unit: &unit, delivery: &delivery, envelope: &envelope };
         let settling = shared.settling.is_settling(shared.broker.link().generation);
         match arrival::receive(&delivered.arrival(now), settling) {
+            // Cancelled while it was on its way here: its record says so.
+            Reception::Start(_) if hold.holding.is_cancelled() => {
+                Box::pin(delivered.consider(&hold.holding, slot)).await
+            }
             Reception::Start(standing) => delivered.start(standing, &hold.holding, slot).await,
             Reception::NeverPromised => {
                 bump(&shared.counters.unpromised);
@@ -185,7 +189,7 @@ impl Delivered<'_> {
         let Self { unit, delivery, envelope } = self;
         let (shared, room, limits) = (&*unit.shared, &*unit.room, &unit.limits);
         let running = match room.running.try_acquire() {
-            Ok(permit) => Some(permit),
+            Ok(permit) => Ok(permit),
             Err(_) => Box::pin(self.wait_for_turn(standing.attempt, holding)).await,
         };
         let deadline = local_deadline(limits.timeout);
@@ -199,11 +203,13 @@ impl Delivered<'_> {
         };
         let (started, started_at) = (Instant::now(), unit.now());
         holding.started(standing.attempt, started_at);
-        let ended = if running.is_some() {
-            bump(&shared.counters.started);
-            self.handle(standing.attempt, deadline, holding).await
-        } else {
-            Ended::Interrupted
+        let ended = match &running {
+            Ok(_) => {
+                bump(&shared.counters.started);
+                self.handle(standing.attempt, deadline, holding).await
+            }
+            Err(Signal::Stopped) => Ended::Interrupted,
+            Err(Signal::Cancelled) => Ended::Cancelled,
         };
         let facts = Facts {
             envelope,
@@ -211,6 +217,7 @@ impl Delivered<'_> {
             attempt: standing.attempt,
             started_at,
             ended_at: unit.now(),
+            told: holding.is_cancelled(),
         };
         // The semaphore is never closed; while the broker is slow, this is what holds the slot.
         let ending = room.ending.acquire().await;
@@ -220,26 +227,28 @@ impl Delivered<'_> {
         drop((ending, claim));
     }
 
-    /// More deliveries came than there are slots: waits, on the board so that the lease is renewed. `None`: stopped.
+    /// More deliveries came than there are slots: waits, on the board so that the lease is renewed, unless a signal
+    /// comes first.
     async fn wait_for_turn(
         &self,
         attempt: u32,
         holding: &Holding,
-    ) -> Option<tokio::sync::SemaphorePermit<'_>> {
+    ) -> Result<tokio::sync::SemaphorePermit<'_>, Signal> {
         let claim =
             self.unit.claim(self.delivery, self.envelope.id, attempt, local_deadline(WAITS_AT_MOST)).await;
         let permit = tokio::select! {
             biased;
-            permit = self.unit.room.running.acquire() => permit.ok(),
-            () = holding.stopped() => None,
+            signal = holding.signalled() => Err(signal),
+            permit = self.unit.room.running.acquire() => permit.map_err(|_| Signal::Stopped),
         };
         drop(claim);
         permit
     }
 
     async fn handle(&self, attempt: u32, deadline_unix_ms: u64, holding: &Holding) -> Ended {
-        let (envelope, limits) = (self.envelope, &self.unit.limits);
-        let running = self.unit.room.plugin.start(loader::Attempt {
+        let envelope = self.envelope;
+        let end = Instant::now() + self.unit.limits.timeout;
+        let mut running = self.unit.room.plugin.start(loader::Attempt {
             task_id: *envelope.id.as_bytes(),
             task: self.unit.index,
             attempt,
@@ -251,9 +260,22 @@ impl Delivered<'_> {
         // Whichever comes first, dropping the handler's future cancels it.
         tokio::select! {
             biased;
-            outcome = running => Ended::Handler(outcome),
-            () = holding.stopped() => Ended::Interrupted,
-            () = tokio::time::sleep(limits.timeout) => Ended::TimedOut,
+            outcome = &mut running => return Ended::Handler(outcome),
+            signal = holding.signalled() => if signal == Signal::Stopped { return Ended::Interrupted },
+            () = tokio::time::sleep_until(end) => return Ended::TimedOut,
+        }
+        Box::pin(self.wind_down(running, holding, end)).await
+    }
+
+    /// The task was cancelled: tells the handler, and gives it a grace within its hard limit.
+    async fn wind_down(&self, mut running: loader::TaskStart, holding: &Holding, end: Instant) -> Ended {
+        running.cancel_softly();
+        let grace_ends = Instant::now() + self.unit.shared.cancel_grace;
+        tokio::select! {
+            biased;
+            outcome = &mut running => Ended::Handler(outcome),
+            () = holding.stopped() => Ended::Cancelled,
+            () = tokio::time::sleep_until(end.min(grace_ends)) => Ended::Cancelled,
         }
     }
 
