@@ -77,6 +77,7 @@ pub use schemars;
 pub use serde;
 pub use serde_json;
 pub use tokio;
+pub use tokio_util::sync::CancellationToken;
 pub use tracing;
 pub use utoipa;
 pub use utoipa_axum;

@@ -60,6 +60,9 @@ pub struct TaskRecord {
     /// When the next attempt is due.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_at: Option<Timestamp>,
+    /// When somebody asked for its cancellation. Whoever next decides about the task sees it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cancel_requested_at: Option<Timestamp>,
     /// The first task of the tree.
     pub root_id: TaskId,
     /// The task that enqueued this one.
@@ -187,6 +190,7 @@ impl TaskRecord {
             enqueued_at: envelope.enqueued_at,
             finished_at: None,
             next_at: None,
+            cancel_requested_at: None,
             root_id: envelope.root_id,
             parent_id: envelope.parent_id,
             traceparent: envelope.traceparent.clone(),

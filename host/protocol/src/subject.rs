@@ -337,6 +337,12 @@ impl Subjects {
         format!("{}.pulse", self.ns)
     }
 
+    /// Tells the holder of a task that it was cancelled; only the holder answers.
+    #[must_use]
+    pub fn cancel(&self) -> String {
+        format!("{}.cancel", self.ns)
+    }
+
     /// A live event: lossy by design.
     #[must_use]
     pub fn event(&self, kind: &Name) -> String {

@@ -106,8 +106,21 @@ impl Broker {
     /// # Errors
     /// [`Error::Unavailable`].
     pub async fn ask_holder(&self, id: TaskId, wait: Duration) -> Result<Option<Bytes>, Error> {
+        self.ask(self.subjects().find(), id, wait).await
+    }
+
+    /// Tells the workers that a task was cancelled; the holder's answer, or `None` when nobody holds it or answers
+    /// within `wait`.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn tell_cancelled(&self, id: TaskId, wait: Duration) -> Result<Option<Bytes>, Error> {
+        self.ask(self.subjects().cancel(), id, wait).await
+    }
+
+    async fn ask(&self, subject: String, id: TaskId, wait: Duration) -> Result<Option<Bytes>, Error> {
         let question = Bytes::from(json!({ "id": id }).to_string());
-        match self.request(self.subjects().find(), None, question, wait).await {
+        match self.request(subject, None, question, wait).await {
             Ok(message) => Ok(Some(message.payload)),
             Err(Error::NoResponders { .. } | Error::Timeout { .. }) => Ok(None),
             Err(error) => Err(error),

@@ -62,6 +62,13 @@ pub(super) const SHOW: &str = "\
 Examples:
   cardcage tasks show 019283a4-5b6c-7d8e-9f01-23456789abcd --config cardcage.toml";
 
+pub(super) const CANCEL: &str = "\
+Examples:
+  cardcage tasks cancel 019283a4-5b6c-7d8e-9f01-23456789abcd --config cardcage.toml
+
+A task that waits ends `cancelled`. A running handler is told; what it returns within tasks.cancel_grace_ms decides, \
+and then it is dropped. A task that has ended stays as it is (exit code 1).";
+
 pub(super) const COMPLETIONS: &str = "\
 Examples:
   cardcage completions bash > ~/.local/share/bash-completion/completions/cardcage

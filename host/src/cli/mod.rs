@@ -108,6 +108,18 @@ pub enum TasksCommand {
         #[command(flatten)]
         configuration: Configuration,
     },
+    /// Cancel one task, wherever it is, whether or not any worker runs.
+    #[command(after_long_help = help::CANCEL)]
+    Cancel {
+        /// Id of the task, as in its receipt.
+        id: Uuid,
+        /// Write JSON instead of text.
+        #[arg(long)]
+        json: bool,
+        /// Where the broker is.
+        #[command(flatten)]
+        configuration: Configuration,
+    },
 }
 
 /// Where settings come from.

@@ -7,6 +7,7 @@
 //! | `cardcage check` | [`check`]: configuration, plugins and broker, without serving |
 //! | `cardcage dev` | [`dev`]: nats-server, api and worker on one machine |
 //! | `cardcage tasks show` | [`tasks_show`]: one task's record |
+//! | `cardcage tasks cancel` | [`tasks_cancel`]: cancels one task |
 //! | hidden: `describe-child` | [`describe_child`]: plugin code on behalf of `check`, in a process that may die |
 //! | hidden: `dev-broker-guard` | [`dev::guard`]: the nats-server's keeper on behalf of `dev` |
 //!
@@ -24,4 +25,5 @@ pub mod host;
 pub mod inspect;
 mod output;
 pub mod parent_pipe;
+pub mod tasks_cancel;
 pub mod tasks_show;

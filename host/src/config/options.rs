@@ -163,6 +163,8 @@ section! {
         lease_ms: u64 = 30_000, integer(1_000, 600_000);
         /// Hard limit of one attempt, where the task does not state a shorter one.
         timeout_ms: u64 = 600_000, integer(100, 86_400_000);
+        /// Time a running handler has after its task was cancelled; then it is dropped.
+        cancel_grace_ms: u64 = 10_000, integer(0, 3_600_000);
         /// Attempts of a task that does not state its own number.
         max_attempts: u32 = 5, integer(1, 1_000);
         /// Wait before the second attempt and longest wait between attempts, doubling in between.

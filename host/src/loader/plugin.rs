@@ -283,9 +283,9 @@ pub struct TaskStart {
 }
 
 impl TaskStart {
-    /// Asks the handler to stop at its next await.
-    pub fn cancel(&self) {
-        (self.handle.vtable.cancel())(self.handle.running);
+    /// Tells the handler that its task was cancelled; how it ends is its own affair. To drop it, drop this.
+    pub fn cancel_softly(&self) {
+        (self.handle.vtable.cancel_softly())(self.handle.running);
     }
 }
 

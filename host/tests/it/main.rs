@@ -10,6 +10,7 @@
 
 mod broker;
 mod calls;
+mod cancel;
 mod command;
 mod config;
 mod crashes;

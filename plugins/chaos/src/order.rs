@@ -29,6 +29,10 @@ pub(crate) enum Mode {
     PanicInDrop,
     /// Waits `ms` without holding a thread.
     Sleep,
+    /// A task: waits until it is cancelled, then answers.
+    AwaitCancel,
+    /// A task: waits until it is cancelled, then asks for a retry.
+    FailWhenCancelled,
     /// Waits `ms` holding its thread.
     Block,
     /// Computes for `ms`, holding its thread.

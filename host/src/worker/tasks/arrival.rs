@@ -101,7 +101,13 @@ pub(super) fn consider(
     if record.state.is_final() {
         return Decision::Finish(Box::new(Plan::redo(&record.follow_up)));
     }
-    if history::is_concluded(&record, envelope.attempt) {
+    let concluded = history::is_concluded(&record, envelope.attempt);
+    // Also when this message has had its outcome: then the next attempt only waits for its time.
+    if record.cancel_requested_at.is_some() && (!concluded || record.state == State::Retrying) {
+        explain(&mut record, arrival, unknown, limits);
+        return Decision::Finish(Box::new(Plan::record(cancelled(record, now), fence)));
+    }
+    if concluded {
         // Only `retrying` still owes its publish; in every later state it has been made.
         let owed: &[FollowUp] = if record.state == State::Retrying { &record.follow_up } else { &[] };
         return Decision::Finish(Box::new(Plan::redo(owed)));
@@ -188,6 +194,12 @@ fn give_up_at_once(record: TaskRecord, fence: u64, now: Timestamp) -> Plan {
 fn expire(mut record: TaskRecord, fence: u64, now: Timestamp) -> Plan {
     record.error = Some(TaskError::new("expired", "the task's expiry passed before it was started", None));
     Plan::record(finished(record, State::Expired, now), fence)
+}
+
+/// The record of a task that is cancelled before it is started (again).
+pub(super) fn cancelled(mut record: TaskRecord, now: Timestamp) -> TaskRecord {
+    record.error = Some(TaskError::new("cancelled", "the task was cancelled", None));
+    finished(record, State::Cancelled, now)
 }
 
 fn give_up(mut record: TaskRecord, fence: u64, now: Timestamp, code: &str, reason: String) -> Plan {

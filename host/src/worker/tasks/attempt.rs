@@ -4,7 +4,7 @@ use super::arrival::{self, Arrival, Decision, Reception, Standing};
 use super::carry_out::Carried;
 use super::counters::bump;
 use super::ending::{self, Ended, Facts};
-use super::held::Holding;
+use super::held::{Holding, Signal};
 use super::history;
 use super::plan::{Plan, Write};
 use super::unit::{Slot, Turn, Unit};
@@ -50,6 +50,10 @@ pub(super) fn run(unit: Arc<Unit>, delivery: Delivery, slot: Slot) -> impl Futur
         let must_read = unit.limits.lost_is_final;
         let settling = shared.settling.is_settling(shared.broker.link().generation);
         match arrival::receive(&delivered.arrival(now), settling || must_read) {
+            // Cancelled while it was on its way here: its record says so.
+            Reception::Start(_) if hold.holding.is_cancelled() => {
+                Box::pin(delivered.consider(&hold.holding, slot)).await
+            }
             Reception::Start(standing) => delivered.start(standing, Kind::Task, &hold.holding, slot).await,
             Reception::NeverPromised => {
                 bump(&shared.counters.unpromised);
@@ -210,10 +214,10 @@ impl Delivered<'_> {
         let Self { unit, delivery, envelope } = self;
         let (shared, room, limits) = (&*unit.shared, &*unit.room, &unit.limits);
         let running = match unit.try_turn() {
-            Some(turn) => Some(turn),
+            Some(turn) => Ok(turn),
             None => Box::pin(self.wait_for_turn(holding)).await,
         };
-        if running.is_none() {
+        if matches!(running, Err(Signal::Stopped)) {
             let record = standing.record.map(|record| unstarted(*record, standing.attempt));
             return Box::pin(self.hand_back(record, standing.fence)).await;
         }
@@ -229,14 +233,20 @@ impl Delivered<'_> {
         };
         let (started, started_at) = (Instant::now(), unit.now());
         holding.started(standing.attempt, started_at);
-        bump(&shared.counters.started);
-        let ended = self.handle(standing.attempt, deadline, holding).await;
+        let ended = match &running {
+            Ok(_) => {
+                bump(&shared.counters.started);
+                self.handle(standing.attempt, deadline, holding).await
+            }
+            Err(_) => Ended::Cancelled,
+        };
         let facts = Facts {
             envelope,
             me: &shared.instance,
             attempt: standing.attempt,
             started_at,
             ended_at: unit.now(),
+            told: holding.is_cancelled(),
         };
         // The semaphore is never closed; while the broker is slow, this is what holds the slot.
         let ending = room.ending.acquire().await;
@@ -246,14 +256,15 @@ impl Delivered<'_> {
         drop((ending, claim));
     }
 
-    /// More deliveries came than there are slots: waits, on the board so that the lease is renewed. `None`: stopped.
-    async fn wait_for_turn(&self, holding: &Holding) -> Option<Turn<'_>> {
+    /// More deliveries came than there are slots: waits, on the board so that the lease is renewed, unless a signal
+    /// comes first.
+    async fn wait_for_turn(&self, holding: &Holding) -> Result<Turn<'_>, Signal> {
         let claim = self.unit.claim(self.delivery, Note::waiting(self.envelope)).await;
         let turn = tokio::select! {
             biased;
-            () = self.unit.shared.stop.cancelled() => None,
-            turn = self.unit.turn() => turn,
-            () = holding.stopped() => None,
+            () = self.unit.shared.stop.cancelled() => Err(Signal::Stopped),
+            signal = holding.signalled() => Err(signal),
+            turn = self.unit.turn() => turn.ok_or(Signal::Stopped),
         };
         drop(claim);
         turn
@@ -284,8 +295,9 @@ impl Delivered<'_> {
     }
 
     async fn handle(&self, attempt: u32, deadline_unix_ms: u64, holding: &Holding) -> Ended {
-        let (envelope, limits) = (self.envelope, &self.unit.limits);
-        let running = self.unit.room.plugin.start(loader::Attempt {
+        let envelope = self.envelope;
+        let end = Instant::now() + self.unit.limits.timeout;
+        let mut running = self.unit.room.plugin.start(loader::Attempt {
             task_id: *envelope.id.as_bytes(),
             task: self.unit.index,
             attempt,
@@ -297,9 +309,22 @@ impl Delivered<'_> {
         // Whichever comes first, dropping the handler's future cancels it.
         tokio::select! {
             biased;
-            outcome = running => Ended::Handler(outcome),
-            () = holding.stopped() => Ended::Interrupted,
-            () = tokio::time::sleep(limits.timeout) => Ended::TimedOut,
+            outcome = &mut running => return Ended::Handler(outcome),
+            signal = holding.signalled() => if signal == Signal::Stopped { return Ended::Interrupted },
+            () = tokio::time::sleep_until(end) => return Ended::TimedOut,
+        }
+        Box::pin(self.wind_down(running, holding, end)).await
+    }
+
+    /// The task was cancelled: tells the handler, and gives it a grace within its hard limit.
+    async fn wind_down(&self, mut running: loader::TaskStart, holding: &Holding, end: Instant) -> Ended {
+        running.cancel_softly();
+        let grace_ends = Instant::now() + self.unit.shared.cancel_grace;
+        tokio::select! {
+            biased;
+            outcome = &mut running => Ended::Handler(outcome),
+            () = holding.stopped() => Ended::Cancelled,
+            () = tokio::time::sleep_until(end.min(grace_ends)) => Ended::Cancelled,
         }
     }
 

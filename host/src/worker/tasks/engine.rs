@@ -75,6 +75,7 @@ impl TaskEngine {
             instance,
             unknown,
             lease,
+            cancel_grace: Duration::from_millis(tasks.cancel_grace_ms),
             held: HeldTasks::default(),
             counters: TaskCounters::default(),
             suspects: Semaphore::new(1),
@@ -107,6 +108,7 @@ impl TaskEngine {
         }
         let mut helpers = JoinSet::new();
         helpers.spawn(find::answer(shared.clone()));
+        helpers.spawn(find::cancel(shared.clone()));
         let (sender, consuming) = watch::channel(false);
         helpers.spawn(look(shared.clone(), units.clone(), sender));
         Self { shared, units, consumers, helpers, consuming }

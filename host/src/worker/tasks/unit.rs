@@ -25,6 +25,8 @@ pub(super) struct Shared {
     /// Stands for workers that nobody knows.
     pub(super) unknown: InstanceId,
     pub(super) lease: Duration,
+    /// Time a handler has after its task was cancelled.
+    pub(super) cancel_grace: Duration,
     pub(super) held: HeldTasks,
     pub(super) counters: TaskCounters,
     pub(super) settling: Settling,

@@ -176,7 +176,8 @@ impl Worker {
         rng: &mut fastrand::Rng,
     ) -> Option<Step> {
         let attempt = standing.attempt;
-        let facts = Facts { envelope, me: &self.name, attempt, started_at: at(1), ended_at: at(2) };
+        let facts =
+            Facts { envelope, me: &self.name, attempt, started_at: at(1), ended_at: at(2), told: false };
         let plan = end(&facts, standing.record, standing.fence, &ended, &LIMITS, rng);
         let write = plan.write.unwrap();
         match world.write(&write.record, write.fence) {
