@@ -39,6 +39,7 @@ fn dispatch(command: Command, runtime: &Runtime) -> Exit {
         Command::Tasks(TasksCommand::Show { id, json, configuration }) => {
             runtime.block_on(command::tasks_show::run(id, json, configuration))
         }
+        Command::Dead(command) => runtime.block_on(command::dead::run(command)),
         Command::Completions { shell } => match cli::completions(shell, &mut std::io::stdout()) {
             Ok(()) => Exit::Success,
             Err(_) => Exit::Unexpected,

@@ -190,6 +190,27 @@ impl Subjects {
         format!("{}.dead.{plugin}.{task}.{id}", self.ns)
     }
 
+    /// The dead letters of one plugin, of one task, or of all where neither is named.
+    #[must_use]
+    pub fn deads_of(&self, plugin: Option<&Name>, task: Option<&Name>) -> String {
+        let token = |name: Option<&Name>| name.map_or("*", Name::as_str).to_owned();
+        format!("{}.dead.{}.{}.*", self.ns, token(plugin), token(task))
+    }
+
+    /// Finds one dead letter of any plugin.
+    #[must_use]
+    pub fn dead_by_id(&self, id: TaskId) -> String {
+        format!("{}.dead.*.*.{id}", self.ns)
+    }
+
+    /// Reads a dead letter's subject: plugin, task and id.
+    #[must_use]
+    pub fn parse_dead(&self, subject: &str) -> Option<(Name, Name, TaskId)> {
+        let mut tokens = self.tail("dead", subject)?.split('.');
+        let read = (tokens.next()?.parse().ok()?, tokens.next()?.parse().ok()?, tokens.next()?.parse().ok()?);
+        tokens.next().is_none().then_some(read)
+    }
+
     /// All dead letters.
     #[must_use]
     pub fn deads(&self) -> String {
@@ -387,5 +408,14 @@ mod tests {
         assert_eq!(s.parse_callio(&s.callio(&instance, call)), Some(call));
         assert_eq!(s.parse_callctl(&s.callctl(call)), Some(call));
         assert_eq!(s.parse_callctl("cardcage.callctl.x"), None);
+    }
+
+    #[test]
+    fn dead_letters_subjects_read_back() {
+        let (s, at) = (Subjects::default(), address());
+        let subject = s.dead(&at.plugin, &at.task, at.id);
+        assert_eq!(s.parse_dead(&subject), Some((at.plugin.clone(), at.task.clone(), at.id)));
+        assert_eq!(s.parse_dead(&format!("{subject}.x")), None);
+        assert_eq!(s.deads_of(Some(&at.plugin), None), "cardcage.dead.orders.*.*");
     }
 }

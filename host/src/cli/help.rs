@@ -62,6 +62,43 @@ pub(super) const SHOW: &str = "\
 Examples:
   cardcage tasks show 019283a4-5b6c-7d8e-9f01-23456789abcd --config cardcage.toml";
 
+pub(super) const DEAD_LIST: &str = "\
+Examples:
+  cardcage dead list --config cardcage.toml
+  cardcage dead list --plugin orders --code lms_down --since 2h --config cardcage.toml
+  cardcage dead list --json --config cardcage.toml | jq -r '.letters[].id'
+
+A task that ended `failed` leaves a dead letter, which is kept for tasks.dead_max_age_s. A long list is cut at \
+--limit, and says so.";
+
+pub(super) const DEAD_SHOW: &str = "\
+Examples:
+  cardcage dead show 019283a4-5b6c-7d8e-9f01-23456789abcd --config cardcage.toml";
+
+pub(super) const DEAD_REPLAY: &str = "\
+Examples:
+  cardcage dead replay 019283a4-5b6c-7d8e-9f01-23456789abcd --config cardcage.toml
+  cardcage dead replay --plugin orders --code lms_down --dry-run --config cardcage.toml
+      how many are there?
+  cardcage dead replay --plugin orders --code lms_down --yes --config cardcage.toml
+
+Each becomes a new task with the old one as its parent; its attempts begin anew, and an expiry is dropped. The \
+letter is removed once the broker has stored the new task. The new id depends only on the old one, so a replay that \
+was cut off can simply be made again: nothing runs twice. Letters that arise meanwhile are left alone.
+
+Exit codes: 0 done, 1 no such letter or one that cannot be replayed, 2 several and neither --yes nor --dry-run, \
+69 broker unavailable or a queue full.";
+
+pub(super) const DEAD_PURGE: &str = "\
+Examples:
+  cardcage dead purge 019283a4-5b6c-7d8e-9f01-23456789abcd --config cardcage.toml
+  cardcage dead purge --plugin orders --task fulfil --dry-run --config cardcage.toml
+  cardcage dead purge --all --yes --config cardcage.toml
+
+What is purged cannot be replayed. Records of tasks are not touched.
+
+Exit codes: 0 done, 1 no such letter, 2 several and neither --yes nor --dry-run, 69 broker unavailable.";
+
 pub(super) const COMPLETIONS: &str = "\
 Examples:
   cardcage completions bash > ~/.local/share/bash-completion/completions/cardcage

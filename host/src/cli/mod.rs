@@ -3,8 +3,10 @@
 //! It only parses into types; `main` decides what to do with them. A command line that cannot be understood
 //! ends with exit code 2, before any file is read.
 
+mod dead;
 mod help;
 pub mod reference;
+mod span;
 #[cfg(test)]
 mod tests;
 
@@ -16,6 +18,9 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use uuid::Uuid;
 
 use crate::config::{Assignment, Sources};
+
+pub use dead::{DeadAction, DeadCommand, LetterArgs};
+pub use span::Span;
 
 /// A plugin host: HTTP routes and durable tasks from extension libraries, over NATS.
 #[derive(Debug, Parser)]
@@ -55,6 +60,9 @@ pub enum Command {
     /// Look at tasks.
     #[command(subcommand)]
     Tasks(TasksCommand),
+    /// Look at dead letters, run them again, remove them.
+    #[command(subcommand)]
+    Dead(DeadCommand),
     /// Print a completion script for a shell.
     #[command(after_long_help = help::COMPLETIONS)]
     Completions {

@@ -7,6 +7,7 @@
 //! | `cardcage check` | [`check`]: configuration, plugins and broker, without serving |
 //! | `cardcage dev` | [`dev`]: nats-server, api and worker on one machine |
 //! | `cardcage tasks show` | [`tasks_show`]: one task's record |
+//! | `cardcage dead …` | [`dead`]: dead letters, read, replayed and removed |
 //! | hidden: `describe-child` | [`describe_child`]: plugin code on behalf of `check`, in a process that may die |
 //! | hidden: `dev-broker-guard` | [`dev::guard`]: the nats-server's keeper on behalf of `dev` |
 //!
@@ -17,6 +18,7 @@
 //! own process.
 
 pub mod check;
+pub mod dead;
 pub mod describe_child;
 pub mod dev;
 mod executable;
@@ -24,4 +26,6 @@ pub mod host;
 pub mod inspect;
 mod output;
 pub mod parent_pipe;
+mod progress;
+mod session;
 pub mod tasks_show;

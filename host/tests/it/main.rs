@@ -17,6 +17,7 @@ mod edge;
 mod isolation;
 mod lifecycle;
 mod loading;
+mod operators;
 mod orders;
 mod promises;
 mod serving;
