@@ -83,6 +83,15 @@ impl Subjects {
         format!("{}.task.>", self.ns)
     }
 
+    /// Reads the plugin, major and task of a consumer's filter, whatever priorities it takes.
+    #[must_use]
+    pub fn parse_task_filter(&self, filter: &str) -> Option<(Name, u32, Name)> {
+        let mut tokens = self.tail("task", filter)?.split('.');
+        let plugin = tokens.next()?.parse().ok()?;
+        let major = tokens.next()?.strip_prefix('v')?.parse().ok()?;
+        Some((plugin, major, tokens.next()?.parse().ok()?))
+    }
+
     /// Reads a ready task's subject.
     ///
     /// # Errors
@@ -255,12 +264,6 @@ impl Subjects {
         format!("$KV.{}_IDEMPOTENCY.>", self.ns)
     }
 
-    /// Live hosts.
-    #[must_use]
-    pub fn presence_bucket(&self) -> String {
-        format!("{}_PRESENCE", self.ns)
-    }
-
     /// Operators' live controls.
     #[must_use]
     pub fn controls_bucket(&self) -> String {
@@ -324,6 +327,12 @@ impl Subjects {
         format!("{}.find", self.ns)
     }
 
+    /// Asks which workers are there; every worker's supervisor answers.
+    #[must_use]
+    pub fn presence(&self) -> String {
+        format!("{}.presence", self.ns)
+    }
+
     /// A live event: lossy by design.
     #[must_use]
     pub fn event(&self, kind: &Name) -> String {
@@ -376,6 +385,9 @@ mod tests {
         let subject = subjects.task(&address());
         assert_eq!(subject, "cardcage.task.orders.v12.fulfil.p5.01890a5d-ac96-774b-bcce-b302099a8057");
         assert_eq!(subjects.parse_task(&subject), Ok(address()));
+        let at = address();
+        let filter = subjects.task_filter(&at.plugin, at.major, &at.task);
+        assert_eq!(subjects.parse_task_filter(&filter), Some((at.plugin, at.major, at.task)));
         assert_eq!(subjects.parse_due(&subjects.due(&address())), Ok(address()));
         assert!(subjects.parse_due(&subject).is_err());
         assert!(Subjects::new("other".parse().unwrap()).parse_task(&subject).is_err());

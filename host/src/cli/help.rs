@@ -62,6 +62,47 @@ pub(super) const SHOW: &str = "\
 Examples:
   cardcage tasks show 019283a4-5b6c-7d8e-9f01-23456789abcd --config cardcage.toml";
 
+pub(super) const TASKS_LIST: &str = "\
+Examples:
+  cardcage tasks list --config cardcage.toml
+  cardcage tasks list --plugin orders --state retrying --config cardcage.toml
+  cardcage tasks list --state failed --json --config cardcage.toml | jq -r '.tasks[].id'
+
+It looks at records, queues and schedule, the latest change first, and says where it was cut: at --limit, or \
+after 20,000 of each.";
+
+pub(super) const TASKS_WHY: &str = "\
+Examples:
+  cardcage tasks why 019283a4-5b6c-7d8e-9f01-23456789abcd --config cardcage.toml
+      waiting: no live worker has refunds v2 (3 have v1)";
+
+pub(super) const TASKS_RETRY: &str = "\
+Examples:
+  cardcage tasks retry 019283a4-5b6c-7d8e-9f01-23456789abcd --config cardcage.toml
+
+A task that waits for its time, between attempts or from the start, becomes due now. A task that failed is replayed \
+as a new one, as `cardcage dead replay` does it. Exit code 1: there is nothing to retry, and the sentence says why.";
+
+pub(super) const TASKS_ENQUEUE: &str = "\
+Examples:
+  cardcage tasks enqueue orders.fulfil --json '{\"order_id\":\"7\"}' --config cardcage.toml
+  cardcage tasks enqueue orders.fulfil --json @order.json --key order-7 --delay 10s --config cardcage.toml
+
+The receipt is written as JSON once the broker has stored the task. Where the plugin is in the configuration, its \
+library is asked for the task's schema (in a process of its own) and the body is checked; else the plugin's version \
+is that of a live worker, and the body is checked by the worker.
+
+Exit codes: 0 stored, 1 no such plugin or task, 2 the body does not fit, 69 not stored: broker unavailable or queue \
+full, 70 the library was refused.";
+
+pub(super) const WORKERS_LIST: &str = "\
+Examples:
+  cardcage workers list --config cardcage.toml
+  cardcage workers list --json --config cardcage.toml | jq -r '.workers[] | select(.consuming | not) | .instance'
+
+Every worker's supervisor is asked, and answers also while its handlers are all busy. BUSY counts attempts under \
+way, of so many that can run at once.";
+
 pub(super) const DEAD_LIST: &str = "\
 Examples:
   cardcage dead list --config cardcage.toml

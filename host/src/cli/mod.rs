@@ -7,6 +7,7 @@ mod dead;
 mod help;
 pub mod reference;
 mod span;
+mod tasks;
 #[cfg(test)]
 mod tests;
 
@@ -21,6 +22,7 @@ use crate::config::{Assignment, Sources};
 
 pub use dead::{DeadAction, DeadCommand, LetterArgs};
 pub use span::Span;
+pub use tasks::{EnqueueArgs, OneTaskArgs, TaskListArgs, TaskName, WorkersCommand};
 
 /// A plugin host: HTTP routes and durable tasks from extension libraries, over NATS.
 #[derive(Debug, Parser)]
@@ -57,9 +59,12 @@ pub enum Command {
     /// Look at plugin libraries.
     #[command(subcommand)]
     Plugin(PluginCommand),
-    /// Look at tasks.
+    /// Look at tasks, start them, help them on.
     #[command(subcommand)]
     Tasks(TasksCommand),
+    /// Look at workers.
+    #[command(subcommand)]
+    Workers(WorkersCommand),
     /// Look at dead letters, run them again, remove them.
     #[command(subcommand)]
     Dead(DeadCommand),
@@ -116,6 +121,18 @@ pub enum TasksCommand {
         #[command(flatten)]
         configuration: Configuration,
     },
+    /// List tasks, what changed last first.
+    #[command(after_long_help = help::TASKS_LIST)]
+    List(TaskListArgs),
+    /// Say in one sentence why a task is where it is.
+    #[command(after_long_help = help::TASKS_WHY)]
+    Why(OneTaskArgs),
+    /// Try a task again now: one that waits for its time, or one that failed.
+    #[command(after_long_help = help::TASKS_RETRY)]
+    Retry(OneTaskArgs),
+    /// Enqueue a task.
+    #[command(after_long_help = help::TASKS_ENQUEUE)]
+    Enqueue(EnqueueArgs),
 }
 
 /// Where settings come from.

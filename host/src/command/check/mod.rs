@@ -58,6 +58,19 @@ async fn judge(report: &mut Report, settings: &Settings) {
     report.unexpected = described.unexpected;
 }
 
+/// Lets one plugin of the configuration describe itself. `None`: it is not in the configuration.
+pub(super) async fn describe_one(settings: &Settings, name: &str) -> Option<Result<Description, String>> {
+    let mut settings = settings.clone();
+    settings.plugins.retain(|plugin, _| plugin == name);
+    settings.plugins.get(name)?;
+    let mut described = describer::describe(&settings).await;
+    let refused = described.refused.first().map(ToString::to_string).or(described.unexpected);
+    let description = described.descriptions.remove(name);
+    Some(
+        description.ok_or_else(|| refused.unwrap_or_else(|| "the plugin did not describe itself".to_owned())),
+    )
+}
+
 /// What came of describing.
 #[derive(Debug, Default)]
 struct Described {
