@@ -46,6 +46,7 @@ fn dispatch(command: Command, runtime: &Runtime) -> Exit {
         Command::Workers(WorkersCommand::List { json, configuration }) => {
             runtime.block_on(command::workers_list::run(json, configuration))
         }
+        Command::Queues(command) => runtime.block_on(command::queues::run(command)),
         Command::Dead(command) => runtime.block_on(command::dead::run(command)),
         Command::Completions { shell } => match cli::completions(shell, &mut std::io::stdout()) {
             Ok(()) => Exit::Success,

@@ -47,6 +47,15 @@ impl Subjects {
         format!("{}.task.{plugin}.>", self.ns)
     }
 
+    /// The ready tasks of one plugin, of all majors; with `task`, those with this name.
+    #[must_use]
+    pub fn tasks_of(&self, plugin: &Name, task: Option<&Name>) -> String {
+        match task {
+            None => self.tasks_of_plugin(plugin),
+            Some(task) => format!("{}.task.{plugin}.*.{task}.*.*", self.ns),
+        }
+    }
+
     /// What the consumer of one plugin major and task takes.
     #[must_use]
     pub fn task_filter(&self, plugin: &Name, major: u32, task: &Name) -> String {
@@ -120,6 +129,12 @@ impl Subjects {
         format!("{}.schedule.>", self.ns)
     }
 
+    /// The delayed tasks of one plugin.
+    #[must_use]
+    pub fn schedules_of(&self, plugin: &Name) -> String {
+        format!("{}.schedule.{plugin}.*", self.ns)
+    }
+
     /// Finds one delayed task of any plugin.
     #[must_use]
     pub fn schedule_by_id(&self, id: TaskId) -> String {
@@ -136,6 +151,12 @@ impl Subjects {
     #[must_use]
     pub fn dues(&self) -> String {
         format!("{}.due.>", self.ns)
+    }
+
+    /// The due tasks of one plugin.
+    #[must_use]
+    pub fn dues_of(&self, plugin: &Name) -> String {
+        format!("{}.due.{plugin}.>", self.ns)
     }
 
     /// Finds one due task of any plugin.

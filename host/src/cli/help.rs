@@ -103,6 +103,40 @@ Examples:
 Every worker's supervisor is asked, and answers also while its handlers are all busy. BUSY counts attempts under \
 way, of so many that can run at once.";
 
+pub(super) const QUEUES_LIST: &str = "\
+Examples:
+  cardcage queues list --config cardcage.toml
+  cardcage queues list --plugin orders --json --config cardcage.toml
+
+One line per task and major of a plugin. WAITING: no worker holds it; LEASED: delivered and not done; DELAYED: waits \
+for its time; DEAD: dead letters, of all majors; OLDEST: how long the oldest one in the queue has been there; WORKERS: \
+live ones that take it.";
+
+pub(super) const QUEUES_PAUSE: &str = "\
+Examples:
+  cardcage queues pause orders.fulfil --for 1h --config cardcage.toml
+  cardcage queues pause orders --config cardcage.toml
+      all tasks of orders, until `cardcage queues resume orders`
+
+Tasks are still accepted, and wait; what workers hold already goes on. The pause is kept by the broker: it outlives hosts \
+and broker, and a starting host does not lift it. A major version that no worker has run yet is not paused by it.";
+
+pub(super) const QUEUES_RESUME: &str = "\
+Examples:
+  cardcage queues resume orders.fulfil --config cardcage.toml";
+
+pub(super) const QUEUES_PURGE: &str = "\
+Examples:
+  cardcage queues purge orders.fulfil --dry-run --config cardcage.toml
+  cardcage queues purge orders.fulfil --yes --config cardcage.toml
+  cardcage queues purge orders --delayed --yes --config cardcage.toml
+
+Every task that waits in the queue ends `cancelled`, with the error code `purged` in its record; with --delayed also those \
+that wait for their time. What a worker holds goes on. Purging takes a write per task; one that was cut off can be made \
+again. Pause the queue first, so that no worker takes meanwhile what is to go.
+
+Exit codes: 0 done, 1 no such queue, 2 neither --yes nor --dry-run, 69 broker unavailable.";
+
 pub(super) const DEAD_LIST: &str = "\
 Examples:
   cardcage dead list --config cardcage.toml

@@ -5,6 +5,7 @@
 
 mod dead;
 mod help;
+mod queues;
 pub mod reference;
 mod span;
 mod tasks;
@@ -21,6 +22,7 @@ use uuid::Uuid;
 use crate::config::{Assignment, Sources};
 
 pub use dead::{DeadAction, DeadCommand, LetterArgs};
+pub use queues::{QueueName, QueuePurgeArgs, QueuesCommand};
 pub use span::Span;
 pub use tasks::{EnqueueArgs, OneTaskArgs, TaskListArgs, TaskName, WorkersCommand};
 
@@ -62,6 +64,9 @@ pub enum Command {
     /// Look at tasks, start them, help them on.
     #[command(subcommand)]
     Tasks(TasksCommand),
+    /// Look at queues, pause, resume and purge them.
+    #[command(subcommand)]
+    Queues(QueuesCommand),
     /// Look at workers.
     #[command(subcommand)]
     Workers(WorkersCommand),

@@ -9,6 +9,7 @@
 //! | `cardcage tasks show` | [`tasks_show`]: one task's record |
 //! | `cardcage tasks list`, `why`, `retry`, `enqueue` | [`tasks_list`], [`tasks_why`], [`tasks_retry`], [`tasks_enqueue`] |
 //! | `cardcage workers list` | [`workers_list`]: who is there |
+//! | `cardcage queues …` | [`queues`]: queues, listed, paused, resumed and purged |
 //! | `cardcage dead …` | [`dead`]: dead letters, read, replayed and removed |
 //! | hidden: `describe-child` | [`describe_child`]: plugin code on behalf of `check`, in a process that may die |
 //! | hidden: `dev-broker-guard` | [`dev::guard`]: the nats-server's keeper on behalf of `dev` |
@@ -29,6 +30,7 @@ pub mod inspect;
 mod output;
 pub mod parent_pipe;
 mod progress;
+pub mod queues;
 mod session;
 pub mod tasks_enqueue;
 pub mod tasks_list;

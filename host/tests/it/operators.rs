@@ -1,6 +1,7 @@
 //! Operators' commands against a real installation. Here is what their tests share.
 
 mod dead;
+mod queues;
 mod tasks;
 
 use std::time::Duration;

@@ -270,6 +270,11 @@ async fn every_command_answers_while_all_workers_are_busy_and_stalled() {
 const COMMANDS: &[&[&str]] = &[
     &["workers", "list"],
     &["tasks", "list"],
+    &["tasks", "list", "--state", "running"],
+    &["queues", "list"],
+    &["queues", "pause", "hello"],
+    &["queues", "resume", "hello"],
+    &["queues", "purge", "chaos.short", "--dry-run"],
     &["dead", "list"],
     &["dead", "purge", "--all", "--dry-run"],
     &["tasks", "enqueue", "chaos.chaos", "--json", r#"{"mode":"ok"}"#],
