@@ -74,6 +74,7 @@ fn waiting_view(waiting: &Waiting, state: State, next_at: Option<Timestamp>) -> 
         "attempt": 0,
         "attempts": [],
         "enqueued_at": envelope.map(|envelope| envelope.enqueued_at),
+        "parent_id": envelope.and_then(|envelope| envelope.parent_id),
         "next_at": next_at,
         "links": links(address.id, state),
     });
@@ -94,6 +95,7 @@ fn recorded(record: &TaskRecord) -> Map<String, Value> {
         "attempt": record.attempts.last().map_or(0, |attempt| attempt.n),
         "attempts": attempts,
         "enqueued_at": record.enqueued_at,
+        "parent_id": record.parent_id,
         "finished_at": record.finished_at,
         "next_at": record.next_at,
         "cancel_requested_at": record.cancel_requested_at,

@@ -16,6 +16,7 @@ pub mod header;
 pub mod id;
 pub mod limits;
 pub mod name;
+pub mod presence;
 pub mod problem;
 pub mod rate;
 pub mod record;

@@ -151,6 +151,12 @@ async fn bury(
     }
     let envelope = TaskEnvelope::new(address, "unknown".into(), delivery.stored_at, payload);
     let reason = reason.to_string();
-    let letter = DeadLetter { envelope: &envelope, reason: &reason, attempts: &[] };
+    let letter = DeadLetter {
+        envelope: &envelope,
+        reason: &reason,
+        code: "malformed_envelope",
+        attempts: &[],
+        attempts_omitted: 0,
+    };
     broker.publish_dead(letter, PUBLISH_TIMEOUT).await.map(|_| ())
 }

@@ -85,6 +85,7 @@ fn text(view: &Value) -> String {
         ("version", "version"),
         ("name", "task"),
         ("state", "state"),
+        ("parent", "parent_id"),
         ("enqueued at", "enqueued_at"),
         ("next attempt at", "next_at"),
         ("finished at", "finished_at"),
@@ -110,7 +111,7 @@ fn text(view: &Value) -> String {
     text
 }
 
-fn attempts_table(attempts: &[Value]) -> String {
+pub(super) fn attempts_table(attempts: &[Value]) -> String {
     let mut table = output::table();
     table.set_header(["attempt", "started at", "ended at", "ended by", "worker", "error"]);
     for attempt in attempts {

@@ -37,7 +37,12 @@ fn host(ctx: HostCtx) -> &'static PluginHost {
     unsafe { &*ctx.0.cast::<PluginHost>() }
 }
 
+/// A problem as the SDK reads it: what callers get as a header, it gets as a member.
 fn problem(problem: &cardcage_protocol::Problem) -> Answer {
+    let mut problem = problem.clone();
+    if let Some(seconds) = problem.retry_after_s {
+        problem = problem.member("retry_after_s", seconds);
+    }
     Answer { code: code::UNAVAILABLE, value: FfiBytes::from(problem.to_json()) }
 }
 

@@ -188,6 +188,7 @@ impl Context {
             version: plugin.identity.version.to_string(),
             routes: plugin.description.routes.len(),
             tasks: plugin.description.tasks.len(),
+            task_names: plugin.description.tasks.iter().map(|task| task.name.clone()).collect(),
         });
         self.report(&ToSupervisor::Ready(Ready { plugins: plugins.collect(), bound }));
     }

@@ -13,6 +13,7 @@ mod api;
 mod child;
 mod metrics;
 mod options;
+mod presence;
 mod services;
 mod supervisor;
 mod worker;

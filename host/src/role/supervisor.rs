@@ -3,6 +3,7 @@
 use super::addresses;
 use super::aftermath::{BrokerAftermath, BrokerRenewer, NoAftermath};
 use super::options::broker_options;
+use super::presence::Present;
 use crate::broker::{Broker, Pump};
 use crate::config::Settings;
 use crate::crash::Board;
@@ -10,12 +11,12 @@ use crate::exit::Exit;
 use crate::process::control::Role;
 use crate::process::{Aftermath, LeaseKeeper, SelfExecutable, Shutdown, Supervisor, SupervisorOptions};
 use crate::{admin, logging};
-use cardcage_protocol::{InstanceId, Name};
+use cardcage_protocol::{InstanceId, Name, Timestamp};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 /// Runs a role until it is told to stop. `shutdown` comes from signals, or from a parent that goes away.
@@ -54,7 +55,9 @@ async fn start(role: Role, settings: &Settings, shutdown: Shutdown) -> Result<Ex
     let board = Board::create().map_err(|error| unexpected("no shared memory for the board", error))?;
     let options =
         broker_options(settings, instance.as_str()).map_err(|error| (Exit::Config, error.to_string()))?;
+    let started_at = Timestamp::now();
     let mut duties = Duties::default();
+    let mut present = None;
     let hooks: Arc<dyn Aftermath> = match role {
         Role::Api => Arc::new(NoAftermath),
         Role::Worker => {
@@ -65,6 +68,7 @@ async fn start(role: Role, settings: &Settings, shutdown: Shutdown) -> Result<Ex
             let keeper = LeaseKeeper::start(board, lease, renewer);
             duties.leases = Some(keeper.map_err(|error| unexpected("no thread for the leases", error))?);
             duties.start_pumps(&broker, settings);
+            present = Some(broker.clone());
             Arc::new(BrokerAftermath { broker, instance: instance.clone() })
         }
     };
@@ -83,6 +87,13 @@ async fn start(role: Role, settings: &Settings, shutdown: Shutdown) -> Result<Ex
         required: settings.plugins.iter().filter(|(_, p)| p.required).map(|(name, _)| name.clone()).collect(),
         hooks,
         spawn: Arc::new(SelfExecutable),
+    });
+    duties.present = present.map(|broker| {
+        let status = supervisor.handle().status;
+        let task_concurrency = settings.worker.task_concurrency;
+        let present =
+            Present { broker, instance: instance.clone(), board, status, task_concurrency, started_at };
+        tokio::spawn(present.answer())
     });
     let admin = tokio::spawn(admin::serve(admin_listener, supervisor.handle()));
     tracing::info!(
@@ -107,6 +118,8 @@ async fn start(role: Role, settings: &Settings, shutdown: Shutdown) -> Result<Ex
 struct Duties {
     leases: Option<LeaseKeeper>,
     pumps: Option<(CancellationToken, JoinSet<()>)>,
+    /// Says that it is there, as long as it is.
+    present: Option<JoinHandle<()>>,
 }
 
 impl Duties {
@@ -121,6 +134,9 @@ impl Duties {
 
     async fn end(self) {
         drop(self.leases);
+        if let Some(present) = self.present {
+            present.abort();
+        }
         if let Some((stop, running)) = self.pumps {
             stop.cancel();
             // What they have not acknowledged comes again, to whichever pump is there then.

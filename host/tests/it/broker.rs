@@ -156,7 +156,13 @@ async fn a_dead_letter_is_kept_once() {
     let nats = Nats::start().await.unwrap();
     let broker = ready(options(&nats)).await;
     let envelope = envelope();
-    let letter = DeadLetter { envelope: &envelope, reason: "it\nfailed", attempts: &[] };
+    let letter = DeadLetter {
+        envelope: &envelope,
+        reason: "it\nfailed",
+        code: "failed",
+        attempts: &[],
+        attempts_omitted: 0,
+    };
     assert!(!broker.publish_dead(letter, WAIT).await.unwrap().duplicate);
     assert!(broker.publish_dead(letter, WAIT).await.unwrap().duplicate);
 }

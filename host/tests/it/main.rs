@@ -21,6 +21,7 @@ mod in_flight;
 mod isolation;
 mod lifecycle;
 mod loading;
+mod operators;
 mod orders;
 mod payments;
 mod promises;

@@ -171,7 +171,6 @@ async fn event_whose_storing_is_in_doubt_gets_503_and_runs_once_when_it_is_sent_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "not so yet: the host's `retry_after_s` does not reach the plugin's problem"]
 async fn refusal_of_an_event_that_cannot_be_stored_says_when_to_send_it_again() {
     let mut shop = Shop::open().await;
     shop.nats.kill9();

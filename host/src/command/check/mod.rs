@@ -83,6 +83,19 @@ fn unfit_settings(name: &str, settings: &PluginSettings, description: &Descripti
     (!faults.is_empty()).then(|| refusal.of(name))
 }
 
+/// Lets one plugin of the configuration describe itself. `None`: it is not in the configuration.
+pub(super) async fn describe_one(settings: &Settings, name: &str) -> Option<Result<Description, String>> {
+    let mut settings = settings.clone();
+    settings.plugins.retain(|plugin, _| plugin == name);
+    settings.plugins.get(name)?;
+    let mut described = describer::describe(&settings).await;
+    let refused = described.refused.first().map(ToString::to_string).or(described.unexpected);
+    let description = described.descriptions.remove(name);
+    Some(
+        description.ok_or_else(|| refused.unwrap_or_else(|| "the plugin did not describe itself".to_owned())),
+    )
+}
+
 /// What came of describing.
 #[derive(Debug, Default)]
 struct Described {

@@ -83,7 +83,13 @@ fn fake(control: OwnedFd, life: impl FnOnce(Attached) -> i32 + Send + 'static) -
 }
 
 fn ready() -> ToSupervisor {
-    let plugin = LoadedPlugin { name: "hello".into(), version: "1.0.0".into(), routes: 3, tasks: 1 };
+    let plugin = LoadedPlugin {
+        name: "hello".into(),
+        version: "1.0.0".into(),
+        routes: 3,
+        tasks: 1,
+        task_names: vec!["task".into()],
+    };
     ToSupervisor::Ready(Ready { plugins: vec![plugin], bound: vec!["127.0.0.1:1".into()] })
 }
 

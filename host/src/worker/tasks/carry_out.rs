@@ -109,8 +109,14 @@ impl Shared {
                 self.again(until, "a retry could not be scheduled; trying again", publish).await.map(|_| ())
             }
             FollowUp::DeadLetter { reason } => {
-                let attempts = record.map_or(&[][..], |record| &record.attempts);
-                let letter = DeadLetter { envelope, reason, attempts };
+                let error = record.and_then(|record| record.error.as_ref());
+                let letter = DeadLetter {
+                    envelope,
+                    reason,
+                    code: error.map_or("unknown", |error| &error.code),
+                    attempts: record.map_or(&[][..], |record| &record.attempts),
+                    attempts_omitted: record.map_or(0, |record| record.attempts_omitted),
+                };
                 let publish = || self.broker.publish_dead(letter, PUBLISH_TIMEOUT);
                 self.again(until, "a dead letter could not be published; trying again", publish)
                     .await

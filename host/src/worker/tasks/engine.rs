@@ -197,6 +197,12 @@ fn capacity(wanted: usize, plugins: usize) -> (usize, usize) {
     (wanted.min(budget.saturating_sub(ending)).max(1), ending)
 }
 
+/// How many tasks of each plugin run at once, where `wanted` were asked for.
+#[must_use]
+pub fn slots_per_plugin(wanted: usize, plugins: usize) -> usize {
+    capacity(wanted, plugins).0
+}
+
 fn units(
     shared: &Arc<Shared>,
     plugin: &Arc<Plugin>,

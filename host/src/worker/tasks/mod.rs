@@ -44,5 +44,5 @@ mod unreadable;
 mod tests;
 
 pub use counters::TaskCounters;
-pub use engine::{TaskEngine, TaskEngineOptions};
+pub use engine::{TaskEngine, TaskEngineOptions, slots_per_plugin};
 pub use held::Held;
