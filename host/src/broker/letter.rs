@@ -16,10 +16,8 @@ use cardcage_protocol::{Attempt, Name, TaskEnvelope, TaskId, Timestamp, header};
 
 use super::direct::StoredMessage;
 use super::publish::pairs;
+use super::scan::{EVERYTHING, PAGE_MAX};
 use super::{Broker, Error, Extent};
-
-/// Letters of one page.
-const PAGE: usize = 256;
 
 /// A dead letter that was read.
 #[derive(Debug, Clone)]
@@ -84,9 +82,13 @@ impl Letters {
     /// [`Error::Unavailable`], [`Error::Timeout`].
     pub async fn next_page(&mut self) -> Result<Vec<Letter>, Error> {
         let subjects = self.broker.subjects();
-        let subject_filter = subjects.deads_of(self.filter.plugin.as_ref(), self.filter.task.as_ref());
+        let subject_filter = match (&self.filter.plugin, &self.filter.task) {
+            (None, None) => EVERYTHING.to_owned(),
+            (plugin, task) => subjects.deads_of(plugin.as_ref(), task.as_ref()),
+        };
         while self.next <= self.last {
-            let page = self.broker.page(&subjects.dead_stream(), &subject_filter, self.next, PAGE).await?;
+            let page =
+                self.broker.page(&subjects.dead_stream(), &subject_filter, self.next, PAGE_MAX).await?;
             self.next = page.messages.last().map_or(u64::MAX, |message| message.sequence.saturating_add(1));
             let in_reach = page.messages.into_iter().filter(|message| message.sequence <= self.last);
             let letters: Vec<Letter> = in_reach

@@ -10,6 +10,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::{Value, json};
 
 use super::api::API_TIMEOUT;
+use super::scan::EVERYTHING;
 use super::{Amount, Broker, Error, Place};
 
 /// Delayed tasks of one plugin that are read to be counted per task.
@@ -73,7 +74,7 @@ impl Broker {
         let stream = self.subjects().tasks_stream(plugin);
         let consumers = self.consumers_of(&stream).await?;
         let delayed = self.delayed_of(plugin).await?;
-        let total = self.amount(&stream, ">", 1).await?.count;
+        let total = self.amount(&stream, EVERYTHING, 1).await?.count;
         let mut keys: BTreeSet<Key> = consumers.iter().map(|one| (one.major, one.task.clone())).collect();
         let mut amounts = self.amounts_of(plugin, &keys).await?;
         if amounts.values().map(|amount| amount.count).sum::<u64>() < total {

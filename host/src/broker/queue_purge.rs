@@ -11,10 +11,9 @@ use std::collections::HashSet;
 
 use cardcage_protocol::{Event, Name, State, TaskEnvelope, TaskError, TaskId, TaskRecord, Timestamp, state};
 
+use super::scan::{EVERYTHING, PAGE_MAX};
 use super::{Broker, Error, Place, Waiting};
 
-/// Tasks of one page.
-const PAGE: usize = 256;
 /// How often a record is read anew because somebody wrote in between.
 const ROUNDS: usize = 8;
 /// The code of a purged task's error.
@@ -49,7 +48,7 @@ impl QueueWalk {
     /// [`Error::Unavailable`], [`Error::Timeout`].
     pub async fn next_page(&mut self) -> Result<Vec<Waiting>, Error> {
         while self.next <= self.last {
-            let page = self.broker.page(&self.stream, &self.filter, self.next, PAGE).await?;
+            let page = self.broker.page(&self.stream, &self.filter, self.next, PAGE_MAX).await?;
             self.next = page.messages.last().map_or(u64::MAX, |message| message.sequence.saturating_add(1));
             let in_reach = page.messages.into_iter().filter(|message| message.sequence <= self.last);
             let tasks: Vec<Waiting> = in_reach
@@ -76,7 +75,8 @@ impl Broker {
     /// # Errors
     /// [`Error::Unavailable`].
     pub async fn walk_queue(&self, plugin: &Name, task: Option<&Name>) -> Result<QueueWalk, Error> {
-        self.walk(self.subjects().tasks_stream(plugin), self.subjects().tasks_of(plugin, task), task).await
+        let filter = task.map_or(EVERYTHING.to_owned(), |task| self.subjects().tasks_of(plugin, Some(task)));
+        self.walk(self.subjects().tasks_stream(plugin), filter, task).await
     }
 
     /// The tasks of a plugin that wait for their time, or those of one task.

@@ -9,6 +9,7 @@ use cardcage_protocol::{Name, TaskAddress, Timestamp};
 use serde_json::{Map, Value, json};
 
 use super::api::{API_TIMEOUT, STREAM_NOT_FOUND};
+use super::scan::EVERYTHING;
 use super::{Amount, Broker, Error};
 
 /// A consumer of one task's queue, as it is on the broker.
@@ -92,6 +93,15 @@ impl Broker {
     /// [`Error::Unavailable`], [`Error::Timeout`].
     pub async fn queue_amount(&self, plugin: &Name, major: u32, task: &Name) -> Result<Amount, Error> {
         let filter = self.subjects().task_filter(plugin, major, task);
+        self.amount(&self.subjects().tasks_stream(plugin), &filter, 1).await
+    }
+
+    /// What a plugin's queue holds, leased or not; with `task`, of that task, of all majors.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`], [`Error::Timeout`].
+    pub async fn tasks_amount(&self, plugin: &Name, task: Option<&Name>) -> Result<Amount, Error> {
+        let filter = task.map_or(EVERYTHING.to_owned(), |task| self.subjects().tasks_of(plugin, Some(task)));
         self.amount(&self.subjects().tasks_stream(plugin), &filter, 1).await
     }
 

@@ -18,8 +18,11 @@ use super::api::{API_TIMEOUT, STREAM_NOT_FOUND};
 use super::direct::{READ_TIMEOUT, StoredMessage, read};
 use super::{Broker, Error};
 
-/// Messages of one page.
-const PAGE_MAX: usize = 512;
+/// Messages of one page. For each page the broker counts what matches beyond it, which takes tens of milliseconds where a
+/// filter meets hundreds of thousands of subjects: so pages are large.
+pub(super) const PAGE_MAX: usize = 4096;
+/// Takes every message of a stream; what costs the broker no count.
+pub(super) const EVERYTHING: &str = ">";
 /// Bytes of one page: what is under way to one subscription at once.
 const PAGE_MAX_BYTES: usize = 8 << 20;
 /// Messages that one look backwards reads at most.
@@ -27,7 +30,7 @@ const LOOK_MAX: usize = 20_000;
 /// Bytes that one look backwards reads at most.
 const LOOK_MAX_BYTES: usize = 64 << 20;
 /// The shortest step back, in sequences; a stream with many gaps is crossed in longer ones.
-const STEP_MIN: u64 = PAGE_MAX as u64;
+const STEP_MIN: u64 = 512;
 /// Messages that one step back may find.
 const STEP_FINDS_MAX: u64 = 4 * STEP_MIN;
 
@@ -129,15 +132,17 @@ impl Broker {
             let lower = upper.saturating_sub(step - 1).max(first);
             // What is above has been seen; what came since is not counted out, and only makes the step shorter.
             let seen = u64::try_from(extent.looked_at).unwrap_or(u64::MAX);
-            let finds = self.amount(stream, ">", lower).await?.count.saturating_sub(seen);
+            let finds = self.amount(stream, EVERYTHING, lower).await?.count.saturating_sub(seen);
             if finds > STEP_FINDS_MAX && step > STEP_MIN {
                 step = (step / 4).max(STEP_MIN);
                 continue;
             }
             let mut found = Vec::new();
+            // No more than what is new: a stream with gaps would otherwise bring what was seen already.
+            let most = usize::try_from(finds).unwrap_or(PAGE_MAX).max(1);
             let mut from = lower;
             while from <= upper {
-                let page = self.page(stream, ">", from, PAGE_MAX).await?;
+                let page = self.page(stream, EVERYTHING, from, most).await?;
                 let Some(end) = page.messages.last().map(|message| message.sequence) else { break };
                 found.extend(page.messages.into_iter().filter(|message| message.sequence <= upper));
                 from = end.saturating_add(1);

@@ -16,7 +16,7 @@ use serde_json::json;
 
 use super::output;
 use super::session::{Session, age, brief, broker_trouble};
-use crate::broker::{Broker, Error, Place, Waiting};
+use crate::broker::{Broker, Error, Extent, Place, Waiting};
 use crate::cli::TaskListArgs;
 use crate::exit::Exit;
 
@@ -54,10 +54,11 @@ pub async fn run(args: TaskListArgs) -> Exit {
         Ok(session) => session,
         Err(exit) => return exit,
     };
-    let (rows, complete) = match collect(&session.broker, &args).await {
+    let (rows, seen) = match collect(&session.broker, &args).await {
         Ok(found) => found,
         Err(error) => return broker_trouble("tasks cannot be read", &error),
     };
+    let complete = seen.complete;
     if args.json {
         output::json(&json!({ "tasks": rows, "complete": complete }));
         return Exit::Success;
@@ -67,11 +68,17 @@ pub async fn run(args: TaskListArgs) -> Exit {
     } else {
         output::result(&table(&rows, session.now()));
     }
-    if !complete {
+    if !complete && rows.len() >= args.limit {
         output::trouble(&format!(
             "the {} that changed last are shown; there are more: narrow it down with --plugin, --task or --state, or raise \
              --limit",
             rows.len()
+        ));
+    } else if !complete {
+        output::trouble(&format!(
+            "only what changed last was looked at, {} messages in all: older tasks may be missing; `cardcage tasks show ID` \
+             finds every one",
+            seen.looked_at
         ));
     }
     Exit::Success
@@ -82,13 +89,38 @@ struct Search<'a> {
     args: &'a TaskListArgs,
     held: HashMap<TaskId, (String, u32)>,
     rows: Vec<Row>,
-    complete: bool,
+    seen: Extent,
+}
+
+/// Where tasks in a state are: elsewhere nobody needs to look.
+fn is_in(state: Option<State>, place: In) -> bool {
+    match (state, place) {
+        (None, _) => true,
+        (Some(State::Queued | State::Running), In::Queues) => true,
+        (Some(State::Scheduled | State::Retrying), In::Schedule) => true,
+        // A retry that is due is in its queue, and its record is what still says so.
+        (Some(State::Queued | State::Running | State::Scheduled), In::Records) => false,
+        (Some(_), place) => place == In::Records,
+    }
+}
+
+/// The places where tasks are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum In {
+    Schedule,
+    Queues,
+    Records,
 }
 
 impl Search<'_> {
     fn is_of(&self, plugin: &Name, task: &Name) -> bool {
         self.args.plugin.as_ref().is_none_or(|wanted| wanted == plugin)
             && self.args.task.as_ref().is_none_or(|wanted| wanted == task)
+    }
+
+    fn saw(&mut self, seen: Extent) {
+        self.seen.looked_at += seen.looked_at;
+        self.seen.complete &= seen.complete;
     }
 
     fn wants(&self, state: State) -> bool {
@@ -141,28 +173,35 @@ impl Search<'_> {
     }
 }
 
-async fn collect(broker: &Broker, args: &TaskListArgs) -> Result<(Vec<Row>, bool), Error> {
+async fn collect(broker: &Broker, args: &TaskListArgs) -> Result<(Vec<Row>, Extent), Error> {
     let workers = broker.ask_workers(Question { running: true }).await?;
-    let mut search = Search { args, held: held(&workers), rows: Vec::new(), complete: true };
+    let seen = Extent { looked_at: 0, complete: true };
+    let mut search = Search { args, held: held(&workers), rows: Vec::new(), seen };
     // In the order in which a task moves, so that one that moves meanwhile is seen at least once.
-    let mut shown = 0;
-    let seen = broker.look_at_schedule(|place| search.scheduled(&mut shown, &place)).await?;
-    search.complete &= seen.complete;
-    let mut shown = HashMap::<Name, usize>::new();
-    let seen = broker
-        .look_at_queues(args.plugin.as_ref(), |plugin, waiting| {
-            search.queued(shown.entry(plugin.clone()).or_default(), &waiting)
-        })
-        .await?;
-    search.complete &= seen.complete;
-    let mut shown = 0;
-    let seen = broker.look_at_records(|record, at| search.record(&mut shown, &record, at)).await?;
-    search.complete &= seen.complete;
+    if is_in(args.state, In::Schedule) {
+        let mut shown = 0;
+        let seen = broker.look_at_schedule(|place| search.scheduled(&mut shown, &place)).await?;
+        search.saw(seen);
+    }
+    if is_in(args.state, In::Queues) {
+        let mut shown = HashMap::<Name, usize>::new();
+        let seen = broker
+            .look_at_queues(args.plugin.as_ref(), |plugin, waiting| {
+                search.queued(shown.entry(plugin.clone()).or_default(), &waiting)
+            })
+            .await?;
+        search.saw(seen);
+    }
+    if is_in(args.state, In::Records) {
+        let mut shown = 0;
+        let seen = broker.look_at_records(|record, at| search.record(&mut shown, &record, at)).await?;
+        search.saw(seen);
+    }
     settle(broker, search).await
 }
 
 /// One row per task, cut to the limit, each with what its record adds.
-async fn settle(broker: &Broker, search: Search<'_>) -> Result<(Vec<Row>, bool), Error> {
+async fn settle(broker: &Broker, search: Search<'_>) -> Result<(Vec<Row>, Extent), Error> {
     let (limit, held) = (search.args.limit, &search.held);
     let mut rows = search.rows.clone();
     // A message before a record of the same task: it says where the task is now.
@@ -170,7 +209,7 @@ async fn settle(broker: &Broker, search: Search<'_>) -> Result<(Vec<Row>, bool),
     let mut known = HashSet::new();
     rows.retain(|row| known.insert(row.id));
     rows.sort_by_key(|row| std::cmp::Reverse(row.changed_at));
-    let complete = search.complete && rows.len() <= limit;
+    let seen = Extent { complete: search.seen.complete && rows.len() <= limit, ..search.seen };
     rows.truncate(limit);
     let read = stream::iter(rows.into_iter().map(|row| async move {
         let record = if row.unread { broker.read_record(row.id).await? } else { None };
@@ -194,7 +233,7 @@ async fn settle(broker: &Broker, search: Search<'_>) -> Result<(Vec<Row>, bool),
         }
         row
     });
-    Ok((rows.filter(|row| search.wants(row.state)).collect(), complete))
+    Ok((rows.filter(|row| search.wants(row.state)).collect(), seen))
 }
 
 fn held(workers: &[Presence]) -> HashMap<TaskId, (String, u32)> {

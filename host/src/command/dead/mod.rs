@@ -55,11 +55,17 @@ async fn list(
     } else {
         output::result(&view::table(&letters, session.now()));
     }
-    if !extent.complete {
+    if !extent.complete && letters.len() >= limit {
         let count = letters.len();
         output::trouble(&format!(
             "the newest {count} are shown; there are more: narrow it down with --plugin, --task, --code or --since, or \
              raise --limit"
+        ));
+    } else if !extent.complete {
+        output::trouble(&format!(
+            "only the newest {} letters were looked at: older ones may be missing; `cardcage dead replay --dry-run` counts \
+             them all",
+            extent.looked_at
         ));
     }
     Ok(())

@@ -90,25 +90,31 @@ async fn walk(broker: &Broker, queue: &QueueName, delayed: bool) -> Result<Queue
     }
 }
 
-async fn held(broker: &Broker) -> Result<HashSet<TaskId>, Error> {
+/// What workers hold of this queue.
+async fn held(broker: &Broker, queue: &QueueName) -> Result<HashSet<TaskId>, Error> {
     let workers = broker.ask_workers(Question { running: true }).await?;
-    Ok(workers.into_iter().flat_map(|worker| worker.running).map(|task| task.id).collect())
+    let running = workers.into_iter().flat_map(|worker| worker.running);
+    let of_it = running.filter(|task| {
+        task.plugin == queue.plugin && queue.task.as_ref().is_none_or(|name| *name == task.task)
+    });
+    Ok(of_it.map(|task| task.id).collect())
 }
 
-/// How many would be cancelled, and how many left alone.
+/// How many would be cancelled, and how many left alone. A queue is counted by the broker, however long it is; delayed tasks
+/// are read, for their subjects do not name the task.
 async fn count(broker: &Broker, queue: &QueueName, delayed: bool) -> Result<(u64, u64), Error> {
-    let held = held(broker).await?;
-    let (mut free, mut leased) = (0, 0);
-    for part in parts(delayed) {
-        let mut walk = walk(broker, queue, *part).await?;
+    let held = held(broker, queue).await?;
+    let leased = u64::try_from(held.len()).unwrap_or(u64::MAX);
+    let queued = broker.tasks_amount(&queue.plugin, queue.task.as_ref()).await?.count;
+    let mut free = queued.saturating_sub(leased);
+    if delayed {
+        let mut walk = walk(broker, queue, true).await?;
         loop {
             let page = walk.next_page().await?;
             if page.is_empty() {
                 break;
             }
-            for task in page {
-                if held.contains(&task.address.id) { leased += 1 } else { free += 1 }
-            }
+            free += page.iter().filter(|task| !held.contains(&task.address.id)).count() as u64;
         }
     }
     Ok((free, leased))
@@ -122,7 +128,7 @@ async fn purge(
     progress: &mut Progress,
 ) -> Result<(), Error> {
     // Asked once: what is taken after this is the record's to decide.
-    let held = held(broker).await?;
+    let held = held(broker, queue).await?;
     let mut walk = walk(broker, queue, delayed).await?;
     loop {
         let page = walk.next_page().await?;
