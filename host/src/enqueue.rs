@@ -5,9 +5,9 @@
 //!   envelope's `accept-by` lets a worker drop what was stored after the caller had been told no.
 //! * The same idempotency key and body give the same task, however often and from wherever it comes.
 
-use crate::broker::{Broker, Claim, Error, key_hash};
+use crate::broker::{Broker, Claim, Error, UniqueClaim, key_hash};
 use crate::loader::Identity;
-use crate::terms::Terms;
+use crate::terms::{Terms, unique_hash};
 use bytes::Bytes;
 use cardcage_protocol::{
     Name, Priority, Problem, ProblemCode, TaskAddress, TaskEnvelope, TaskId, Timestamp, limits,
@@ -111,6 +111,17 @@ pub async fn publish(broker: &Broker, new: NewTask<'_>, wait: Duration) -> Resul
         tracing::error!(%error, "a plugin's name is no name");
         Problem::new(ProblemCode::Internal)
     })?;
+    let keys = new.terms.keys(&new.body);
+    if let Some(unique) = &keys.unique {
+        let hash = unique_hash(&plugin, new.task, unique);
+        let claim = broker.claim_unique(&hash, id, new.delay.unwrap_or_default(), left());
+        match claim.await.map_err(|error| refused(&error))? {
+            UniqueClaim::Fresh => {}
+            UniqueClaim::Held(holder) => return Ok(Published { id: holder, duplicate: true }),
+            // Published under the holder's id: whichever of the two publishes comes first is stored, once.
+            UniqueClaim::Unstored(holder) => (id, duplicate) = (holder, true),
+        }
+    }
     let address = TaskAddress {
         plugin,
         major: new.identity.major,
@@ -124,6 +135,7 @@ pub async fn publish(broker: &Broker, new: NewTask<'_>, wait: Duration) -> Resul
     envelope.accept_by =
         Some(timestamp(now_ms.saturating_add(millis(left())).saturating_add(ACCEPT_MARGIN_MS)));
     envelope.idempotency_key = new.idempotency_key;
+    (envelope.unique_key, envelope.serial_key) = (keys.unique, keys.serial);
     envelope.traceparent = new.traceparent.filter(|text| text.len() <= limits::TRACEPARENT_MAX_BYTES);
     envelope.parent_id = new.parent;
     if let Some(parent) = new.parent {

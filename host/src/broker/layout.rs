@@ -149,6 +149,24 @@ impl StreamSpec {
         )
     }
 
+    /// Tasks that wait for their serial key. Full, it refuses: those that find no place stay in their queue.
+    #[must_use]
+    pub fn lines(options: &Options, subjects: &Subjects) -> Self {
+        Self::new(
+            options,
+            subjects.lines_stream(),
+            &[subjects.lines()],
+            json!({
+                "retention": "limits",
+                "discard": "new",
+                "max_msgs": options.queue_max_messages,
+                "max_bytes": options.queue_max_bytes,
+                "max_age": 0,
+                "duplicate_window": nanoseconds(DUPLICATE_WINDOW),
+            }),
+        )
+    }
+
     /// Every stream of an installation with these plugins.
     #[must_use]
     pub fn all(options: &Options, subjects: &Subjects, plugins: &[Name]) -> Vec<Self> {
@@ -158,6 +176,7 @@ impl StreamSpec {
             Self::dead(options, subjects),
             Self::idempotency(options, subjects),
             Self::limits(options, subjects),
+            Self::lines(options, subjects),
         ];
         specs.extend(plugins.iter().map(|plugin| Self::tasks(options, subjects, plugin)));
         specs

@@ -35,8 +35,10 @@ mod pull;
 mod pump;
 mod record_store;
 mod schedule;
+mod serial;
 mod task_queue;
 mod tokens;
+mod unique;
 
 pub use ack::Ack;
 pub use calls::{Incoming, Subscription};
@@ -53,3 +55,5 @@ pub use options::{Options, Storage};
 pub use publish::Stored;
 pub use pull::{Pull, PullHealth};
 pub use pump::Pump;
+pub use serial::Turn;
+pub use unique::UniqueClaim;

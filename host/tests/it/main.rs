@@ -16,6 +16,7 @@ mod declarations;
 mod dev;
 mod edge;
 mod isolation;
+mod keys;
 mod lifecycle;
 mod loading;
 mod orders;

@@ -67,7 +67,7 @@ impl Standing {
 pub(super) fn receive(arrival: &Arrival<'_>, settling: bool) -> Reception {
     let envelope = arrival.envelope;
     let first = envelope.attempt == 1;
-    if first && envelope.accept_by.is_some_and(|accept_by| arrival.stored_at > accept_by) {
+    if is_unpromised(arrival) {
         return Reception::NeverPromised;
     }
     if !first || arrival.num_delivered > 1 || settling {
@@ -133,6 +133,12 @@ pub(super) fn consider(
         attempt,
         lost: lost.saturating_sub(lost_before),
     }
+}
+
+/// Whether its enqueuer was told no before it was stored.
+pub(super) fn is_unpromised(arrival: &Arrival<'_>) -> bool {
+    let envelope = arrival.envelope;
+    envelope.attempt == 1 && envelope.accept_by.is_some_and(|accept_by| arrival.stored_at > accept_by)
 }
 
 fn is_expired(arrival: &Arrival<'_>) -> bool {
