@@ -149,7 +149,8 @@ impl StreamSpec {
         )
     }
 
-    /// Tasks that wait for their serial key. Full, it refuses: those that find no place stay in their queue.
+    /// Tasks that wait for their serial key. Full, it refuses: those that find no place stay in their queue. Its bound is a
+    /// number of tasks, for the broker sets a bound in bytes aside from its disk, and most installations have no lines.
     #[must_use]
     pub fn lines(options: &Options, subjects: &Subjects) -> Self {
         Self::new(
@@ -160,7 +161,7 @@ impl StreamSpec {
                 "retention": "limits",
                 "discard": "new",
                 "max_msgs": options.queue_max_messages,
-                "max_bytes": options.queue_max_bytes,
+                "max_bytes": -1,
                 "max_age": 0,
                 "duplicate_window": nanoseconds(DUPLICATE_WINDOW),
             }),
