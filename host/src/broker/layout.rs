@@ -16,6 +16,9 @@ use super::{Broker, Difference, Error, Options};
 /// Within this time a repeated message id is a duplicate.
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
 
+/// Tasks that may wait for their serial keys, all plugins together.
+const LINES_MAX: u64 = 10_000_000;
+
 /// A stream as it must be.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StreamSpec {
@@ -160,7 +163,7 @@ impl StreamSpec {
             json!({
                 "retention": "limits",
                 "discard": "new",
-                "max_msgs": options.queue_max_messages,
+                "max_msgs": LINES_MAX,
                 "max_bytes": -1,
                 "max_age": 0,
                 "duplicate_window": nanoseconds(DUPLICATE_WINDOW),
