@@ -8,9 +8,9 @@
 
 mod again;
 
-use crate::broker::{Broker, Claim, Error, key_hash};
+use crate::broker::{Broker, Claim, Error, UniqueClaim, key_hash};
 use crate::loader::Identity;
-use crate::terms::Terms;
+use crate::terms::{Terms, unique_hash};
 use bytes::Bytes;
 use cardcage_protocol::{
     Name, Priority, Problem, ProblemCode, TaskAddress, TaskEnvelope, TaskId, Timestamp, limits,
@@ -113,6 +113,18 @@ pub async fn publish(broker: &Broker, new: NewTask<'_>, wait: Duration) -> Resul
         tracing::error!(%error, "a plugin's name is no name");
         Problem::new(ProblemCode::Internal)
     })?;
+    let mut is_holders = false;
+    let keys = new.terms.keys(&new.body);
+    if let Some(unique) = &keys.unique {
+        let hash = unique_hash(&plugin, new.task, unique);
+        let claim = broker.claim_unique(&hash, id, new.delay.unwrap_or_default(), left());
+        match claim.await.map_err(|error| refused(&error))? {
+            UniqueClaim::Fresh => {}
+            UniqueClaim::Held(holder) => return Ok(Published { id: holder, duplicate: true }),
+            // Published under the holder's id: whichever of the two publishes comes first is stored, once.
+            UniqueClaim::Unstored(holder) => (id, is_holders) = (holder, true),
+        }
+    }
     let address = TaskAddress {
         plugin,
         major: new.identity.major,
@@ -125,6 +137,7 @@ pub async fn publish(broker: &Broker, new: NewTask<'_>, wait: Duration) -> Resul
         TaskEnvelope::new(address, Arc::from(&*new.identity.version), timestamp(now_ms), new.body);
     envelope.accept_by = Some(accept_by(broker, left()));
     envelope.idempotency_key = new.idempotency_key;
+    (envelope.unique_key, envelope.serial_key) = (keys.unique, keys.serial);
     envelope.traceparent = new.traceparent.filter(|text| text.len() <= limits::TRACEPARENT_MAX_BYTES);
     envelope.parent_id = new.parent;
     if let Some(parent) = new.parent {
@@ -145,7 +158,10 @@ pub async fn publish(broker: &Broker, new: NewTask<'_>, wait: Duration) -> Resul
             envelope.accept_by = None;
             broker.schedule_task(&envelope, at, left()).await.map(|_| ())
         }
-        _ => broker.publish_task(&envelope, left()).await.map(|_| ()),
+        _ => match broker.publish_task(&envelope, left()).await {
+            Ok(stored) if is_holders && stored.duplicate => again::confirm(broker, id).await,
+            other => other.map(|_| ()),
+        },
     };
     stored.map_err(|error| refused(&error))?;
     if let Some(hash) = key {
@@ -157,7 +173,7 @@ pub async fn publish(broker: &Broker, new: NewTask<'_>, wait: Duration) -> Resul
             }
         });
     }
-    Ok(Published { id, duplicate: repeats.is_some() })
+    Ok(Published { id, duplicate: is_holders || repeats.is_some() })
 }
 
 /// Until when a publish counts that has so much time left.

@@ -104,6 +104,10 @@ pub struct TaskOptions {
     pub max_running: Option<u32>,
     /// Starts over all workers, as in `10/s`.
     pub rate: Option<&'static str>,
+    /// The body's field, as `order.id`, of which one value is queued or running at a time.
+    pub unique_key: Option<&'static str>,
+    /// The body's field of which one value is running at a time.
+    pub serial_key: Option<&'static str>,
     /// How long the task may wait before it ends `expired`.
     pub expires_ms: Option<u64>,
     /// Whether it is tried again when its worker was lost.
@@ -312,6 +316,8 @@ impl<T: Task> ErasedTask<T::State> for Erased<T> {
             "concurrency": options.concurrency,
             "max_running": options.max_running,
             "rate": options.rate,
+            "unique_key": options.unique_key,
+            "serial_key": options.serial_key,
             "expires_ms": options.expires_ms,
             "on_lost": options.on_lost,
         })

@@ -44,6 +44,10 @@ pub struct TaskEnvelope {
     pub expires_at: Option<Timestamp>,
     /// The caller's idempotency key.
     pub idempotency_key: Option<String>,
+    /// Of the tasks with this key, one is queued or running at a time.
+    pub unique_key: Option<String>,
+    /// Of the tasks with this key, one is running at a time.
+    pub serial_key: Option<String>,
     /// W3C trace context.
     pub traceparent: Option<String>,
     /// W3C trace context, vendors' part.
@@ -104,6 +108,8 @@ impl TaskEnvelope {
             accept_by: None,
             expires_at: None,
             idempotency_key: None,
+            unique_key: None,
+            serial_key: None,
             traceparent: None,
             tracestate: None,
             root_id: id,
@@ -157,6 +163,8 @@ impl TaskEnvelope {
         check_text(header::VERSION, &self.version, limits::VERSION_MAX_BYTES)?;
         for (name, value, max) in [
             (header::IDEMPOTENCY_KEY, &self.idempotency_key, limits::IDEMPOTENCY_KEY_MAX_BYTES),
+            (header::UNIQUE_KEY, &self.unique_key, limits::TASK_KEY_MAX_BYTES),
+            (header::SERIAL_KEY, &self.serial_key, limits::TASK_KEY_MAX_BYTES),
             (header::TRACEPARENT, &self.traceparent, limits::TRACEPARENT_MAX_BYTES),
             (header::TRACESTATE, &self.tracestate, limits::TRACESTATE_MAX_BYTES),
             (header::SCHEMA, &self.schema, limits::SCHEMA_MAX_BYTES),
@@ -195,6 +203,8 @@ impl TaskEnvelope {
             (header::TRACEPARENT, &self.traceparent),
             (header::TRACESTATE, &self.tracestate),
             (header::SCHEMA, &self.schema),
+            (header::UNIQUE_KEY, &self.unique_key),
+            (header::SERIAL_KEY, &self.serial_key),
         ];
         times.into_iter().filter_map(|(n, v)| Some((n, v?))).for_each(|(n, v)| each(n, v.to_string()));
         if let Some(parent) = self.parent_id {
@@ -261,6 +271,8 @@ impl TaskEnvelope {
             found.root_id.map(|text| task_id(header::ROOT_ID, text)).transpose()?.unwrap_or(id);
         envelope.parent_id = found.parent_id.map(|text| task_id(header::PARENT_ID, text)).transpose()?;
         envelope.idempotency_key = found.idempotency_key.map(str::to_owned);
+        envelope.unique_key = found.unique_key.map(str::to_owned);
+        envelope.serial_key = found.serial_key.map(str::to_owned);
         envelope.traceparent = found.traceparent.map(str::to_owned);
         envelope.tracestate = found.tracestate.map(str::to_owned);
         envelope.schema = found.schema.map(str::to_owned);
@@ -281,6 +293,8 @@ struct Found<'a> {
     accept_by: Option<&'a str>,
     expires_at: Option<&'a str>,
     idempotency_key: Option<&'a str>,
+    unique_key: Option<&'a str>,
+    serial_key: Option<&'a str>,
     traceparent: Option<&'a str>,
     tracestate: Option<&'a str>,
     root_id: Option<&'a str>,
@@ -317,6 +331,8 @@ impl<'a> Found<'a> {
             header::ACCEPT_BY => (header::ACCEPT_BY, &mut self.accept_by),
             header::EXPIRES_AT => (header::EXPIRES_AT, &mut self.expires_at),
             header::IDEMPOTENCY_KEY => (header::IDEMPOTENCY_KEY, &mut self.idempotency_key),
+            header::UNIQUE_KEY => (header::UNIQUE_KEY, &mut self.unique_key),
+            header::SERIAL_KEY => (header::SERIAL_KEY, &mut self.serial_key),
             header::TRACEPARENT => (header::TRACEPARENT, &mut self.traceparent),
             header::TRACESTATE => (header::TRACESTATE, &mut self.tracestate),
             header::ROOT_ID => (header::ROOT_ID, &mut self.root_id),

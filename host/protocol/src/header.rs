@@ -21,6 +21,10 @@ pub const ACCEPT_BY: &str = "Cardcage-Accept-By";
 pub const EXPIRES_AT: &str = "Cardcage-Expires-At";
 /// The caller's idempotency key.
 pub const IDEMPOTENCY_KEY: &str = "Cardcage-Idempotency-Key";
+/// The task's unique key: the host holds it until the task's outcome is recorded. Only a host can claim one.
+pub const UNIQUE_KEY: &str = "Cardcage-Unique-Key";
+/// The task's serial key: one task with it is running at a time.
+pub const SERIAL_KEY: &str = "Cardcage-Serial-Key";
 /// The first task of the tree that this task belongs to.
 pub const ROOT_ID: &str = "Cardcage-Root-Id";
 /// The task that enqueued this one.

@@ -36,6 +36,8 @@ pub const ENVELOPE_HEADERS_MAX_BYTES: usize = 8 * 1024;
 pub const VERSION_MAX_BYTES: usize = 64;
 /// Longest idempotency key.
 pub const IDEMPOTENCY_KEY_MAX_BYTES: usize = 255;
+/// Longest unique or serial key.
+pub const TASK_KEY_MAX_BYTES: usize = 255;
 /// Longest `tracestate` value; the W3C asks for at least 512.
 pub const TRACESTATE_MAX_BYTES: usize = 512;
 /// Longest schema hash.

@@ -313,6 +313,73 @@ impl Subjects {
         format!("$KV.{}_LIMITS.rate.{plugin}.{task}", self.ns)
     }
 
+    /// The entry of one unique key; `hash` is hexadecimal.
+    #[must_use]
+    pub fn unique_key(&self, hash: &str) -> String {
+        format!("$KV.{}_LIMITS.unique.{hash}", self.ns)
+    }
+
+    /// The lock of one serial key; `hash` is hexadecimal.
+    #[must_use]
+    pub fn lock(&self, hash: &str) -> String {
+        format!("$KV.{}_LIMITS.serial.{hash}", self.ns)
+    }
+
+    /// The locks of all serial keys.
+    #[must_use]
+    pub fn locks(&self) -> String {
+        format!("$KV.{}_LIMITS.serial.*", self.ns)
+    }
+
+    // Tasks that wait for their turn.
+
+    /// The stream of tasks that wait for their serial key.
+    #[must_use]
+    pub fn lines_stream(&self) -> String {
+        format!("{}_LINES", self.ns)
+    }
+
+    /// Where one task waits for its serial key; `hash` is hexadecimal.
+    #[must_use]
+    pub fn line(&self, hash: &str, address: &TaskAddress) -> String {
+        self.with_address(&format!("line.{hash}"), address)
+    }
+
+    /// All tasks that wait for one serial key.
+    #[must_use]
+    pub fn line_of(&self, hash: &str) -> String {
+        format!("{}.line.{hash}.>", self.ns)
+    }
+
+    /// All lines.
+    #[must_use]
+    pub fn lines(&self) -> String {
+        format!("{}.line.>", self.ns)
+    }
+
+    /// Finds one waiting task of any plugin.
+    #[must_use]
+    pub fn line_by_id(&self, id: TaskId) -> String {
+        format!("{}.line.*.*.*.*.*.{id}", self.ns)
+    }
+
+    /// The hash of the key that a line's subject belongs to.
+    #[must_use]
+    pub fn key_of_line<'a>(&self, subject: &'a str) -> Option<&'a str> {
+        self.tail("line", subject)?.split('.').next()
+    }
+
+    /// Reads a waiting task's subject.
+    ///
+    /// # Errors
+    /// [`SubjectError`] when the subject is none of this namespace or malformed.
+    pub fn parse_line(&self, subject: &str) -> Result<TaskAddress, SubjectError> {
+        let error = || SubjectError { subject: subject.chars().take(400).collect() };
+        let (_, address) =
+            self.tail("line", subject).and_then(|tail| tail.split_once('.')).ok_or_else(error)?;
+        address.parse().map_err(|_| error())
+    }
+
     /// Operators' live controls.
     #[must_use]
     pub fn controls_bucket(&self) -> String {
@@ -451,6 +518,9 @@ mod tests {
         assert_eq!(subjects.parse_task_filter(&filter), Some((at.plugin, at.major, at.task)));
         assert_eq!(subjects.parse_due(&subjects.due(&address())), Ok(address()));
         assert!(subjects.parse_due(&subject).is_err());
+        let line = subjects.line("abc", &address());
+        assert_eq!((subjects.parse_line(&line), subjects.key_of_line(&line)), (Ok(address()), Some("abc")));
+        assert!(subjects.parse_line(&subject).is_err());
         assert!(Subjects::new("other".parse().unwrap()).parse_task(&subject).is_err());
         for bad in [
             "cardcage.task.orders.v1.fulfil.p5",

@@ -16,6 +16,9 @@ use super::{Broker, Difference, Error, Options};
 /// Within this time a repeated message id is a duplicate.
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
 
+/// Tasks that may wait for their serial keys, all plugins together.
+const LINES_MAX: u64 = 10_000_000;
+
 /// A stream as it must be.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StreamSpec {
@@ -149,6 +152,25 @@ impl StreamSpec {
         )
     }
 
+    /// Tasks that wait for their serial key. Full, it refuses: those that find no place stay in their queue. Its bound is a
+    /// number of tasks, for the broker sets a bound in bytes aside from its disk, and most installations have no lines.
+    #[must_use]
+    pub fn lines(options: &Options, subjects: &Subjects) -> Self {
+        Self::new(
+            options,
+            subjects.lines_stream(),
+            &[subjects.lines()],
+            json!({
+                "retention": "limits",
+                "discard": "new",
+                "max_msgs": LINES_MAX,
+                "max_bytes": -1,
+                "max_age": 0,
+                "duplicate_window": nanoseconds(DUPLICATE_WINDOW),
+            }),
+        )
+    }
+
     /// Every stream of an installation with these plugins.
     #[must_use]
     pub fn all(options: &Options, subjects: &Subjects, plugins: &[Name]) -> Vec<Self> {
@@ -158,6 +180,7 @@ impl StreamSpec {
             Self::dead(options, subjects),
             Self::idempotency(options, subjects),
             Self::limits(options, subjects),
+            Self::lines(options, subjects),
         ];
         specs.extend(plugins.iter().map(|plugin| Self::tasks(options, subjects, plugin)));
         specs

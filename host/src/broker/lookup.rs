@@ -1,4 +1,4 @@
-//! Where a task is: in its record, in a queue, or waiting for its time.
+//! Where a task is: in its record, in a queue, in the line of its serial key, or waiting for its time.
 //!
 //! A task moves while one looks: from the schedule to the queue, from the queue into its record. So the places are
 //! asked in the order of that movement and then once more from the queue on; a task that is nowhere twice does not exist.
@@ -98,6 +98,9 @@ impl Broker {
         if let Some(found) = self.in_queues(id).await? {
             return Ok(Some(found));
         }
+        if let Some(found) = self.in_line(id).await? {
+            return Ok(Some(found));
+        }
         if let Some(found) = self.in_schedule(id).await? {
             return Ok(Some(found));
         }
@@ -183,6 +186,16 @@ impl Broker {
             }
         }
         Ok(None)
+    }
+
+    /// A task that waits for its serial key is queued, to everybody else.
+    async fn in_line(&self, id: TaskId) -> Result<Option<Place>, Error> {
+        let stream = self.subjects().lines_stream();
+        let Some(message) = self.first_message(&stream, &self.subjects().line_by_id(id)).await? else {
+            return Ok(None);
+        };
+        let address = self.subjects().parse_line(&message.subject).ok();
+        Ok(address.map(|address| Place::Queued(Waiting::new(address, message))))
     }
 
     async fn in_schedule(&self, id: TaskId) -> Result<Option<Place>, Error> {

@@ -43,8 +43,10 @@ mod queues;
 mod record_store;
 mod scan;
 mod schedule;
+mod serial;
 mod task_queue;
 mod tokens;
+mod unique;
 
 pub use ack::Ack;
 pub use calls::{Incoming, Subscription};
@@ -66,3 +68,5 @@ pub use queue_overview::{Queue, Queues};
 pub use queue_purge::{Purged, QueueWalk};
 pub use queues::TaskConsumer;
 pub use scan::{Amount, Extent};
+pub use serial::Turn;
+pub use unique::UniqueClaim;

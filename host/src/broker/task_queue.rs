@@ -70,13 +70,16 @@ impl Broker {
         }
     }
 
-    /// Removes a task from its plugin's queue, also while somebody holds it. Says whether it was there.
+    /// Removes a task from its plugin's queue and from the line of its serial key, also while somebody
+    /// holds it. Says whether it was there.
     ///
     /// # Errors
     /// [`Error::Unavailable`], or [`Error::Refused`] when the plugin has no stream.
     pub async fn purge_task(&self, plugin: &Name, id: TaskId) -> Result<bool, Error> {
         let stream = self.subjects().tasks_stream(plugin);
-        Ok(self.purge(&stream, &self.subjects().task_by_id(id)).await? > 0)
+        let queued = self.purge(&stream, &self.subjects().task_by_id(id)).await?;
+        let in_line = self.purge(&self.subjects().lines_stream(), &self.subjects().line_by_id(id)).await?;
+        Ok(queued + in_line > 0)
     }
 }
 

@@ -70,6 +70,19 @@ pub(super) async fn publish(
     }
 }
 
+/// Says whether a message of the task that was stored before will run: for a publish that was a duplicate and has no key
+/// to count rounds by.
+pub(super) async fn confirm(broker: &Broker, id: TaskId) -> Result<(), Error> {
+    match standing(broker, id).await? {
+        Standing::Promised => Ok(()),
+        Standing::TooLate(_) | Standing::Absent => Err(Error::Unavailable {
+            reason: "an earlier publish of the task came too late, and the broker takes it for this one"
+                .into(),
+            in_doubt: false,
+        }),
+    }
+}
+
 async fn standing(broker: &Broker, id: TaskId) -> Result<Standing, Error> {
     Ok(match broker.find_task(id).await? {
         None => Standing::Absent,

@@ -80,9 +80,24 @@ pub struct TaskDescription {
     /// How long it may wait.
     #[serde(default)]
     pub expires_ms: Option<u64>,
+    /// The body's field, as `order.id`, of which one value is queued or running at a time.
+    #[serde(default)]
+    pub unique_key: Option<String>,
+    /// The body's field of which one value is running at a time.
+    #[serde(default)]
+    pub serial_key: Option<String>,
     /// Whether it is tried again when its worker was lost.
     #[serde(default)]
     pub on_lost: Option<OnLost>,
+}
+
+impl TaskDescription {
+    /// Whether the body may have the field at this path, as far as its schema says.
+    fn has_field(&self, path: &str) -> bool {
+        let first = path.split('.').next().unwrap_or_default();
+        let named = self.input_schema.get("properties").and_then(Value::as_object);
+        !path.split('.').any(str::is_empty) && named.is_none_or(|fields| fields.contains_key(first))
+    }
 }
 
 /// A plugin's paths and schemas for the merged OpenAPI document.
@@ -141,6 +156,14 @@ impl Description {
             }
             if !names.insert(&task.name) {
                 return Err(format!("declares the task `{}` twice", task.name));
+            }
+            for (what, key) in [("unique", &task.unique_key), ("serial", &task.serial_key)] {
+                if let Some(key) = key.as_deref().filter(|key| !task.has_field(key)) {
+                    let name = &task.name;
+                    return Err(format!(
+                        "declares the {what} key `{key}` for the task `{name}`, whose body has no such field"
+                    ));
+                }
             }
         }
         let mut route_names = std::collections::HashSet::new();

@@ -72,7 +72,8 @@ async fn operators_limits_win_over_the_authors_for_the_task_that_they_name() {
 async fn limits_of_a_task_that_does_not_exist_end_a_start_with_78_and_name_those_that_do() {
     let serving = Serving::api(quick).await;
     let config = serving.config.clone().set("plugins.chaos.tasks.shrot.max_attempts", 1);
-    let sentence = "`plugins.chaos.tasks.shrot` names no task of the plugin; it has `chaos`, `short`";
+    let sentence =
+        "`plugins.chaos.tasks.shrot` names no task of the plugin; it has `chaos`, `short`, `keyed`";
     for command in ["worker", "api", "check"] {
         let ended = Launch::new([command]).config(&config).run(soon()).await.unwrap();
         assert_eq!(ended.status.code(), Some(78), "{command}: {}{}", ended.stdout, ended.stderr);

@@ -19,6 +19,7 @@ mod dev;
 mod edge;
 mod in_flight;
 mod isolation;
+mod keys;
 mod lifecycle;
 mod loading;
 mod operators;

@@ -9,7 +9,8 @@ use syn::{Expr, ExprLit, FnArg, GenericArgument, ItemFn, Lit, Meta, PathArgument
 
 /// Makes a task of an async function. See the crate's documentation for the options:
 /// `name = "…"`, `retry(max_attempts = 8, backoff = "2s..10m")`, `timeout = "30s"`, `result_ttl = "1d"`,
-/// `expires = "1h"`, `concurrency = 4`, `max_running = 2`, `rate = "10/s"`, `on_lost = "fail"`.
+/// `expires = "1h"`, `concurrency = 4`, `max_running = 2`, `rate = "10/s"`, `on_lost = "fail"`,
+/// `unique_key = "order_id"`, `serial_key = "order_id"`.
 #[proc_macro_attribute]
 pub fn task(options: TokenStream, item: TokenStream) -> TokenStream {
     expand(options.into(), item.into()).unwrap_or_else(syn::Error::into_compile_error).into()
@@ -25,6 +26,8 @@ struct Options {
     concurrency: Option<u32>,
     max_running: Option<u32>,
     rate: Option<String>,
+    unique_key: Option<String>,
+    serial_key: Option<String>,
     expires_ms: Option<u64>,
     on_lost: Option<Tokens>,
 }
@@ -60,6 +63,17 @@ fn rate(value: &Expr) -> syn::Result<String> {
     });
     let wrong = "a rate is a number from 1 to 1000000 and a period, as in \"10/s\", \"100/m\" or \"5/h\"";
     if legal { Ok(text) } else { Err(syn::Error::new(span, wrong)) }
+}
+
+/// The path of a field in the body.
+fn field(value: &Expr) -> syn::Result<String> {
+    let (text, span) = text(value)?;
+    let legal =
+        |part: &str| !part.is_empty() && part.chars().all(|c| c.is_alphanumeric() || c == '_' || c == '-');
+    if text.len() <= 255 && text.split('.').all(legal) {
+        return Ok(text);
+    }
+    Err(syn::Error::new(span, "a key names a field of the body, as in \"order_id\" or \"order.id\""))
 }
 
 fn on_lost(value: &Expr) -> syn::Result<Tokens> {
@@ -120,13 +134,19 @@ fn options(tokens: Tokens) -> syn::Result<Options> {
                 options.max_running = Some(handlers(&pair.value, 100_000)?);
             }
             Meta::NameValue(pair) if pair.path.is_ident("rate") => options.rate = Some(rate(&pair.value)?),
+            Meta::NameValue(pair) if pair.path.is_ident("unique_key") => {
+                options.unique_key = Some(field(&pair.value)?);
+            }
+            Meta::NameValue(pair) if pair.path.is_ident("serial_key") => {
+                options.serial_key = Some(field(&pair.value)?);
+            }
             Meta::NameValue(pair) if pair.path.is_ident("on_lost") => {
                 options.on_lost = Some(on_lost(&pair.value)?);
             }
             Meta::List(list) if list.path.is_ident("retry") => retry(&mut options, list.tokens.clone())?,
             other => {
                 let known = "known options: name, retry(max_attempts, backoff), timeout, result_ttl, expires, \
-                             concurrency, max_running, rate, on_lost";
+                             concurrency, max_running, rate, on_lost, unique_key, serial_key";
                 return Err(syn::Error::new_spanned(other, known));
             }
         }
@@ -228,6 +248,7 @@ fn expand(attributes: Tokens, item: Tokens) -> syn::Result<Tokens> {
     let result_ttl_s = opt(options.result_ttl_s);
     let (concurrency, max_running) = (opt(options.concurrency), opt(options.max_running));
     let rate = opt(options.rate);
+    let (unique_key, serial_key) = (opt(options.unique_key), opt(options.serial_key));
     let (expires_ms, on_lost) = (opt(options.expires_ms), opt(options.on_lost));
 
     let visibility = std::mem::replace(&mut function.vis, syn::Visibility::Inherited);
@@ -259,6 +280,8 @@ fn expand(attributes: Tokens, item: Tokens) -> syn::Result<Tokens> {
                     concurrency: #concurrency,
                     max_running: #max_running,
                     rate: #rate,
+                    unique_key: #unique_key,
+                    serial_key: #serial_key,
                     expires_ms: #expires_ms,
                     on_lost: #on_lost,
                 };
@@ -304,6 +327,8 @@ mod tests {
             .is_ok()
         );
         assert!(error(quote!(on_lost = "shrug"), good.clone()).contains("on_lost is"));
+        assert!(expand(quote!(unique_key = "order.id", serial_key = "customer"), good.clone()).is_ok());
+        assert!(error(quote!(unique_key = "order id"), good.clone()).contains("a field of the body"));
         assert!(error(quote!(rate = "10/d"), good.clone()).contains("a rate is"));
         assert!(error(quote!(concurrency = 0), good.clone()).contains("between 1 and 4096"));
         assert!(error(quote!(colour = "red"), good).contains("known options"));

@@ -6,6 +6,7 @@
 //! | `POST /chaos/call` | worker | what its body says (`order::Mode`) |
 //! | `POST /chaos/task` | enqueue | the same, as the task `chaos` |
 //! | `POST /chaos/short` | enqueue | the same, as the task `short`, whose attempts have 1 s |
+//! | `POST /chaos/keyed` | enqueue | the same, as the task `keyed`, whose body may have a `unique` and a `serial` key |
 //! | `POST /chaos/echo_stream` | worker | streams the request's body back |
 //! | `GET /chaos/seen` | worker | how many handlers started, finished, panicked, were cancelled |
 //! | `GET /chaos/inline_seen` | inline | the same, in the API instance |
@@ -158,6 +159,30 @@ async fn short(ctx: TaskContext<App>, order: Order) -> TaskResult<Value> {
     attempt(&ctx, &order).await
 }
 
+/// Does what the body says, under its keys.
+#[task(retry(max_attempts = 6, backoff = "100ms..1s"), unique_key = "unique", serial_key = "serial")]
+async fn keyed(ctx: TaskContext<App>, body: Keyed) -> TaskResult<Value> {
+    let Keyed { mode, ms, times, .. } = body;
+    attempt(&ctx, &Order { mode, ms, times }).await
+}
+
+/// The body of a task with keys; see `Order`.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Keyed {
+    mode: Mode,
+    #[serde(default)]
+    ms: u64,
+    #[serde(default)]
+    times: u32,
+    /// One task with it is queued or running at a time.
+    #[serde(default)]
+    unique: Option<String>,
+    /// One task with it is running at a time.
+    #[serde(default)]
+    serial: Option<String>,
+}
+
 async fn attempt(ctx: &TaskContext<App>, order: &Order) -> TaskResult<Value> {
     let run = ctx.state().seen.start();
     let result = misbehave(ctx, order).await;
@@ -215,8 +240,10 @@ fn definition() -> Plugin<App> {
         .inline(routes!(inline_block))
         .enqueue(Method::POST, "/task", chaos)
         .enqueue(Method::POST, "/short", short)
+        .enqueue(Method::POST, "/keyed", keyed)
         .task(chaos)
         .task(short)
+        .task(keyed)
 }
 
 plugin! {

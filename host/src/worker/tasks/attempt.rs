@@ -47,8 +47,15 @@ pub(super) fn run(unit: Arc<Unit>, delivery: Delivery, slot: Slot) -> impl Futur
         };
         let delivered = Delivered { unit: &unit, delivery: &delivery, envelope: &envelope };
         // A task that must never start twice has its attempt written down before it starts.
-        let must_read = unit.limits.lost_is_final;
+        // One that was put back from a line may come twice, and neither delivery would look like a second one.
+        let must_read = unit.limits.lost_is_final || envelope.serial_key.is_some();
         let settling = shared.settling.is_settling(shared.broker.link().generation);
+        if envelope.serial_key.is_some()
+            && envelope.is_promised(delivery.stored_at)
+            && !Box::pin(shared.has_turn(&envelope, &delivery)).await
+        {
+            return;
+        }
         match arrival::receive(&delivered.arrival(now), settling || must_read) {
             // Cancelled while it was on its way here: its record says so.
             Reception::Start(_) if hold.holding.is_cancelled() => {

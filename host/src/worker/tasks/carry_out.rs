@@ -1,5 +1,5 @@
 //! Carries a plan out, in the one order that survives a kill between any two writes: the fenced record, then the
-//! publishes that it owes, the acknowledgement last.
+//! publishes that it owes, then the keys that it held (`keys`), the acknowledgement last.
 //!
 //! While the broker is away it tries again, for as long as the attempt may be ours.
 
@@ -48,6 +48,13 @@ impl Shared {
         let record = plan.write.as_ref().map(|write| &write.record).or(current);
         for owed in &plan.then {
             if Box::pin(self.follow_up(envelope, record, owed, until)).await.is_err() {
+                return Carried::GivenUp;
+            }
+        }
+        if plan.last == Last::Done && (envelope.unique_key.is_some() || envelope.serial_key.is_some()) {
+            // Without a record it was never promised, and never will be.
+            let ended = record.is_none_or(|record| record.state.is_final());
+            if Box::pin(self.release_keys(envelope, ended, until)).await.is_err() {
                 return Carried::GivenUp;
             }
         }
@@ -125,7 +132,7 @@ impl Shared {
         }
     }
 
-    async fn again<T, F>(
+    pub(super) async fn again<T, F>(
         &self,
         until: Instant,
         says: &'static str,

@@ -4,6 +4,7 @@ use super::consumer;
 use super::counters::TaskCounters;
 use super::find;
 use super::held::{Held, HeldTasks};
+use super::keys;
 use super::limits::TaskLimits;
 use super::settling::Settling;
 use super::slots::Slots;
@@ -109,6 +110,10 @@ impl TaskEngine {
         let mut helpers = JoinSet::new();
         helpers.spawn(find::answer(shared.clone()));
         helpers.spawn(find::cancel(shared.clone()));
+        if plugins.iter().any(|plugin| plugin.description.tasks.iter().any(|task| task.serial_key.is_some()))
+        {
+            helpers.spawn(keys::sweep(shared.clone()));
+        }
         let (sender, consuming) = watch::channel(false);
         helpers.spawn(look(shared.clone(), units.clone(), sender));
         Self { shared, units, consumers, helpers, consuming }

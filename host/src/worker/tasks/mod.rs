@@ -31,6 +31,7 @@ mod engine;
 mod find;
 mod held;
 mod history;
+mod keys;
 mod limits;
 mod meter;
 pub mod obituary;
