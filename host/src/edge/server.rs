@@ -100,6 +100,7 @@ impl Server {
             });
         }
         drop(self.listener);
+        self.edge.leave();
         let mut ended = std::pin::pin!(graceful.shutdown());
         if tokio::time::timeout(grace(), &mut ended).await.is_ok() {
             return true;

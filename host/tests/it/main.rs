@@ -15,6 +15,7 @@ mod command;
 mod config;
 mod dev;
 mod edge;
+mod follow;
 mod isolation;
 mod lifecycle;
 mod loading;
