@@ -2,6 +2,7 @@
 
 use crate::broker::{Broker, Error, Place, Waiting};
 use cardcage_protocol::{State, TaskId, TaskRecord, Timestamp};
+use serde::Deserialize as _;
 use serde_json::{Map, Value, json};
 use std::time::Duration;
 
@@ -17,8 +18,9 @@ pub async fn show(broker: &Broker, id: TaskId) -> Result<Option<Value>, Error> {
         None => None,
         Some(Place::Recorded(record, _)) => {
             let mut view = recorded(&record);
-            // A canceller's mark may stand while a first attempt runs, which nobody records.
-            if record.state == State::Queued
+            // A canceller's mark may stand while a first attempt runs, which nobody records. Of a later one the holder
+            // knows the progress.
+            if matches!(record.state, State::Queued | State::Running)
                 || (record.cancel_requested_at.is_some() && !record.state.is_final())
             {
                 held(broker, id, &mut view).await?;
@@ -37,6 +39,12 @@ pub async fn show(broker: &Broker, id: TaskId) -> Result<Option<Value>, Error> {
     })
 }
 
+/// Whether a view is of a task that has ended.
+#[must_use]
+pub fn has_ended(view: &Value) -> bool {
+    view.get("state").is_some_and(|state| State::deserialize(state).is_ok_and(State::is_final))
+}
+
 /// Adds what the holder says: worker, since when, which attempt.
 async fn held(broker: &Broker, id: TaskId, view: &mut Map<String, Value>) -> Result<(), Error> {
     let Some(answer) = broker.ask_holder(id, HOLDER_WAIT).await? else { return Ok(()) };
@@ -51,6 +59,9 @@ async fn held(broker: &Broker, id: TaskId, view: &mut Map<String, Value>) -> Res
         attempts.push(attempt);
     }
     view.insert("attempt".into(), n);
+    if let Some(progress) = holder.get("progress").filter(|progress| !progress.is_null()) {
+        view.insert("progress".into(), progress.clone());
+    }
     Ok(())
 }
 
@@ -58,7 +69,7 @@ fn links(id: TaskId, state: State) -> Value {
     let own = format!("/tasks/{id}");
     match state.is_final() {
         true => json!({ "self": own }),
-        false => json!({ "self": own, "cancel": format!("{own}/cancel") }),
+        false => json!({ "self": own, "cancel": format!("{own}/cancel"), "events": format!("{own}/events") }),
     }
 }
 

@@ -56,6 +56,7 @@ mod export;
 pub mod glue;
 mod plugin;
 mod problem;
+mod progress;
 mod task;
 mod telemetry;
 #[doc(hidden)]
@@ -65,6 +66,7 @@ pub use context::{InitError, PluginContext, RequestContext};
 pub use enqueue::{Accepted, Enqueue, Tasks};
 pub use plugin::{Definition, ErasedPlugin, Plugin};
 pub use problem::Problem;
+pub use progress::Progress;
 pub use task::{Failure, OnLost, Task, TaskContext, TaskError, TaskOptions, TaskResult};
 
 pub use axum;

@@ -49,6 +49,8 @@ pub const ERROR_MAX_BYTES: usize = 4096;
 pub const ERROR_DETAILS_MAX_BYTES: usize = 4096;
 /// Largest result of a task.
 pub const RESULT_MAX_BYTES: usize = 512 * 1024;
+/// Longest message of a report of progress.
+pub const PROGRESS_MAX_BYTES: usize = 1024;
 /// Attempts whose history a record keeps. The oldest go first; they are counted.
 pub const RECORD_ATTEMPTS_MAX: usize = 32;
 

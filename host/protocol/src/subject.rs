@@ -467,6 +467,12 @@ impl Subjects {
         format!("{}.event.{kind}", self.ns)
     }
 
+    /// Live events of one task, such as its progress: lossy by design.
+    #[must_use]
+    pub fn task_event(&self, id: TaskId) -> String {
+        format!("{}.event.task.{id}", self.ns)
+    }
+
     fn with_address(&self, space: &str, address: &TaskAddress) -> String {
         let TaskAddress { plugin, major, task, priority, id } = address;
         let mut subject = String::with_capacity(160);

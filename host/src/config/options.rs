@@ -105,6 +105,8 @@ section! {
         call_timeout_ms: u64 = 30_000, integer(10, 3_600_000);
         /// Requests handled at the same time; one more gets 503 at once.
         in_flight_max: usize = 1_024, integer(1, 65_536);
+        /// Requests that may wait for a task's end or stream its events at the same time; one more gets 503. They count as requests, too.
+        followers_max: usize = 256, integer(1, 65_536);
         /// Largest reply that is passed on from a worker; a larger one gets 502.
         reply_max_bytes: usize = 8_388_608, integer(1_024, 1_073_741_824);
         /// Time the broker has to acknowledge a task before the caller gets 503.

@@ -2,7 +2,8 @@
 //!
 //! | method and path | answer |
 //! |---|---|
-//! | `GET /tasks/{id}` | a task's state, attempts, result or error; 404 for an unknown id |
+//! | `GET /tasks/{id}` | a task's state, attempts, result or error; 404 for an unknown id; `?wait=10s` waits for its end |
+//! | `GET /tasks/{id}/events` | the same, as server-sent events: `state`, `progress`, at last `end` |
 //! | `POST /tasks/{id}/cancel` | 200 where it has ended `cancelled`, 202 while its handler is still at it, 409 after its end |
 //! | `GET /openapi.json` | the merged OpenAPI 3.1 document |
 //! | `GET /problems`, `GET /problems/{code}` | what a problem code means and what to do |

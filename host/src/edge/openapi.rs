@@ -91,9 +91,27 @@ fn host_paths() -> Map<String, Value> {
         json!({ "get": {
             "operationId": "show_task",
             "summary": "A task's state, attempts, result or error.",
+            "parameters": [
+                { "name": "id", "in": "path", "required": true, "schema": { "type": "string", "format": "uuid" } },
+                { "name": "wait", "in": "query", "required": false,
+                    "description": "Wait for its end for so long, as in `10s`; at most a minute.",
+                    "schema": { "type": "string", "pattern": "^[0-9]+(ms|s|m)$" } },
+            ],
+            "responses": { "200": { "description": "The task." }, "404": { "description": "No such task." } },
+        } }),
+    );
+    paths.insert(
+        "/tasks/{id}/events".into(),
+        json!({ "get": {
+            "operationId": "follow_task",
+            "summary": "What becomes of a task, as server-sent events: `state`, `progress`, at last `end` or `problem`.",
             "parameters": [{ "name": "id", "in": "path", "required": true,
                 "schema": { "type": "string", "format": "uuid" } }],
-            "responses": { "200": { "description": "The task." }, "404": { "description": "No such task." } },
+            "responses": {
+                "200": { "description": "Events; the data of `state` and `end` is the task.",
+                    "content": { "text/event-stream": { "schema": { "type": "string" } } } },
+                "404": { "description": "No such task." },
+            },
         } }),
     );
     paths.insert(

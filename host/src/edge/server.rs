@@ -123,6 +123,7 @@ impl Server {
             });
         }
         drop(self.listener);
+        self.edge.leave();
         connections.close();
         let mut ended = std::pin::pin!(connections.wait());
         if tokio::time::timeout(grace(), &mut ended).await.is_ok() {

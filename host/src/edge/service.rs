@@ -9,6 +9,7 @@ use crate::broker::Broker;
 use crate::loader::Placement;
 use crate::stream::{Mux, Silence};
 use cardcage_protocol::{InstanceId, Problem, ProblemCode, Subjects, limits};
+use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version, header};
 use hyper::body::Incoming;
 use serde_json::Value;
@@ -37,6 +38,8 @@ pub struct EdgeLimits {
     pub silence: Silence,
     /// Requests at the same time.
     pub in_flight_max: usize,
+    /// Of these, so many may wait for a task's end or stream its events.
+    pub followers_max: usize,
 }
 
 /// The edge of one API instance. Shared by all connections.
@@ -51,6 +54,9 @@ pub struct Edge {
     openapi: Value,
     places: Arc<Semaphore>,
     cutoff: Cutoff,
+    /// Comes when the drain begins: whoever only waits for a task leaves.
+    pub(super) leaving: Arc<Cutoff>,
+    pub(super) followers: Arc<Semaphore>,
     counters: Counters,
 }
 
@@ -92,6 +98,8 @@ impl Edge {
             places: Arc::new(Semaphore::new(limits.in_flight_max)),
             limits,
             cutoff: Cutoff::default(),
+            leaving: Arc::default(),
+            followers: Arc::new(Semaphore::new(limits.followers_max)),
             counters: Counters::default(),
         }
     }
@@ -100,6 +108,11 @@ impl Edge {
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.limits.in_flight_max.saturating_sub(self.places.available_permits())
+    }
+
+    /// Lets those leave who only wait for a task.
+    pub(super) fn leave(&self) {
+        self.leaving.now();
     }
 
     /// Gives up on every request under way: its caller gets 503, its handler is cancelled.
@@ -150,7 +163,7 @@ impl Edge {
         let route = match self.router.find(&parts.method, path) {
             Matched::Route(route) => route,
             Matched::Methods(allow) => return wrong_method(allow, id),
-            Matched::Nothing => return self.own(&parts.method, path, id).await,
+            Matched::Nothing => return self.own(&parts, id, place).await,
         };
         head::with_host(&mut parts.headers, &parts.uri);
         let timeout = match route.placement {
@@ -204,9 +217,10 @@ impl Edge {
     }
 
     /// The host's own routes.
-    async fn own(&self, method: &Method, path: &str, id: RequestId) -> Response<EdgeBody> {
+    async fn own(&self, parts: &Parts, id: RequestId, place: OwnedSemaphorePermit) -> Response<EdgeBody> {
+        let (method, path) = (&parts.method, parts.uri.path());
         if let Some(task) = path.strip_prefix("/tasks/") {
-            return tasks::answer(self, method, task, id).await;
+            return tasks::answer(self, method, task, parts.uri.query(), id, place).await;
         }
         let is_own = path == "/openapi.json" || path == "/problems" || path.starts_with("/problems/");
         if !is_own {

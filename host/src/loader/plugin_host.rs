@@ -15,7 +15,7 @@ use crate::terms::Terms;
 use bytes::Bytes;
 use cardcage_abi::{
     Answer, CallOut, EnqueueHead, FfiBytes, FfiCallback, Host, HostCtx, LogRecord, MetricRecord, SpanRecord,
-    code,
+    TaskNote, code,
 };
 use serde::Deserialize;
 use std::sync::Arc;
@@ -153,6 +153,13 @@ extern "C" fn span(ctx: HostCtx, record: SpanRecord) {
     tracing::debug!(target: "span", plugin = &*host.identity.name, took_us, %span, "span closed");
 }
 
+extern "C" fn task_progress(ctx: HostCtx, note: TaskNote) {
+    let host = host(ctx);
+    if let Some(tell) = host.services.progress(note.task_id, note.attempt, note.value.as_slice()) {
+        lending::spawn(&host.runtime, tell);
+    }
+}
+
 extern "C" fn now_unix_ns(ctx: HostCtx) -> u64 {
     host(ctx).services.now_unix_ns()
 }
@@ -200,5 +207,6 @@ pub(super) fn vtable() -> Host {
         config,
         metric,
         polling,
+        task_progress,
     }
 }

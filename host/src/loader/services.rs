@@ -79,6 +79,13 @@ pub trait Services: Send + Sync + 'static {
     ) -> ServiceFuture<Receipt>;
     /// Calls a route of another plugin; answers status, header block and body in the boundary's encoding.
     fn call(&self, plugin: &Identity, call: OutgoingCall) -> ServiceFuture<Bytes>;
+    /// Keeps what a task's handler says of its progress; what is left to do, if anything, is to tell it.
+    fn progress(
+        &self,
+        task_id: [u8; 16],
+        attempt: u32,
+        report: &[u8],
+    ) -> Option<Pin<Box<dyn Future<Output = ()> + Send>>>;
     /// Broker time.
     fn now_unix_ns(&self) -> u64;
     /// Records a measurement.

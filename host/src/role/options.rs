@@ -49,6 +49,7 @@ pub(super) fn edge_limits(settings: &Settings) -> EdgeLimits {
         enqueue_timeout: Duration::from_millis(api.enqueue_timeout_ms),
         silence: silence(settings),
         in_flight_max: api.in_flight_max,
+        followers_max: api.followers_max,
     }
 }
 

@@ -5,11 +5,14 @@ use crate::broker::Broker;
 use crate::enqueue::{self, NewTask};
 use crate::loader::{EnqueueRequest, Identity, OutgoingCall, Receipt, ServiceFuture, Services};
 use crate::terms::Terms;
+use crate::worker::tasks::ProgressReports;
 use bytes::Bytes;
 use cardcage_protocol::{
     CallBody, CallId, CallReply, CallRequest, InstanceId, Name, Problem, ProblemCode, ReplyKind, Text,
 };
 use serde::Deserialize;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// Longest wait for another plugin's answer where the caller names no deadline.
@@ -22,6 +25,8 @@ pub(super) struct HostServices {
     pub(super) instance: InstanceId,
     pub(super) enqueue_timeout: Duration,
     pub(super) metrics: PluginMetrics,
+    /// Where tasks run: set once the engine is there.
+    pub(super) progress: Arc<OnceLock<ProgressReports>>,
 }
 
 #[derive(Deserialize)]
@@ -102,6 +107,16 @@ impl Services for HostServices {
             })?;
             answer(reply)
         })
+    }
+
+    fn progress(
+        &self,
+        task_id: [u8; 16],
+        attempt: u32,
+        report: &[u8],
+    ) -> Option<Pin<Box<dyn Future<Output = ()> + Send>>> {
+        let tell = self.progress.get()?.report(task_id, attempt, report)?;
+        Some(Box::pin(tell))
     }
 
     fn now_unix_ns(&self) -> u64 {

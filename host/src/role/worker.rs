@@ -14,8 +14,8 @@ use crate::stream::Mux;
 use crate::worker::calls::{self, CallOptions, Calls};
 use crate::worker::tasks::{TaskEngine, TaskEngineOptions};
 use cardcage_protocol::Name;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -27,11 +27,13 @@ const QUEUE_GROUP: &str = "workers";
 pub(super) async fn serve(mut context: Context) -> Result<Exit, Failure> {
     let broker = context.connect().await?;
     let metrics = PluginMetrics::default();
+    let progress = Arc::new(OnceLock::new());
     let services = Arc::new(HostServices {
         broker: broker.clone(),
         instance: context.instance.clone(),
         enqueue_timeout: Duration::from_millis(context.settings.api.enqueue_timeout_ms),
         metrics: metrics.clone(),
+        progress: progress.clone(),
     });
     let set = context.load(services).await?;
     let patience = Duration::from_millis(context.settings.broker.startup_timeout_ms);
@@ -61,6 +63,7 @@ pub(super) async fn serve(mut context: Context) -> Result<Exit, Failure> {
         tasks: context.settings.tasks.clone(),
         task_concurrency: context.settings.worker.task_concurrency,
     });
+    let _ = progress.set(engine.progress_reports());
     context.ready(&set, Vec::new());
     let consuming = tokio::spawn(tell_consuming(context.outbox.clone(), engine.watch_consuming()));
     let grace = context.drain_ordered(|| text(&calls, &engine, &metrics)).await;

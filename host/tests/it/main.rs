@@ -17,6 +17,7 @@ mod crashes;
 mod declarations;
 mod dev;
 mod edge;
+mod follow;
 mod in_flight;
 mod isolation;
 mod keys;

@@ -135,6 +135,20 @@ pub struct TaskReply {
     pub ext: FfiBytes,
 }
 
+/// Something that a task's handler tells the host while it runs.
+#[repr(C)]
+#[derive(StableAbi, Debug)]
+pub struct TaskNote {
+    /// The task's id.
+    pub task_id: [u8; 16],
+    /// The attempt that tells it.
+    pub attempt: u32,
+    /// What it tells, as JSON.
+    pub value: FfiBytes,
+    /// Extension block.
+    pub ext: FfiBytes,
+}
+
 /// What a plugin gets at `init`.
 #[repr(C)]
 #[derive(StableAbi, Debug)]

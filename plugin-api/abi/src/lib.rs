@@ -33,7 +33,7 @@ pub use abi_stable;
 pub use bytes::FfiBytes;
 pub use head::{
     CallHead, CallOut, CallToken, EnqueueHead, HostCtx, InitHead, InitReply, Instance, LogRecord,
-    MetricRecord, Reply, Running, SpanRecord, TaskHead, TaskReply, TaskToken,
+    MetricRecord, Reply, Running, SpanRecord, TaskHead, TaskNote, TaskReply, TaskToken,
 };
 #[doc(hidden)]
 pub use vtable::{construct, header};

@@ -8,7 +8,7 @@
 
 use crate::head::{
     CallHead, CallOut, CallToken, EnqueueHead, HostCtx, InitHead, InitReply, Instance, LogRecord,
-    MetricRecord, Reply, Running, SpanRecord, TaskHead, TaskReply, TaskToken,
+    MetricRecord, Reply, Running, SpanRecord, TaskHead, TaskNote, TaskReply, TaskToken,
 };
 use crate::{Answer, FfiBytes, FfiCallback, FfiWaker};
 use abi_stable::library::{CheckTypeLayout, LibHeader, RootModule, RootModuleError, RootModuleResult};
@@ -53,8 +53,10 @@ pub struct Host {
     /// Records a measurement.
     pub metric: extern "C" fn(HostCtx, MetricRecord),
     /// Says what this thread polls from now on (a request or task id), or nothing (zeros). For crash reports.
-    #[sabi(last_prefix_field)]
     pub polling: extern "C" fn(HostCtx, &[u8; 16]),
+    /// Says how far a task's handler is: JSON `{"fraction"?, "done"?, "total"?, "message"}`. Ignored after the attempt's end.
+    #[sabi(last_prefix_field)]
+    pub task_progress: extern "C" fn(HostCtx, TaskNote),
 }
 
 /// What a plugin does for the host.

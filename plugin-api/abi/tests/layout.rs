@@ -97,6 +97,7 @@ const FIRST: [(&str, Layout, &[&str]); 3] = [
             "config",
             "metric",
             "polling",
+            "task_progress",
         ],
     ),
     (

@@ -7,7 +7,7 @@ use crate::Enqueued;
 use plugin_api::abi::abi_stable::prefix_type::PrefixTypeTrait;
 use plugin_api::abi::{
     Answer, CallOut, CallToken, EnqueueHead, FfiBytes, FfiCallback, FfiWaker, Host, HostCtx, HostRef,
-    LogRecord, MetricRecord, Reply, SpanRecord, TaskReply, TaskToken, code,
+    LogRecord, MetricRecord, Reply, SpanRecord, TaskNote, TaskReply, TaskToken, code,
 };
 use plugin_api::testing;
 use serde_json::{Value, json};
@@ -130,6 +130,8 @@ extern "C" fn task_release(_: TaskToken) {}
 extern "C" fn span(_: HostCtx, _: SpanRecord) {}
 extern "C" fn metric(_: HostCtx, _: MetricRecord) {}
 extern "C" fn polling(_: HostCtx, _: &[u8; 16]) {}
+
+extern "C" fn task_progress(_: HostCtx, _: TaskNote) {}
 extern "C" fn config(_: HostCtx) -> FfiBytes {
     FfiBytes::from_static(b"{}")
 }
@@ -155,5 +157,6 @@ fn vtable() -> Host {
         config,
         metric,
         polling,
+        task_progress,
     }
 }

@@ -12,7 +12,7 @@ use plugin_api::abi::abi_stable::prefix_type::PrefixTypeTrait;
 use plugin_api::abi::{
     Answer, CallHead, CallOut, CallToken, EnqueueHead, FfiBytes, FfiCallback, FfiWaker, Host, HostCtx,
     HostRef, InitHead, InitReply, Instance, LogRecord, MetricRecord, Plugin, Reply, Running, SpanRecord,
-    TaskHead, TaskReply, TaskToken, code, headers,
+    TaskHead, TaskNote, TaskReply, TaskToken, code, headers,
 };
 use serde_json::Value;
 
@@ -29,6 +29,7 @@ pub(crate) struct Held {
     pub(crate) not_ready: usize,
     pub(crate) pushed: Vec<u8>,
     pub(crate) ended: Option<String>,
+    pub(crate) progress: Vec<Value>,
 }
 
 #[derive(Default)]
@@ -149,6 +150,11 @@ extern "C" fn config(_: HostCtx) -> FfiBytes {
     FfiBytes::from_static(b"{}")
 }
 extern "C" fn metric(_: HostCtx, _: MetricRecord) {}
+extern "C" fn task_progress(_: HostCtx, note: TaskNote) {
+    let place = usize::try_from(u128::from_be_bytes(note.task_id)).unwrap();
+    held(place, |held| held.progress.push(serde_json::from_slice(note.value.as_slice()).unwrap()));
+}
+
 extern "C" fn polling(_: HostCtx, id: &[u8; 16]) {
     STATE.change(|state| {
         state.polling.insert(std::thread::current().id(), *id);
@@ -174,6 +180,7 @@ static VTABLE: LazyLock<HostRef> = LazyLock::new(|| {
         config,
         metric,
         polling,
+        task_progress,
     };
     host.leak_into_prefix()
 });

@@ -117,7 +117,14 @@ async fn add_up(ctx: TaskContext<App>, order: Order) -> TaskResult<u32> {
             ctx.cancelled().await;
             Ok(4)
         }
-        lines => Ok(lines.iter().sum()),
+        lines => {
+            let (mut sum, total) = (0, lines.len() as u64);
+            for (done, line) in (1..).zip(lines) {
+                sum += line;
+                ctx.progress((done, total), "adding up");
+            }
+            Ok(sum)
+        }
     }
 }
 

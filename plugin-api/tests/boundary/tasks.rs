@@ -46,6 +46,14 @@ fn handler_that_is_told_of_its_cancellation_ends_as_it_wants() {
 }
 
 #[test]
+fn progress_reaches_the_host_as_it_is_told() {
+    let started = Started::new::<Good>(&json!({}));
+    let held = started.attempt(ADD_UP, r#"{"lines":[4,5]}"#);
+    let told = |done: u64, fraction: f64| json!({ "done": done, "total": 2, "fraction": fraction, "message": "adding up" });
+    assert_eq!(held.progress, [told(1, 0.5), told(2, 1.0)]);
+}
+
+#[test]
 fn body_that_does_not_fit_is_undecodable_and_says_where() {
     let started = Started::new::<Good>(&json!({}));
     for (body, place) in [

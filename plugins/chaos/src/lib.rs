@@ -197,6 +197,14 @@ async fn misbehave(ctx: &TaskContext<App>, order: &Order) -> TaskResult<Value> {
     match order.mode {
         Mode::FailUntil if attempt < order.times => return Err(TaskError::retry("failed as told")),
         Mode::FailUntil => return Ok(told),
+        Mode::Progress => {
+            let total = u64::from(order.count());
+            for done in 1..=total {
+                ctx.progress((done, total), "misbehaving");
+                tokio::time::sleep(order.time()).await;
+            }
+            return Ok(told);
+        }
         _ if !is_about_size && !order.holds_for(attempt) => return Ok(told),
         Mode::AwaitCancel | Mode::FailWhenCancelled => ctx.cancelled().await,
         _ => order.carry_out().await,

@@ -6,6 +6,7 @@ use super::find;
 use super::held::{Held, HeldTasks};
 use super::keys;
 use super::limits::TaskLimits;
+use super::progress::ProgressReports;
 use super::settling::Settling;
 use super::slots::Slots;
 use super::unit::{Room, Shared, Unit};
@@ -135,6 +136,12 @@ impl TaskEngine {
     #[must_use]
     pub fn holds(&self, task: TaskId) -> Option<Held> {
         self.shared.held.get(task)
+    }
+
+    /// Where handlers' reports of progress go.
+    #[must_use]
+    pub fn progress_reports(&self) -> ProgressReports {
+        ProgressReports(self.shared.clone())
     }
 
     /// Tasks that are here.

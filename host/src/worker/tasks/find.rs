@@ -38,7 +38,7 @@ async fn listen(shared: &Shared, subject: String, found: impl Fn(TaskId) -> Opti
                     // Rubbish is ignored.
                     let Ok(Question { id }) = serde_json::from_slice(&question.payload()) else { continue };
                     if let Some(held) = found(id) {
-                        reply(shared, &question, held).await;
+                        reply(shared, &question, id, held).await;
                     }
                 }
             }
@@ -48,9 +48,12 @@ async fn listen(shared: &Shared, subject: String, found: impl Fn(TaskId) -> Opti
     }
 }
 
-async fn reply(shared: &Shared, question: &Incoming, held: Held) {
+async fn reply(shared: &Shared, question: &Incoming, id: TaskId, held: Held) {
     let Some(asker) = question.reply() else { return };
-    let answer = json!({ "worker": shared.instance, "attempt": held.attempt, "since": held.since });
+    let progress = shared.held.progress(id);
+    let answer = json!({
+        "worker": shared.instance, "attempt": held.attempt, "since": held.since, "progress": progress,
+    });
     if let Err(error) = shared.broker.publish(asker.to_owned(), Bytes::from(answer.to_string())).await {
         tracing::debug!(%error, "a question after a task could not be answered");
     }

@@ -6,6 +6,7 @@
 //! Invariants: one entry per task id; it is there from the reception of a delivery until its last write. What is
 //! remembered is bounded.
 
+use super::progress::{EVENT_EVERY, Progress};
 use cardcage_protocol::{TaskId, Timestamp};
 use futures_util::task::AtomicWaker;
 use std::collections::hash_map::Entry;
@@ -39,6 +40,14 @@ pub(super) struct Holding {
     stopped: AtomicBool,
     cancelled: AtomicBool,
     waker: AtomicWaker,
+    progress: Mutex<Reported>,
+}
+
+/// What the handler last said of its progress, and when an event told of it.
+#[derive(Debug, Default)]
+struct Reported {
+    last: Option<Progress>,
+    told_at: Option<Instant>,
 }
 
 /// What comes from outside to an attempt under way.
@@ -141,6 +150,7 @@ impl HeldTasks {
             stopped: AtomicBool::new(false),
             cancelled: AtomicBool::new(false),
             waker: AtomicWaker::new(),
+            progress: Mutex::default(),
         });
         let mut inner = self.lock();
         let stopping = inner.stopping;
@@ -177,6 +187,27 @@ impl HeldTasks {
         drop(inner);
         holding.cancel();
         Some(holding.view())
+    }
+
+    /// What the handler of a task that is here last said of its progress.
+    pub(super) fn progress(&self, id: TaskId) -> Option<Progress> {
+        let holding = self.lock().tasks.get(&id).cloned()?;
+        holding.progress.lock().unwrap_or_else(PoisonError::into_inner).last.clone()
+    }
+
+    /// Keeps what the handler of this attempt says of its progress. Whether an event is to tell of it.
+    pub(super) fn note(&self, id: TaskId, attempt: u32, progress: Progress) -> bool {
+        let Some(holding) = self.lock().tasks.get(&id).cloned() else { return false };
+        if holding.attempt.load(Ordering::Relaxed) != attempt {
+            return false;
+        }
+        let mut reported = holding.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        reported.last = Some(progress);
+        let is_due = reported.told_at.is_none_or(|at| at.elapsed() >= EVENT_EVERY);
+        if is_due {
+            reported.told_at = Some(Instant::now());
+        }
+        is_due
     }
 
     pub(super) fn len(&self) -> usize {
