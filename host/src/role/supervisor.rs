@@ -51,7 +51,8 @@ async fn start(role: Role, settings: &Settings, shutdown: Shutdown) -> Result<Ex
         Role::Api => Some(bind(settings.api.listen, "api.listen")?),
         Role::Worker => None,
     };
-    let board = Board::create().map_err(|error| unexpected("no shared memory for the board", error))?;
+    let board = || Board::create().map_err(|error| unexpected("no shared memory for the board", error));
+    let boards = [board()?, board()?];
     let options =
         broker_options(settings, instance.as_str()).map_err(|error| (Exit::Config, error.to_string()))?;
     let mut duties = Duties::default();
@@ -62,7 +63,7 @@ async fn start(role: Role, settings: &Settings, shutdown: Shutdown) -> Result<Ex
                 Broker::connect(options.clone()).await.map_err(|error| (Exit::Config, error.to_string()))?;
             let renewer = Arc::new(BrokerRenewer::new(options));
             let lease = Duration::from_millis(settings.tasks.lease_ms);
-            let keeper = LeaseKeeper::start(board, lease, renewer);
+            let keeper = LeaseKeeper::start(boards.to_vec(), lease, renewer);
             duties.leases = Some(keeper.map_err(|error| unexpected("no thread for the leases", error))?);
             duties.start_pump(&broker);
             Arc::new(BrokerAftermath { broker, instance: instance.clone() })
@@ -79,7 +80,7 @@ async fn start(role: Role, settings: &Settings, shutdown: Shutdown) -> Result<Ex
         grace: Duration::from_millis(settings.drain.grace_ms),
         load_timeout: Duration::from_millis(settings.loading.timeout_ms),
         listener: api_listener.map(OwnedFd::from),
-        board,
+        boards,
         required: settings.plugins.iter().filter(|(_, p)| p.required).map(|(name, _)| name.clone()).collect(),
         hooks,
         spawn: Arc::new(SelfExecutable),

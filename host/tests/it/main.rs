@@ -20,6 +20,7 @@ mod lifecycle;
 mod loading;
 mod orders;
 mod promises;
+mod recycling;
 mod serving;
 mod streams;
 mod tasks;

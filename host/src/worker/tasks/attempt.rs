@@ -10,7 +10,7 @@ use super::plan::{Plan, Write};
 use super::unit::{Slot, Unit};
 use super::unreadable::{self, Unreadable};
 use crate::broker::{Ack, Delivery};
-use crate::crash::{Claim, ClaimError, Kind};
+use crate::crash::{Claim, ClaimError, Kind, Polling};
 use crate::loader;
 use bytes::Bytes;
 use cardcage_protocol::{EnvelopeError, State, TaskEnvelope, TaskId, TaskRecord, Timestamp, header};
@@ -211,7 +211,10 @@ impl Delivered<'_> {
             Err(_) => Box::pin(self.wait_for_turn(holding)).await,
         };
         if running.is_none() {
-            let record = standing.record.map(|record| unstarted(*record, standing.attempt));
+            let record = standing.record.map(|mut record| {
+                history::withdraw(&mut record);
+                *record
+            });
             return Box::pin(self.hand_back(record, standing.fence)).await;
         }
         let deadline = local_deadline(limits.timeout);
@@ -277,6 +280,8 @@ impl Delivered<'_> {
 
     async fn handle(&self, attempt: u32, deadline_unix_ms: u64, holding: &Holding) -> Ended {
         let (envelope, limits) = (self.envelope, &self.unit.limits);
+        // An earlier attempt of this very task may still hold its thread.
+        let before = if attempt > 1 { self.polled() } else { Vec::new() };
         let running = self.unit.room.plugin.start(loader::Attempt {
             task_id: *envelope.id.as_bytes(),
             task: self.unit.index,
@@ -291,8 +296,31 @@ impl Delivered<'_> {
             biased;
             outcome = running => Ended::Handler(outcome),
             () = holding.stopped() => Ended::Interrupted,
-            () = tokio::time::sleep(limits.timeout) => Ended::TimedOut,
+            () = tokio::time::sleep(limits.timeout) => match self.is_held_up(&before) {
+                true => Ended::HeldUp,
+                false => Ended::TimedOut,
+            },
         }
+    }
+
+    /// Whether a handler of this plugin that was given up still holds a thread: then others wait behind it in vain, and
+    /// the child is about to be replaced. Rare, so it may read the whole board.
+    fn is_held_up(&self, before: &[Polling]) -> bool {
+        let held = self.polled();
+        if held.is_empty() {
+            return false;
+        }
+        let live = self.unit.shared.board.live();
+        let given_up = |thread: &Polling| live.iter().all(|entry| entry.id != thread.id);
+        held.iter().any(|thread| {
+            (thread.id == *self.envelope.id.as_bytes() && before.contains(thread)) || given_up(thread)
+        })
+    }
+
+    /// What threads are polling of this plugin's.
+    fn polled(&self) -> Vec<Polling> {
+        let (board, plugin) = (&self.unit.shared.board, self.unit.room.plugin.index);
+        board.polling().into_iter().filter(|thread| thread.plugin == plugin).collect()
     }
 
     /// Stores the outcome, with the fence of this attempt or not at all.
@@ -327,13 +355,6 @@ impl Delivered<'_> {
         let attempt = facts.attempt;
         tracing::warn!(plugin, task, %id, attempt, "a completion was refused: the attempt is no longer this worker's");
     }
-}
-
-/// The record without the attempt that was to start.
-fn unstarted(mut record: TaskRecord, attempt: u32) -> TaskRecord {
-    record.attempts.retain(|one| one.n != attempt || one.cause.is_some());
-    record.state = State::Queued;
-    record
 }
 
 fn log_end(plugin: &str, task: &str, facts: &Facts<'_>, plan: &Plan) {
