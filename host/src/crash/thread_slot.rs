@@ -24,6 +24,8 @@ pub struct ThreadSlot {
     plugin: AtomicU32,
     /// The context that is being polled: its 16-byte id as two big-endian halves. Both 0 = none.
     context: [AtomicU64; 2],
+    /// How many polls began on this thread: tells two polls of one context apart.
+    polls: AtomicU64,
 }
 
 /// A thread that was marked as polling something.
@@ -35,12 +37,16 @@ pub struct Polling {
     pub plugin: u32,
     /// The id of the call or task.
     pub id: [u8; 16],
+    /// Which poll of the thread's it is.
+    pub poll: u64,
 }
 
 impl ThreadSlot {
     /// Marks the context as being polled.
     pub fn enter(&self, plugin: u32, id: [u8; 16]) {
         let id = u128::from_be_bytes(id);
+        // Only this thread writes it.
+        self.polls.store(self.polls.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
         self.plugin.store(plugin, Ordering::Relaxed);
         self.context[1].store(id as u64, Ordering::Relaxed);
         self.context[0].store((id >> 64) as u64, Ordering::Release);
@@ -59,7 +65,12 @@ impl ThreadSlot {
         let low = u128::from(self.context[1].load(Ordering::Relaxed));
         let id = (high << 64) | low;
         let plugin = self.plugin.load(Ordering::Relaxed);
-        (tid != 0 && id != 0).then(|| Polling { tid, plugin, id: id.to_be_bytes() })
+        (tid != 0 && id != 0).then(|| Polling {
+            tid,
+            plugin,
+            id: id.to_be_bytes(),
+            poll: self.polls.load(Ordering::Relaxed),
+        })
     }
 
     /// Frees the slot.

@@ -104,7 +104,7 @@ impl Opened {
         }
         let Self { file, description, vtable, .. } = self;
         let (instance, lending) = (reply.instance, start.lending.clone());
-        Ok(Plugin { identity, file, description, vtable, instance, lending })
+        Ok(Plugin { identity, file, description, index: start.index, vtable, instance, lending })
     }
 }
 
@@ -128,6 +128,8 @@ pub struct Plugin {
     pub file: PathBuf,
     /// What it declares.
     pub description: Arc<Description>,
+    /// Its number in this process, from 1, as the board has it.
+    pub index: u32,
     vtable: PluginRef,
     instance: Instance,
     lending: Arc<Lending>,

@@ -23,6 +23,8 @@ pub enum Fate {
     /// The child was ended from outside: counts towards the limit of losses, for it may have been its doing, as when
     /// memory ran out.
     Lost,
+    /// It held its thread past its time limit, and only the child's end could end it.
+    TimedOut,
     /// It was not started: no attempt.
     Unstarted,
 }
@@ -116,7 +118,7 @@ mod tests {
     }
 
     fn scene(polling: &[(u32, u8)], culprit: Option<u32>) -> Scene {
-        let polling = polling.iter().map(|(tid, n)| Polling { tid: *tid, plugin: 1, id: [*n; 16] });
+        let polling = polling.iter().map(|(tid, n)| Polling { tid: *tid, plugin: 1, id: [*n; 16], poll: 1 });
         Scene { polling: polling.collect(), culprit, stopping: false }
     }
 

@@ -36,17 +36,22 @@ impl LeaseKeeper {
     ///
     /// # Errors
     /// When the machine refuses the thread or its runtime.
-    pub fn start(board: Board, lease: Duration, renewer: Arc<dyn Renewer>) -> std::io::Result<Self> {
+    pub fn start(boards: Vec<Board>, lease: Duration, renewer: Arc<dyn Renewer>) -> std::io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (stop, mut stopped) = oneshot::channel();
         let period = (lease / 4).max(Duration::from_millis(1));
         let keep = async move {
-            let mut rounds = Rounds::default();
+            let mut watched: Vec<_> = boards.into_iter().map(|board| (board, Rounds::default())).collect();
             let mut clock = tokio::time::interval(period);
             clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
             loop {
                 clock.tick().await;
-                let due = rounds.due(board.live(), board.heartbeat_age(), now_unix_ms());
+                let due: Vec<String> = watched
+                    .iter_mut()
+                    .flat_map(|(board, rounds)| {
+                        rounds.due(board.live(), board.heartbeat_age(), now_unix_ms())
+                    })
+                    .collect();
                 if !due.is_empty() && tokio::time::timeout(period, renewer.renew(due)).await.is_err() {
                     tracing::warn!("renewing leases took too long; the next round tries again");
                 }
@@ -77,7 +82,7 @@ impl Drop for LeaseKeeper {
     }
 }
 
-fn now_unix_ms() -> u64 {
+pub(super) fn now_unix_ms() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
@@ -184,7 +189,8 @@ mod tests {
         board.beat();
         let claim = board.claim(Kind::Task, [1; 16], "ack.1", "p", "t", 1, u64::MAX).unwrap();
         let (sender, rounds) = std::sync::mpsc::channel();
-        let keeper = LeaseKeeper::start(board, Duration::from_millis(30), Arc::new(Channel(sender))).unwrap();
+        let keeper =
+            LeaseKeeper::start(vec![board], Duration::from_millis(30), Arc::new(Channel(sender))).unwrap();
         for _ in 0..3 {
             assert_eq!(rounds.recv_timeout(Duration::from_secs(10)).unwrap(), ["ack.1"]);
         }

@@ -8,6 +8,9 @@
 //! before its end was read. It never waits for a child without a deadline, except for one that serves.
 
 use super::control::{Error, Phase, Reader, Start, ToChild, ToSupervisor, encode, send_prefix_with_fds};
+use super::lease::now_unix_ms;
+use super::overdue::{LOOK, Overdue, Watch};
+use super::retiree::Retiree;
 use super::spawn::{Process, Spawn};
 use super::status::{Stage, Status};
 use super::{Death, Shutdown};
@@ -18,14 +21,14 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout};
 
 /// A starting child outside any loading phase must say something within this time: it may be waiting
 /// for the broker, which takes 10 s at most.
 const START_SILENCE: Duration = Duration::from_secs(60);
 /// After the grace, the child's own watchdog comes first; then we kill it.
-const GRACE_MARGIN: Duration = Duration::from_secs(1);
+pub(super) const GRACE_MARGIN: Duration = Duration::from_secs(1);
 /// A child that does not serve yet holds nothing that deserves the full grace.
 const START_GRACE: Duration = Duration::from_secs(2);
 /// A child that said "failed" or closed its channel has this long to exit.
@@ -46,6 +49,20 @@ pub(super) struct Setting<'a> {
     pub(super) required: &'a BTreeSet<String>,
     pub(super) status: &'a Status,
     pub(super) metrics: &'a mut mpsc::Receiver<oneshot::Sender<String>>,
+    /// Told when this child takes work: another one waits for it.
+    pub(super) successor: &'a mut Option<oneshot::Sender<()>>,
+    /// When it may be replaced for a handler that is overdue, at the earliest; `None`: never.
+    pub(super) replaceable: Option<Instant>,
+    /// The one before it, which may still be there.
+    pub(super) retiring: Option<&'a JoinHandle<()>>,
+}
+
+/// What became of a child.
+pub(super) enum Outcome {
+    /// It has ended.
+    Ended(Lived),
+    /// It lives, and must be replaced.
+    Retired(Box<Retiree>, Overdue),
 }
 
 /// How a child's life ended.
@@ -63,6 +80,8 @@ pub(super) enum Ending {
     Incomplete,
     /// It was asked to stop.
     Stopped(Exit),
+    /// It lives on, and another one is to take its place.
+    Replaced,
 }
 
 /// A child's life, looked back upon.
@@ -78,6 +97,8 @@ struct Life<'a, 'b> {
     process: Box<dyn Process>,
     reader: Reader<OwnedReadHalf>,
     orders: mpsc::UnboundedSender<Vec<u8>>,
+    writer: JoinSet<()>,
+    watch: Watch,
     pending: HashMap<u64, oneshot::Sender<String>>,
     next_metrics_id: u64,
     /// When the child last said something, or the phase was entered.
@@ -97,7 +118,7 @@ pub(super) async fn live(
     setting: &mut Setting<'_>,
     start: Start,
     shutdown: &Shutdown,
-) -> Result<Lived, Error> {
+) -> Result<Outcome, Error> {
     let born = Instant::now();
     let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
     let frame = encode(&ToChild::Start(start))?;
@@ -122,6 +143,8 @@ pub(super) async fn live(
         process,
         reader: Reader::new(read),
         orders,
+        writer,
+        watch: Watch::default(),
         pending: HashMap::new(),
         next_metrics_id: 0,
         heard: born,
@@ -147,8 +170,10 @@ async fn write_orders(mut write: OwnedWriteHalf, mut queue: mpsc::UnboundedRecei
 }
 
 impl Life<'_, '_> {
-    async fn run(mut self, shutdown: &Shutdown, born: Instant) -> Lived {
+    async fn run(mut self, shutdown: &Shutdown, born: Instant) -> Outcome {
         let (mut first, mut second) = (shutdown.clone(), shutdown.clone());
+        let mut looks = tokio::time::interval(LOOK);
+        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let status = loop {
             let deadline = self.deadline().filter(|_| self.killed.is_none());
             let (at, why) = deadline.unwrap_or((born, ""));
@@ -162,6 +187,13 @@ impl Life<'_, '_> {
                 }
                 () = sleep_until(at), if deadline.is_some() => self.kill(why),
                 Some(request) = self.setting.metrics.recv() => self.ask_metrics(request),
+                // Asked at each tick: what it hangs on changes while nothing else wakes this loop.
+                _ = looks.tick(), if self.setting.replaceable.is_some() => {
+                    if self.is_replaceable()
+                        && let Some(overdue) = self.watch.look(&self.setting.board, now_unix_ms()) {
+                        return self.retire(born, overdue);
+                    }
+                }
             }
         };
         while self.open {
@@ -179,7 +211,22 @@ impl Life<'_, '_> {
             (Err(error), _) => Death::Signalled(format!("a cause that is not known ({error})")),
         };
         let ending = self.ending(&death);
-        Lived { ending, death, alive: born.elapsed() }
+        Outcome::Ended(Lived { ending, death, alive: born.elapsed() })
+    }
+
+    fn is_replaceable(&self) -> bool {
+        self.served
+            && self.open
+            && self.drain_by.is_none()
+            && self.killed.is_none()
+            && self.setting.replaceable.is_some_and(|at| at <= Instant::now())
+            && self.setting.retiring.is_none_or(JoinHandle::is_finished)
+    }
+
+    fn retire(self, born: Instant, overdue: Overdue) -> Outcome {
+        let Self { setting, process, reader, orders, writer, .. } = self;
+        let retiree = Retiree { process, reader, orders, writer, grace: setting.grace, born };
+        Outcome::Retired(Box::new(retiree), overdue)
     }
 
     /// The next deadline, and what the child is killed for when it passes.
@@ -257,7 +304,7 @@ impl Life<'_, '_> {
             ToSupervisor::Ready(ready) => self.ready(ready),
             ToSupervisor::Degraded { reasons } => status.update(|now| now.degraded = reasons),
             ToSupervisor::Restored => status.update(|now| now.degraded.clear()),
-            ToSupervisor::Consuming { active } => status.update(|now| now.consuming = Some(active)),
+            ToSupervisor::Consuming { active } => self.consuming(active),
             ToSupervisor::MetricsText { id, text } => {
                 if let Some(waiting) = self.pending.remove(&id) {
                     // Whoever asked may have given up.
@@ -270,6 +317,19 @@ impl Life<'_, '_> {
                 self.exit_by = Some(Instant::now() + EXIT_WAIT);
                 self.failed = Some(Ending::Failed { exit_code, message, retry });
             }
+        }
+    }
+
+    fn consuming(&mut self, active: bool) {
+        match self.setting.successor.take() {
+            // Until this one takes work, the one before does.
+            Some(waiting) if !active => *self.setting.successor = Some(waiting),
+            Some(waiting) => {
+                // It may have ended meanwhile.
+                let _ = waiting.send(());
+                self.setting.status.update(|now| now.consuming = Some(true));
+            }
+            None => self.setting.status.update(|now| now.consuming = Some(active)),
         }
     }
 

@@ -12,17 +12,20 @@
 //!              draining ── ended: exit 0 │ grace exceeded or second signal: exit 75
 //! ```
 //!
-//! Invariants: one child at a time. A dead child's board is read and emptied before the next child
+//! Invariants: one child at a time; while a handler holds a thread for ever, a second one until the first has
+//! drained. A dead child's board is read and emptied before the next child
 //! starts. A plugin that took a child down while loading is never loaded again by this supervisor.
 
 use super::backoff::Backoff;
-use super::control::{Excluded, LoadedPlugin, Phase, Refusal, Role, Start};
-use super::fate::fates;
-use super::life::{Ending, Lived, Setting, live};
+use super::control::{Excluded, Phase, Refusal, Role, Start};
+use super::grave::Grave;
+use super::life::{Ending, Lived, Outcome, Setting, live};
+use super::overdue::Overdue;
+use super::retiree::Retiree;
 use super::spawn::Spawn;
 use super::status::{ChildMetrics, Handle, Snapshot, Stage, Status};
-use super::{Death, Fate, Scene, Shutdown};
-use crate::crash::{Board, Entry, Kind};
+use super::{Death, Fate, Shutdown};
+use crate::crash::{Board, Entry};
 use crate::exit::Exit;
 use crate::loader::Code;
 use futures_util::future::BoxFuture;
@@ -31,9 +34,11 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 /// How long the aftermath may hold up the next child.
-const AFTERMATH_MAX: Duration = Duration::from_secs(5);
+pub(super) const AFTERMATH_MAX: Duration = Duration::from_secs(5);
 /// So many starts in a row may fail with no plugin to blame.
 const FAILED_STARTS_MAX: u32 = 5;
 
@@ -42,6 +47,9 @@ pub trait Aftermath: Send + Sync {
     /// Called once for each child that died while serving or left entries behind, with what its death means for each.
     /// It is given five seconds, during which no new child starts.
     fn child_died(&self, remains: Vec<(Entry, Fate)>, how: Death) -> BoxFuture<'_, ()>;
+
+    /// Called for a task that holds its thread past its limit where its child cannot give it up. The child is replaced.
+    fn overran(&self, task: Entry) -> BoxFuture<'_, ()>;
 }
 
 /// What a supervisor is given.
@@ -58,8 +66,9 @@ pub struct SupervisorOptions {
     pub load_timeout: Duration,
     /// The bound HTTP listener of an API; it stays open between two children.
     pub listener: Option<OwnedFd>,
-    /// The board; created by the caller, who needs it for the leases too.
-    pub board: Board,
+    /// A board for the child, and one for its successor while both live; created by the caller, who needs them for the
+    /// leases too.
+    pub boards: [Board; 2],
     /// Names of the plugins without which the host must not serve.
     pub required: BTreeSet<String>,
     /// Answers for the dead.
@@ -83,6 +92,15 @@ pub struct Supervisor {
     metrics_requests: mpsc::Receiver<oneshot::Sender<String>>,
     /// Plugins that took a child down while loading.
     banned: Vec<Refusal>,
+    /// Which of the boards the child has.
+    board: usize,
+    /// The child before, which is on its way out.
+    retiring: Option<JoinHandle<()>>,
+    /// Tells it that the present one serves.
+    successor: Option<oneshot::Sender<()>>,
+    /// When a child may be replaced again.
+    replaceable: Instant,
+    replacing: Backoff,
 }
 
 impl Supervisor {
@@ -91,7 +109,18 @@ impl Supervisor {
     pub fn new(options: SupervisorOptions) -> Self {
         let status = Status::new(options.role, options.instance.clone());
         let (metrics, metrics_requests) = ChildMetrics::channel();
-        Self { options, status, metrics, metrics_requests, banned: Vec::new() }
+        Self {
+            options,
+            status,
+            metrics,
+            metrics_requests,
+            banned: Vec::new(),
+            board: 0,
+            retiring: None,
+            successor: None,
+            replaceable: Instant::now(),
+            replacing: Backoff::default(),
+        }
     }
 
     /// What the admin listener needs to know.
@@ -103,6 +132,11 @@ impl Supervisor {
     /// Keeps a child alive until a stop is asked for or nothing more can be done; says how to exit.
     pub async fn run(mut self, mut shutdown: Shutdown) -> Exit {
         let exit = self.generations(&mut shutdown).await;
+        // Nobody follows any more: what is retiring drains now, if it does not yet.
+        self.successor = None;
+        if let Some(retiring) = self.retiring.take() {
+            let _ = retiring.await;
+        }
         self.status.update(|now| {
             now.status = Stage::Ended;
             now.child_pid = None;
@@ -159,32 +193,43 @@ impl Supervisor {
                 Next::AfterPause
             }
             Ending::Serving => Next::AfterPause,
+            Ending::Replaced => Next::AtOnce,
         }
     }
 
     /// One child's life and what follows at once from its end; `None` when none could be started.
     async fn live_once(&mut self, shutdown: &Shutdown) -> Option<Lived> {
         let start = self.start();
-        self.status.update(|now| renew(now, &self.banned));
+        // While the one before serves, so does the host.
+        if self.retiring.as_ref().is_none_or(JoinHandle::is_finished) {
+            (self.retiring, self.successor) = (None, None);
+            self.status.update(|now| renew(now, &self.banned));
+        }
+        let board = self.board();
         let mut setting = Setting {
             spawn: &*self.options.spawn,
-            board: self.options.board,
+            board,
             listener: &mut self.options.listener,
             grace: self.options.grace,
             load_timeout: self.options.load_timeout,
             required: &self.options.required,
             status: &self.status,
             metrics: &mut self.metrics_requests,
+            successor: &mut self.successor,
+            // Inline handlers of an API have no limit, and are on no board.
+            replaceable: (self.options.role == Role::Worker).then_some(self.replaceable),
+            retiring: self.retiring.as_ref(),
         };
         match live(&mut setting, start, shutdown).await {
-            Ok(lived) => {
+            Ok(Outcome::Retired(retiree, overdue)) => Some(self.retire(*retiree, overdue, shutdown).await),
+            Ok(Outcome::Ended(lived)) => {
                 self.status.update(|now| {
                     now.child_pid = None;
                     if now.status == Stage::Serving {
                         now.status = Stage::Starting;
                     }
                 });
-                self.bury(&lived).await;
+                self.grave(board).bury(&lived).await;
                 Some(lived)
             }
             Err(error) => {
@@ -209,39 +254,43 @@ impl Supervisor {
         }
     }
 
-    /// Reads and empties the board, says who died of what, and has the dead child's debts paid.
-    async fn bury(&self, lived: &Lived) {
-        let board = &self.options.board;
-        let entries = board.live();
-        let scene = Scene {
-            polling: board.polling(),
-            culprit: board.culprit(),
-            stopping: matches!(lived.ending, Ending::Stopped(_)),
-        };
-        let polled = polled(&scene, &entries, &self.status.snapshot().plugins);
-        // At once: while entries stand there, their leases are renewed.
-        board.reset();
-        if entries.is_empty() && lived.ending != Ending::Serving {
-            return;
-        }
-        let fates = fates(&entries, &scene, &lived.death);
-        let of = |fate| fates.iter().filter(|known| **known == fate).count();
-        let tasks = entries.iter().filter(|entry| entry.kind.is_task()).count();
+    /// The present child's board.
+    fn board(&self) -> Board {
+        let [first, second] = self.options.boards;
+        if self.board == 0 { first } else { second }
+    }
+
+    fn grave(&self, board: Board) -> Grave {
+        Grave { board, hooks: self.options.hooks.clone(), plugins: self.status.snapshot().plugins }
+    }
+
+    /// Sends a child away that a handler holds up; another one takes its place first.
+    async fn retire(&mut self, retiree: Retiree, overdue: Overdue, shutdown: &Shutdown) -> Lived {
+        let Overdue { entry, is_held } = overdue;
         tracing::error!(
-            how = %lived.death,
-            alive_ms = u64::try_from(lived.alive.as_millis()).unwrap_or(u64::MAX),
-            polled = polled.join(", "),
-            calls = entries.len() - tasks,
-            tasks,
-            crashed = of(Fate::Crashed),
-            suspected = of(Fate::Suspected),
-            "the child died, or ended with work unfinished"
+            plugin = entry.plugin,
+            name = entry.name,
+            id = %uuid::Uuid::from_bytes(entry.id),
+            "a handler holds its thread past its time limit; the child is replaced"
         );
-        let remains = entries.into_iter().zip(fates).collect();
-        let hooks = self.options.hooks.child_died(remains, lived.death.clone());
-        if tokio::time::timeout(AFTERMATH_MAX, hooks).await.is_err() {
-            tracing::error!("answering for the dead child took too long; its leases will run out instead");
+        if is_held && entry.kind.is_task() {
+            let hooks = self.options.hooks.overran(entry);
+            if tokio::time::timeout(AFTERMATH_MAX, hooks).await.is_err() {
+                tracing::error!("a task that is over its limit could not be handed back; its lease runs out");
+            }
         }
+        let alive = retiree.born.elapsed();
+        let (sender, successor) = oneshot::channel();
+        let (grave, shutdown) = (self.grave(self.board()), shutdown.clone());
+        self.successor = Some(sender);
+        self.retiring = Some(tokio::spawn(async move {
+            let (death, alive) = retiree.run(successor, shutdown).await;
+            tracing::info!(how = %death, "the child that was replaced has ended");
+            grave.bury(&Lived { ending: Ending::Replaced, death, alive }).await;
+        }));
+        self.board = 1 - self.board;
+        self.replaceable = Instant::now() + self.replacing.after(alive);
+        Lived { ending: Ending::Replaced, death: Death::Killed("was replaced"), alive }
     }
 
     /// Refuses a plugin that took a child down; true when the host cannot do without it.
@@ -277,27 +326,6 @@ fn renew(now: &mut Snapshot, banned: &[Refusal]) {
     now.degraded.clear();
     now.plugins.clear();
     now.bound.clear();
-}
-
-/// What the child's threads were polling, in words; ids as the other logs write them.
-fn polled(scene: &Scene, entries: &[Entry], plugins: &[LoadedPlugin]) -> Vec<String> {
-    let named = scene.polling.iter().map(|thread| {
-        let id = uuid::Uuid::from_bytes(thread.id);
-        let request = id.simple();
-        if let Some(entry) = entries.iter().find(|entry| entry.id == thread.id) {
-            return match entry.kind {
-                Kind::Call => format!("{}/{} {request}", entry.plugin, entry.name),
-                Kind::Task | Kind::Suspect => format!("{}/{} {id}", entry.plugin, entry.name),
-            };
-        }
-        // Inline handlers stand on no board: their caller's connection is what they owe.
-        let place = usize::try_from(thread.plugin).ok().and_then(|place| place.checked_sub(1));
-        match place.and_then(|place| plugins.get(place)) {
-            Some(plugin) => format!("{} {request}", plugin.name),
-            None => format!("plugin {} {request}", thread.plugin),
-        }
-    });
-    named.collect()
 }
 
 /// The refusal of a plugin that took its child down while loading: the same codes and sentences as `check` has.

@@ -43,6 +43,10 @@ impl Aftermath for BrokerAftermath {
             );
         })
     }
+
+    fn overran(&self, task: Entry) -> BoxFuture<'_, ()> {
+        Box::pin(async move { self.hand_back(task, Fate::TimedOut, &Death::Killed("held a thread")).await })
+    }
 }
 
 impl BrokerAftermath {
@@ -72,6 +76,10 @@ pub(super) struct NoAftermath;
 
 impl Aftermath for NoAftermath {
     fn child_died(&self, _: Vec<(Entry, Fate)>, _: Death) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
+    fn overran(&self, _: Entry) -> BoxFuture<'_, ()> {
         Box::pin(std::future::ready(()))
     }
 }

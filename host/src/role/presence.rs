@@ -24,7 +24,7 @@ const AGAIN: Duration = Duration::from_millis(500);
 pub(super) struct Present {
     pub(super) broker: Broker,
     pub(super) instance: InstanceId,
-    pub(super) board: Board,
+    pub(super) boards: [Board; 2],
     pub(super) status: Status,
     pub(super) task_concurrency: usize,
     pub(super) started_at: Timestamp,
@@ -64,7 +64,7 @@ impl Present {
 
     fn presence(&self, host: &str, question: Question, snapshot: &Snapshot) -> Presence {
         let held: Vec<Entry> =
-            self.board.live().into_iter().filter(|entry| entry.kind == Kind::Task).collect();
+            self.boards.iter().flat_map(Board::live).filter(|entry| entry.kind == Kind::Task).collect();
         let slots = slots_per_plugin(self.task_concurrency, snapshot.plugins.len());
         let plugins: Vec<PresentPlugin> = snapshot
             .plugins

@@ -52,7 +52,8 @@ async fn start(role: Role, settings: &Settings, shutdown: Shutdown) -> Result<Ex
         Role::Api => Some(bind(settings.api.listen, "api.listen")?),
         Role::Worker => None,
     };
-    let board = Board::create().map_err(|error| unexpected("no shared memory for the board", error))?;
+    let board = || Board::create().map_err(|error| unexpected("no shared memory for the board", error));
+    let boards = [board()?, board()?];
     let options =
         broker_options(settings, instance.as_str()).map_err(|error| (Exit::Config, error.to_string()))?;
     let started_at = Timestamp::now();
@@ -65,7 +66,7 @@ async fn start(role: Role, settings: &Settings, shutdown: Shutdown) -> Result<Ex
                 Broker::connect(options.clone()).await.map_err(|error| (Exit::Config, error.to_string()))?;
             let renewer = Arc::new(BrokerRenewer::new(options));
             let lease = Duration::from_millis(settings.tasks.lease_ms);
-            let keeper = LeaseKeeper::start(board, lease, renewer);
+            let keeper = LeaseKeeper::start(boards.to_vec(), lease, renewer);
             duties.leases = Some(keeper.map_err(|error| unexpected("no thread for the leases", error))?);
             duties.start_pumps(&broker, settings);
             present = Some(broker.clone());
@@ -83,7 +84,7 @@ async fn start(role: Role, settings: &Settings, shutdown: Shutdown) -> Result<Ex
         grace: Duration::from_millis(settings.drain.grace_ms),
         load_timeout: Duration::from_millis(settings.loading.timeout_ms),
         listener: api_listener.map(OwnedFd::from),
-        board,
+        boards,
         required: settings.plugins.iter().filter(|(_, p)| p.required).map(|(name, _)| name.clone()).collect(),
         hooks,
         spawn: Arc::new(SelfExecutable),
@@ -92,7 +93,7 @@ async fn start(role: Role, settings: &Settings, shutdown: Shutdown) -> Result<Ex
         let status = supervisor.handle().status;
         let task_concurrency = settings.worker.task_concurrency;
         let present =
-            Present { broker, instance: instance.clone(), board, status, task_concurrency, started_at };
+            Present { broker, instance: instance.clone(), boards, status, task_concurrency, started_at };
         tokio::spawn(present.answer())
     });
     let admin = tokio::spawn(admin::serve(admin_listener, supervisor.handle()));

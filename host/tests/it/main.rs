@@ -27,6 +27,7 @@ mod operators;
 mod orders;
 mod payments;
 mod promises;
+mod recycling;
 mod repeats;
 mod serving;
 mod streams;

@@ -117,6 +117,11 @@ impl Aftermath for Deaths {
         self.0.lock().unwrap().push((entries, how));
         Box::pin(std::future::ready(()))
     }
+
+    fn overran(&self, task: Entry) -> BoxFuture<'_, ()> {
+        self.0.lock().unwrap().push((vec![task], Death::Killed("overran")));
+        Box::pin(std::future::ready(()))
+    }
 }
 
 /// A running supervisor.
@@ -153,7 +158,7 @@ fn options(
         grace: LONG,
         load_timeout: LONG,
         listener: None,
-        board: Board::create().unwrap(),
+        boards: [Board::create().unwrap(), Board::create().unwrap()],
         required: BTreeSet::from(["orders".to_owned()]),
         hooks: Arc::new(Deaths::default()),
         spawn: Arc::new(Script { children: Box::new(children), started: AtomicUsize::new(0) }),
@@ -163,7 +168,7 @@ fn options(
 fn run(mut options: SupervisorOptions) -> Running {
     let deaths = Arc::new(Deaths::default());
     options.hooks = deaths.clone();
-    let board = options.board;
+    let board = options.boards[0];
     let supervisor = Supervisor::new(options);
     let handle = supervisor.handle();
     let (stop, shutdown) = Shutdown::manual();

@@ -233,3 +233,48 @@ async fn child_that_sends_garbage_is_killed_and_replaced() {
     assert!(matches!(running.deaths.0.lock().unwrap()[0].1, Death::Killed(_)));
     assert_eq!(running.stop().await, Exit::Success);
 }
+
+#[tokio::test]
+async fn worker_whose_handler_holds_a_thread_is_replaced_before_it_goes() {
+    let (serves, served) = std::sync::mpsc::channel::<()>();
+    let (serves, served) = (Mutex::new(Some(serves)), Mutex::new(Some(served)));
+    let mut options = options(move |n, control| match n {
+        0 => {
+            let served = served.lock().unwrap().take().unwrap();
+            fake(control, move |mut child| {
+                let claim = child.board.claim(Kind::Task, [7; 16], "ack.7", "chaos", "short", 1, 1).unwrap();
+                std::mem::forget(claim);
+                child.board.thread_slot().unwrap().enter(1, [7; 16]);
+                child.outbox.send(&ready()).unwrap();
+                assert_eq!(child.orders.blocking_recv(), Some(ToChild::Drain { grace_ms: 30_000 }));
+                served.try_recv().expect("it drains only when the other one serves");
+                75 << 8
+            })
+        }
+        _ => {
+            let serves = serves.lock().unwrap().take().expect("one replacement");
+            fake(control, move |child| {
+                assert_eq!(child.board.live(), [], "it has a board of its own");
+                child.outbox.send(&ToSupervisor::Consuming { active: false }).unwrap();
+                serves.send(()).unwrap();
+                child.outbox.send(&ToSupervisor::Consuming { active: true }).unwrap();
+                good_child(child)
+            })
+        }
+    });
+    options.role = Role::Worker;
+    let running = run(options);
+    let deaths = running.deaths.clone();
+    let buried = async {
+        while deaths.0.lock().unwrap().len() < 2 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LONG, buried).await.expect("the first child was never buried");
+    let told = deaths.0.lock().unwrap().clone();
+    assert_eq!((told[0].0[0].subject.as_str(), &told[0].1), ("ack.7", &Death::Killed("overran")));
+    assert_eq!((told[1].0.len(), &told[1].1), (1, &Death::Exited(75)));
+    let now = running.wait_for(|now| now.status == Stage::Serving).await;
+    assert_eq!(now.restarts, 1);
+    assert_eq!(running.stop().await, Exit::Success);
+}

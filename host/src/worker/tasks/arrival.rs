@@ -3,9 +3,9 @@
 //! A message carries the number of the attempt that it is for. Every start since then is in the record with that number
 //! or a higher one; a delivery that no such attempt explains was lost with its worker.
 
-use super::history;
 use super::limits::TaskLimits;
 use super::plan::{Plan, Write};
+use super::{ending, history};
 use cardcage_protocol::{
     Attempt, FollowUp, InstanceId, State, TaskEnvelope, TaskError, TaskRecord, Timestamp,
 };
@@ -111,6 +111,9 @@ pub(super) fn consider(
         // Only `retrying` still owes its publish; in every later state it has been made.
         let owed: &[FollowUp] = if record.state == State::Retrying { &record.follow_up } else { &[] };
         return Decision::Finish(Box::new(Plan::redo(owed)));
+    }
+    if history::was_cut_off_in_full(&record) {
+        return Decision::Finish(Box::new(ending::follow(record, fence, now, limits)));
     }
     let lost_before = history::lost(&record);
     if limits.lost_is_final && close_lost(&mut record, now) > 0 {

@@ -10,7 +10,7 @@ use super::plan::{Plan, Write};
 use super::unit::{Slot, Turn, Unit};
 use super::unreadable::{self, Unreadable};
 use crate::broker::{Ack, Delivery};
-use crate::crash::{Claim, ClaimError, Kind};
+use crate::crash::{Claim, ClaimError, Kind, Polling};
 use crate::loader;
 use bytes::Bytes;
 use cardcage_protocol::{EnvelopeError, State, TaskEnvelope, TaskId, TaskRecord, Timestamp, header};
@@ -225,7 +225,10 @@ impl Delivered<'_> {
             None => Box::pin(self.wait_for_turn(holding)).await,
         };
         if matches!(running, Err(Signal::Stopped)) {
-            let record = standing.record.map(|record| unstarted(*record, standing.attempt));
+            let record = standing.record.map(|mut record| {
+                history::withdraw(&mut record);
+                *record
+            });
             return Box::pin(self.hand_back(record, standing.fence)).await;
         }
         let deadline = local_deadline(limits.timeout);
@@ -304,6 +307,8 @@ impl Delivered<'_> {
     async fn handle(&self, attempt: u32, deadline_unix_ms: u64, holding: &Holding) -> Ended {
         let envelope = self.envelope;
         let end = Instant::now() + self.unit.limits.timeout;
+        // An earlier attempt of this very task may still hold its thread.
+        let before = if attempt > 1 { self.polled() } else { Vec::new() };
         let mut running = self.unit.room.plugin.start(loader::Attempt {
             task_id: *envelope.id.as_bytes(),
             task: self.unit.index,
@@ -318,7 +323,10 @@ impl Delivered<'_> {
             biased;
             outcome = &mut running => return Ended::Handler(outcome),
             signal = holding.signalled() => if signal == Signal::Stopped { return Ended::Interrupted },
-            () = tokio::time::sleep_until(end) => return Ended::TimedOut,
+            () = tokio::time::sleep_until(end) => return match self.is_held_up(&before) {
+                true => Ended::HeldUp,
+                false => Ended::TimedOut,
+            },
         }
         Box::pin(self.wind_down(running, holding, end)).await
     }
@@ -333,6 +341,26 @@ impl Delivered<'_> {
             () = holding.stopped() => Ended::Cancelled,
             () = tokio::time::sleep_until(end.min(grace_ends)) => Ended::Cancelled,
         }
+    }
+
+    /// Whether a handler of this plugin that was given up still holds a thread: then others wait behind it in vain, and
+    /// the child is about to be replaced. Rare, so it may read the whole board.
+    fn is_held_up(&self, before: &[Polling]) -> bool {
+        let held = self.polled();
+        if held.is_empty() {
+            return false;
+        }
+        let live = self.unit.shared.board.live();
+        let given_up = |thread: &Polling| live.iter().all(|entry| entry.id != thread.id);
+        held.iter().any(|thread| {
+            (thread.id == *self.envelope.id.as_bytes() && before.contains(thread)) || given_up(thread)
+        })
+    }
+
+    /// What threads are polling of this plugin's.
+    fn polled(&self) -> Vec<Polling> {
+        let (board, plugin) = (&self.unit.shared.board, self.unit.room.plugin.index);
+        board.polling().into_iter().filter(|thread| thread.plugin == plugin).collect()
     }
 
     /// Stores the outcome, with the fence of this attempt or not at all.
@@ -368,13 +396,6 @@ impl Delivered<'_> {
         let attempt = facts.attempt;
         tracing::warn!(plugin, task, %id, attempt, "a completion was refused: the attempt is no longer this worker's");
     }
-}
-
-/// The record without the attempt that was to start.
-fn unstarted(mut record: TaskRecord, attempt: u32) -> TaskRecord {
-    record.attempts.retain(|one| one.n != attempt || one.cause.is_some());
-    record.state = State::Queued;
-    record
 }
 
 fn log_end(plugin: &str, task: &str, facts: &Facts<'_>, plan: &Plan) {

@@ -24,6 +24,8 @@ pub(super) enum Ended {
     Handler(Outcome),
     /// It took longer than its hard limit.
     TimedOut,
+    /// The same, while another handler that was over its limit held its plugin's thread.
+    HeldUp,
     /// This worker stops and hands it back.
     Interrupted,
     /// The task was cancelled: before the handler began, or it did not end in its grace and was dropped.
@@ -92,12 +94,7 @@ pub(super) fn end(
             }
             let delay_ms = delay_ms.unwrap_or_else(|| limits.retry.backoff_ms(counted, rng));
             let at = now.plus_ms(delay_ms.min(limits::RETRY_DELAY_MAX_MS));
-            record.state = State::Retrying;
-            // The next message begins its own count.
-            record.handed_back = 0;
-            record.next_at = Some(at);
-            record.follow_up = vec![FollowUp::ScheduleRetry { attempt: facts.attempt.saturating_add(1), at }];
-            Plan::record(record, fence)
+            retry(record, fence, facts.attempt.saturating_add(1), at)
         }
         Next::Fail => fail(record, message.to_owned()),
         Next::Cancel => {
@@ -111,6 +108,31 @@ pub(super) fn end(
             Plan { last: Last::HandBack, ..Plan::record(record, fence) }
         }
     }
+}
+
+/// What follows an attempt that counts and that its worker could not end itself.
+pub(super) fn follow(mut record: TaskRecord, fence: u64, now: Timestamp, limits: &TaskLimits) -> Plan {
+    let (counted, max) = (history::counted(&record), limits.retry.max_attempts);
+    if counted >= max {
+        record.error = record.attempts.last().and_then(|attempt| attempt.error.clone());
+        let last = record.error.as_ref().map_or("", |error| error.message.as_str());
+        let reason = format!("all {max} attempts are used up; the last one: {last}");
+        let mut record = finished(record, State::Failed, now);
+        record.follow_up.push(FollowUp::DeadLetter { reason });
+        return Plan::record(record, fence);
+    }
+    let delay_ms = limits.retry.backoff_ms(counted, &mut fastrand::Rng::new());
+    let attempt = history::latest(&record).saturating_add(1);
+    retry(record, fence, attempt, now.plus_ms(delay_ms))
+}
+
+fn retry(mut record: TaskRecord, fence: u64, attempt: u32, at: Timestamp) -> Plan {
+    record.state = State::Retrying;
+    // The next message begins its own count.
+    record.handed_back = 0;
+    record.next_at = Some(at);
+    record.follow_up = vec![FollowUp::ScheduleRetry { attempt, at }];
+    Plan::record(record, fence)
 }
 
 /// After a refused write: the record and the fence to write again with, or `None` when the attempt is somebody else's
@@ -195,6 +217,12 @@ fn judge(ended: &Ended, limits: &TaskLimits) -> Verdict {
             let text = format!("the attempt took longer than its limit of {} ms", limits.timeout.as_millis());
             said(Cause::Timeout, "timeout", &text, Next::Retry(None))
         }
+        Ended::HeldUp => said(
+            Cause::Interrupted,
+            "interrupted",
+            "another handler held the plugin's thread past its time limit; the worker's child is replaced",
+            Next::HandBack,
+        ),
         Ended::Interrupted if limits.lost_is_final => said(
             Cause::Interrupted,
             "interrupted",

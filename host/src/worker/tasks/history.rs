@@ -56,7 +56,25 @@ pub(super) fn is_concluded(record: &TaskRecord, message: u32) -> bool {
     let followed = record.follow_up.iter().any(
         |owed| matches!(owed, FollowUp::ScheduleRetry { attempt, .. } if record.state == State::Retrying && message < *attempt),
     );
-    followed || since(record, message).any(|attempt| attempt.cause.is_some_and(counts))
+    let handed_back = was_cut_off_in_full(record).then(|| latest(record));
+    followed
+        || since(record, message)
+            .any(|attempt| Some(attempt.n) != handed_back && attempt.cause.is_some_and(counts))
+}
+
+/// Takes out an attempt that was announced and not started. The state is what it was before, as far as anyone asks:
+/// `queued` after an attempt that counts would say that what follows it is undecided.
+pub(super) fn withdraw(record: &mut TaskRecord) {
+    record.attempts.retain(|attempt| attempt.cause.is_some());
+    let is_retry = record.attempts.last().is_some_and(|attempt| attempt.cause.is_some_and(counts));
+    record.state = if is_retry { State::Retrying } else { State::Queued };
+}
+
+/// Whether a supervisor ended the last attempt for its worker, and it counts: its message was handed back, and what
+/// follows is still to be decided.
+pub(super) fn was_cut_off_in_full(record: &TaskRecord) -> bool {
+    record.state == State::Queued
+        && record.attempts.last().is_some_and(|attempt| attempt.cause.is_some_and(counts))
 }
 
 /// Ends an attempt that nobody ended.

@@ -6,6 +6,7 @@
 //! # What it refuses
 //! It decides nothing about the task's future: limits and dead letters are the next holder's.
 
+use super::history;
 use crate::broker::{Broker, Error};
 use crate::crash::Entry;
 use crate::process::{Death, Fate};
@@ -61,13 +62,18 @@ pub(super) fn close(
 ) -> Option<TaskRecord> {
     let open = record.attempts.iter().position(|attempt| attempt.cause.is_none());
     let mine = |at: usize| {
-        record.attempts.get(at).is_some_and(|attempt| attempt.n == entry.attempt && attempt.worker == *worker)
+        let is_it = |attempt: &Attempt| entry.attempt == 0 || attempt.n == entry.attempt;
+        record.attempts.get(at).is_some_and(|attempt| is_it(attempt) && attempt.worker == *worker)
     };
     // Another worker runs it: what died here was a copy that came too late.
     if record.state.is_final() || open.is_some_and(|at| !mine(at)) {
         return None;
     }
     let Some((cause, error)) = said(fate, how) else {
+        if open.is_some() {
+            // Announced, and the child died before it started.
+            history::withdraw(&mut record);
+        }
         record.handed_back = record.handed_back.saturating_add(1);
         return Some(record);
     };
@@ -103,6 +109,10 @@ fn said(fate: Fate, how: &Death) -> Option<(Cause, TaskError)> {
             "interrupted",
             format!("the worker {how}; this task only shared its process"),
         ),
+        Fate::TimedOut => {
+            let text = "the attempt held its thread past its time limit; its worker's child is replaced";
+            (Cause::Timeout, "timeout", text.to_owned())
+        }
         Fate::Lost => (Cause::LeaseLost, "lease_lost", format!("the worker {how}")),
         Fate::Unstarted => return None,
     };

@@ -73,7 +73,7 @@ impl World {
             // Recorded already.
             Step::Owing(..) => return self.hand_back(message),
         };
-        let fates = [Fate::Crashed, Fate::Suspected, Fate::Interrupted, Fate::Lost];
+        let fates = [Fate::Crashed, Fate::Suspected, Fate::Interrupted, Fate::TimedOut, Fate::Lost];
         let fate = if attempt == 0 { Fate::Unstarted } else { fates[rng.usize(..fates.len())] };
         let (record, fence) = match self.record.clone() {
             Some(found) => found,
