@@ -111,7 +111,12 @@ impl Broker {
             last_error,
             options,
         };
-        let pulse = pulse::feel(client.clone(), inner.subjects.pulse(), hangs.clone(), wake.clone());
+        let pulse = pulse::feel(
+            client.clone(),
+            inner.subjects.pulse(&format!("{:016x}", fastrand::u64(..))),
+            hangs.clone(),
+            wake.clone(),
+        );
         let broker = Self { inner: Arc::new(inner) };
         tokio::spawn(async move {
             tokio::select! {
