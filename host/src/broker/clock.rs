@@ -3,9 +3,10 @@
 //! Deadlines cross between machines whose clocks differ. Each host measures how far its own clock is from the broker's
 //! and writes and reads deadlines in the broker's time.
 //!
-//! Invariant: a measurement is off by at most half its round trip; the best of a few counts.
+//! Invariant: a measurement is off by at most half its round trip; the best of a few counts. Whoever decides something
+//! by this clock can ask how far it may be off.
 
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use cardcage_protocol::Timestamp;
@@ -22,13 +23,28 @@ const MEASURE_EVERY: Duration = Duration::from_secs(60);
 /// Pause after a round without a result.
 const MEASURE_AGAIN_AFTER: Duration = Duration::from_secs(2);
 
-/// Milliseconds to add to the local clock.
-#[derive(Default)]
+/// [`Clock::off_by_ms`] before the first measurement.
+const NOT_MEASURED: u64 = u64::MAX;
+
+/// What was measured, in milliseconds.
 pub(super) struct Clock {
+    /// To be added to the local clock.
     offset_ms: AtomicI64,
+    off_by_ms: AtomicU64,
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self { offset_ms: AtomicI64::new(0), off_by_ms: AtomicU64::new(NOT_MEASURED) }
+    }
 }
 
 impl Clock {
+    /// How far [`Clock::now_unix_ms`] may be off; `None` while it is only the local time.
+    pub(super) fn off_by_ms(&self) -> Option<u64> {
+        Some(self.off_by_ms.load(Ordering::Relaxed)).filter(|off_by_ms| *off_by_ms != NOT_MEASURED)
+    }
+
     pub(super) fn now_unix_ms(&self) -> u64 {
         Timestamp::now().unix_ms().saturating_add_signed(self.offset_ms.load(Ordering::Relaxed))
     }
@@ -64,8 +80,11 @@ impl Broker {
                 best = Some(sample);
             }
         }
-        let Some((_, offset_ms)) = best else { return false };
+        let Some((round_trip, offset_ms)) = best else { return false };
+        // Both times were cut to whole milliseconds on the way.
+        let off_by_ms = u64::try_from(round_trip.as_millis() / 2).unwrap_or(0).saturating_add(2);
         self.clock().offset_ms.store(offset_ms, Ordering::Relaxed);
+        self.clock().off_by_ms.store(off_by_ms, Ordering::Relaxed);
         true
     }
 

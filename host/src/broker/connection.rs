@@ -176,6 +176,12 @@ impl Broker {
         self.inner.clock.now_unix_ms()
     }
 
+    /// How far [`Broker::now_unix_ms`] may be off, in milliseconds; `None` while it is only the local time.
+    #[must_use]
+    pub fn clock_off_by_ms(&self) -> Option<u64> {
+        self.inner.clock.off_by_ms()
+    }
+
     /// Waits until everything published so far has been handed to the server.
     ///
     /// # Errors

@@ -188,8 +188,12 @@ async fn calls_fail_at_once_without_workers_and_in_time_without_answer() {
 #[tokio::test]
 async fn the_brokers_clock_is_measured() {
     let nats = Nats::start().await.unwrap();
-    let broker = ready(options(&nats)).await;
+    let broker = connect(options(&nats)).await;
+    assert!(!broker.measure_clock().await, "there is no stream yet to read it from");
+    assert_eq!(broker.clock_off_by_ms(), None);
+    broker.ensure_layout(&[plugin()]).await.unwrap();
     assert!(broker.measure_clock().await);
+    assert!(broker.clock_off_by_ms().is_some());
     // Server and test share a machine.
     assert!(broker.now_unix_ms().abs_diff(Timestamp::now().unix_ms()) < 1_000);
 }
