@@ -10,6 +10,7 @@ mod again;
 
 use crate::broker::{Broker, Claim, Error, key_hash};
 use crate::loader::Identity;
+use crate::terms::Terms;
 use bytes::Bytes;
 use cardcage_protocol::{
     Name, Priority, Problem, ProblemCode, TaskAddress, TaskEnvelope, TaskId, Timestamp, limits,
@@ -39,6 +40,8 @@ pub struct NewTask<'a> {
     pub parent: Option<TaskId>,
     /// Not before so much time has passed.
     pub delay: Option<Duration>,
+    /// What its declaration asks for.
+    pub terms: Terms,
     /// The author's JSON.
     pub body: Bytes,
 }
@@ -133,6 +136,10 @@ async fn accept(broker: &Broker, new: NewTask<'_>, until: Instant) -> Result<Pub
     if let Some(parent) = new.parent {
         envelope.root_id = parent;
     }
+    envelope.expires_at = new.terms.expires.map(|expires| {
+        let due_ms = now_ms.saturating_add(new.delay.map_or(0, millis));
+        timestamp(due_ms.saturating_add(millis(expires)))
+    });
     let stored = match (new.delay, &key, &repeats) {
         (delay, Some(hash), Some(earlier)) => {
             let at = delay.filter(|delay| !delay.is_zero()).map(|delay| now_ms.saturating_add(millis(delay)));
@@ -180,15 +187,17 @@ async fn repeat(
     }
 }
 
-/// Until when a publish counts that has so much time left. Without knowing the broker's clock nobody can say: then a
-/// task that runs unpromised is better than one that is dropped promised.
+/// Until when a publish counts that has so much time left. Without knowing the broker's time nobody can say: then a task
+/// that runs unpromised is better than one that is dropped promised.
 fn accept_by(broker: &Broker, left: Duration) -> Option<Timestamp> {
-    let margin_ms = ACCEPT_MARGIN_MS.saturating_add(broker.clock_off_by_ms()?);
-    Some(timestamp(broker.now_unix_ms().saturating_add(millis(left)).saturating_add(margin_ms)))
+    let stored_by_ms = broker.now_unix_ms().saturating_add(millis(left)).saturating_add(ACCEPT_MARGIN_MS);
+    broker.knows_time().then(|| timestamp(stored_by_ms))
 }
 
-/// How much later than the caller's deadline a publish may be stored, beyond what the clock may be off: clocks drift.
-const ACCEPT_MARGIN_MS: u64 = 250;
+/// How much later than the caller's deadline a publish may be stored and still count. It may run although its caller was
+/// refused, which a 503 allows; the other way round, a task that was promised and is dropped because the broker's clock
+/// was set, is lost. So this is longer than clocks are set by.
+const ACCEPT_MARGIN_MS: u64 = 30_000;
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)

@@ -12,7 +12,7 @@ use std::process::ExitCode;
 pub enum Exit {
     /// Done, or drained within the grace period.
     Success = 0,
-    /// A fault of cardcage.
+    /// Not found, or a fault of cardcage.
     Unexpected = 1,
     /// The command line cannot be understood.
     Usage = 2,
@@ -56,7 +56,7 @@ impl Exit {
         match self {
             Self::Success => "All is well: the command is done, or the host drained within its grace period.",
             Self::Unexpected => {
-                "Something went wrong that nobody foresaw, which is a fault of cardcage: the log says what; report it."
+                "What was asked for does not exist, as the message says; or something went wrong that nobody foresaw, which is a fault of cardcage: report it."
             }
             Self::Usage => "The command line was not understood: `cardcage help` shows how it is written.",
             Self::Unavailable => {
@@ -67,7 +67,7 @@ impl Exit {
             }
             Self::DrainDeadline => {
                 "The grace period passed, or a second signal came, before everything was finished: \
-                 tasks that were cut off run again elsewhere after their lease."
+                 tasks that were cut off were handed back and run again elsewhere."
             }
             Self::Config => {
                 "The configuration is wrong: every mistake was told with file and line; starting again does not help."

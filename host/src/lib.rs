@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod broker;
+pub mod cancel;
 pub mod cli;
 pub mod command;
 pub mod config;
@@ -15,4 +16,5 @@ pub mod lookup;
 pub mod process;
 pub mod role;
 pub mod stream;
+pub mod terms;
 pub mod worker;

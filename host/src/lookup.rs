@@ -15,7 +15,16 @@ const HOLDER_WAIT: Duration = Duration::from_millis(100);
 pub async fn show(broker: &Broker, id: TaskId) -> Result<Option<Value>, Error> {
     Ok(match broker.find_task(id).await? {
         None => None,
-        Some(Place::Recorded(record, _)) => Some(recorded(&record)),
+        Some(Place::Recorded(record, _)) => {
+            let mut view = recorded(&record);
+            // A canceller's mark may stand while a first attempt runs, which nobody records.
+            if record.state == State::Queued
+                || (record.cancel_requested_at.is_some() && !record.state.is_final())
+            {
+                held(broker, id, &mut view).await?;
+            }
+            Some(Value::Object(view))
+        }
         Some(Place::Queued(waiting)) => {
             let mut view = waiting_view(&waiting, State::Queued, None);
             held(broker, id, &mut view).await?;
@@ -32,15 +41,25 @@ pub async fn show(broker: &Broker, id: TaskId) -> Result<Option<Value>, Error> {
 async fn held(broker: &Broker, id: TaskId, view: &mut Map<String, Value>) -> Result<(), Error> {
     let Some(answer) = broker.ask_holder(id, HOLDER_WAIT).await? else { return Ok(()) };
     let Ok(Value::Object(holder)) = serde_json::from_slice::<Value>(&answer) else { return Ok(()) };
-    let attempt = json!({ "n": holder.get("attempt"), "worker": holder.get("worker"), "started_at": holder.get("since") });
+    let n = holder.get("attempt").cloned().unwrap_or_default();
+    let attempt = json!({ "n": n, "worker": holder.get("worker"), "started_at": holder.get("since") });
     view.insert("state".into(), State::Running.to_string().into());
-    view.insert("attempt".into(), holder.get("attempt").cloned().unwrap_or_default());
-    view.insert("attempts".into(), json!([attempt]));
+    let attempts = view.entry("attempts").or_insert_with(|| json!([]));
+    if let Some(attempts) = attempts.as_array_mut()
+        && !attempts.iter().any(|known| known.get("n") == Some(&n))
+    {
+        attempts.push(attempt);
+    }
+    view.insert("attempt".into(), n);
     Ok(())
 }
 
-fn links(id: TaskId) -> Value {
-    json!({ "self": format!("/tasks/{id}") })
+fn links(id: TaskId, state: State) -> Value {
+    let own = format!("/tasks/{id}");
+    match state.is_final() {
+        true => json!({ "self": own }),
+        false => json!({ "self": own, "cancel": format!("{own}/cancel") }),
+    }
 }
 
 fn waiting_view(waiting: &Waiting, state: State, next_at: Option<Timestamp>) -> Map<String, Value> {
@@ -55,8 +74,9 @@ fn waiting_view(waiting: &Waiting, state: State, next_at: Option<Timestamp>) -> 
         "attempt": 0,
         "attempts": [],
         "enqueued_at": envelope.map(|envelope| envelope.enqueued_at),
+        "parent_id": envelope.and_then(|envelope| envelope.parent_id),
         "next_at": next_at,
-        "links": links(address.id),
+        "links": links(address.id, state),
     });
     match view {
         Value::Object(view) => view,
@@ -64,7 +84,7 @@ fn waiting_view(waiting: &Waiting, state: State, next_at: Option<Timestamp>) -> 
     }
 }
 
-fn recorded(record: &TaskRecord) -> Value {
+fn recorded(record: &TaskRecord) -> Map<String, Value> {
     let attempts = serde_json::to_value(&record.attempts).unwrap_or_default();
     let view = json!({
         "id": record.id,
@@ -75,11 +95,13 @@ fn recorded(record: &TaskRecord) -> Value {
         "attempt": record.attempts.last().map_or(0, |attempt| attempt.n),
         "attempts": attempts,
         "enqueued_at": record.enqueued_at,
+        "parent_id": record.parent_id,
         "finished_at": record.finished_at,
         "next_at": record.next_at,
+        "cancel_requested_at": record.cancel_requested_at,
         "result": record.result,
         "error": record.error,
-        "links": links(record.id),
+        "links": links(record.id, record.state),
     });
     let mut view = match view {
         Value::Object(view) => view,
@@ -87,5 +109,5 @@ fn recorded(record: &TaskRecord) -> Value {
     };
     // Members that do not apply are left out: a task has a result, an error, or neither.
     view.retain(|name, value| !value.is_null() || name == "result" && record.state == State::Succeeded);
-    Value::Object(view)
+    view
 }

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use cardcage::cli::{self, Cli, Command, PluginCommand, TasksCommand};
+use cardcage::cli::{self, Cli, Command, PluginCommand, TasksCommand, WorkersCommand};
 use cardcage::exit::Exit;
 use cardcage::process::control::Role;
 use cardcage::{command, role};
@@ -39,6 +39,18 @@ fn dispatch(command: Command, runtime: &Runtime) -> Exit {
         Command::Tasks(TasksCommand::Show { id, json, configuration }) => {
             runtime.block_on(command::tasks_show::run(id, json, configuration))
         }
+        Command::Tasks(TasksCommand::Cancel { id, json, configuration }) => {
+            runtime.block_on(command::tasks_cancel::run(id, json, configuration))
+        }
+        Command::Tasks(TasksCommand::List(args)) => runtime.block_on(command::tasks_list::run(args)),
+        Command::Tasks(TasksCommand::Why(args)) => runtime.block_on(command::tasks_why::run(args)),
+        Command::Tasks(TasksCommand::Retry(args)) => runtime.block_on(command::tasks_retry::run(args)),
+        Command::Tasks(TasksCommand::Enqueue(args)) => runtime.block_on(command::tasks_enqueue::run(args)),
+        Command::Workers(WorkersCommand::List { json, configuration }) => {
+            runtime.block_on(command::workers_list::run(json, configuration))
+        }
+        Command::Queues(command) => runtime.block_on(command::queues::run(command)),
+        Command::Dead(command) => runtime.block_on(command::dead::run(command)),
         Command::Completions { shell } => match cli::completions(shell, &mut std::io::stdout()) {
             Ok(()) => Exit::Success,
             Err(_) => Exit::Unexpected,

@@ -65,7 +65,7 @@ pub use context::{InitError, PluginContext, RequestContext};
 pub use enqueue::{Accepted, Enqueue, Tasks};
 pub use plugin::{Definition, ErasedPlugin, Plugin};
 pub use problem::Problem;
-pub use task::{Failure, Task, TaskContext, TaskError, TaskOptions, TaskResult};
+pub use task::{Failure, OnLost, Task, TaskContext, TaskError, TaskOptions, TaskResult};
 
 pub use axum;
 pub use bytes;
@@ -77,6 +77,7 @@ pub use schemars;
 pub use serde;
 pub use serde_json;
 pub use tokio;
+pub use tokio_util::sync::CancellationToken;
 pub use tracing;
 pub use utoipa;
 pub use utoipa_axum;

@@ -77,7 +77,7 @@ impl<S: Clone + Send + Sync + 'static> Plugin<S> {
         self
     }
 
-    /// The schema of the plugin's settings, for `cardcage plugin describe` and for checks before a start.
+    /// The schema of the plugin's settings, for `cardcage check`, which holds the operator's against it.
     pub fn config<C: schemars::JsonSchema>(mut self) -> Self {
         self.described.config_schema = serde_json::to_value(schemars::schema_for!(C)).ok();
         self

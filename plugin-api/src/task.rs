@@ -10,6 +10,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+use tokio_util::sync::CancellationToken;
 
 /// Why an attempt did not succeed, and what follows.
 ///
@@ -97,6 +98,26 @@ pub struct TaskOptions {
     pub timeout_ms: Option<u64>,
     /// How long result and record are kept.
     pub result_ttl_s: Option<u64>,
+    /// Handlers at the same time, per worker.
+    pub concurrency: Option<u32>,
+    /// Handlers at the same time, over all workers.
+    pub max_running: Option<u32>,
+    /// Starts over all workers, as in `10/s`.
+    pub rate: Option<&'static str>,
+    /// How long the task may wait before it ends `expired`.
+    pub expires_ms: Option<u64>,
+    /// Whether it is tried again when its worker was lost.
+    pub on_lost: Option<OnLost>,
+}
+
+/// What becomes of a task whose worker was lost while it ran, so that nobody knows how far it came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnLost {
+    /// It is tried again.
+    Retry,
+    /// It ends `failed` and becomes a dead letter: it is never started a second time unless its handler asks for it.
+    Fail,
 }
 
 /// A task that the `#[task]` attribute made of a function.
@@ -142,6 +163,7 @@ pub(crate) struct AttemptInfo {
     pub(crate) deadline: SystemTime,
     pub(crate) enqueued_at: SystemTime,
     pub(crate) traceparent: Option<Arc<str>>,
+    pub(crate) cancellation: CancellationToken,
 }
 
 impl<S> TaskContext<S> {
@@ -178,6 +200,37 @@ impl<S> TaskContext<S> {
     /// The W3C trace context, to pass on to other services.
     pub fn traceparent(&self) -> Option<&str> {
         self.info.traceparent.as_deref()
+    }
+
+    /// Waits until somebody cancels the task. From then on the handler has `tasks.cancel_grace_ms` (10 s, unless the
+    /// operator says otherwise) to end: what it returns decides. `Ok` ends the task `succeeded`, anything else ends it
+    /// `cancelled` and is not tried again. After that time the handler is dropped at its next await.
+    ///
+    /// ```no_run
+    /// # use plugin_api::prelude::*;
+    /// # struct App;
+    /// # async fn next_page() -> Option<u32> { None }
+    /// # async fn import(ctx: TaskContext<App>) -> TaskResult<u32> {
+    /// let mut pages = 0;
+    /// loop {
+    ///     tokio::select! {
+    ///         page = next_page() => match page {
+    ///             Some(_) => pages += 1,
+    ///             None => return Ok(pages),
+    ///         },
+    ///         () = ctx.cancelled() => return Err(TaskError::discard("cancelled between two pages")),
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    pub async fn cancelled(&self) {
+        self.info.cancellation.cancelled().await;
+    }
+
+    /// The token behind [`cancelled`](Self::cancelled), for what the handler spawns or calls. Only the host cancels it.
+    pub fn cancellation(&self) -> CancellationToken {
+        // A child: cancelling it is the author's own affair and ends nobody else's.
+        self.info.cancellation.child_token()
     }
 
     /// For enqueueing further tasks.
@@ -256,6 +309,11 @@ impl<T: Task> ErasedTask<T::State> for Erased<T> {
             "backoff_max_ms": options.backoff_max_ms,
             "timeout_ms": options.timeout_ms,
             "result_ttl_s": options.result_ttl_s,
+            "concurrency": options.concurrency,
+            "max_running": options.max_running,
+            "rate": options.rate,
+            "expires_ms": options.expires_ms,
+            "on_lost": options.on_lost,
         })
     }
 

@@ -47,6 +47,7 @@ impl Host {
             deadline: now + time_limit,
             enqueued_at: now,
             traceparent: None,
+            cancellation: tokio_util::sync::CancellationToken::new(),
         };
         TaskContext { state: Arc::new(state), info }
     }

@@ -23,6 +23,7 @@ mod locate;
 mod nats;
 mod port;
 mod process;
+pub mod stripe;
 mod wait;
 
 pub use cardcage::{Addresses, Cardcage, Launch, Output};

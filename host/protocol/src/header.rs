@@ -39,13 +39,21 @@ pub const DEAD_REASON: &str = "Cardcage-Dead-Reason";
 /// On a dead letter: the subject of the original message.
 pub const ORIGINAL_SUBJECT: &str = "Cardcage-Original-Subject";
 
-/// On a dead letter: the history of attempts as JSON, errors shortened.
+/// What the headers begin with that only dead letters have.
+pub const DEAD_PREFIX: &str = "Cardcage-Dead-";
+/// On a dead letter: the stable code of the error that ended the task.
+pub const DEAD_CODE: &str = "Cardcage-Dead-Code";
+/// On a dead letter: the history of attempts as JSON.
 pub const DEAD_ATTEMPTS: &str = "Cardcage-Dead-Attempts";
+/// On a dead letter: how many of the oldest attempts the history leaves out.
+pub const DEAD_ATTEMPTS_OMITTED: &str = "Cardcage-Dead-Attempts-Omitted";
 
 /// NATS: identity of a publish; a second one within the window is reported as a duplicate.
 pub const NATS_MSG_ID: &str = "Nats-Msg-Id";
 /// NATS: compare-and-set on the last sequence of the subject; 0 means "there is none".
 pub const NATS_EXPECTED_LAST_SUBJECT_SEQUENCE: &str = "Nats-Expected-Last-Subject-Sequence";
+/// NATS: how long this message is kept, where that is less than its stream keeps messages.
+pub const NATS_TTL: &str = "Nats-TTL";
 /// NATS: when a message schedule fires.
 pub const NATS_SCHEDULE: &str = "Nats-Schedule";
 /// NATS: the subject that a message schedule fires into.
@@ -58,6 +66,8 @@ pub const NATS_SEQUENCE: &str = "Nats-Sequence";
 pub const NATS_SUBJECT: &str = "Nats-Subject";
 /// NATS: on the end of a pull request, how many messages of it were not delivered.
 pub const NATS_PENDING_MESSAGES: &str = "Nats-Pending-Messages";
+/// NATS: on a direct get of a batch, how many messages match beyond this one.
+pub const NATS_NUM_PENDING: &str = "Nats-Num-Pending";
 /// NATS: on a direct get, when the message was stored.
 pub const NATS_TIME_STAMP: &str = "Nats-Time-Stamp";
 /// What NATS' own headers begin with; they do not outlive the hop that they were written for.

@@ -43,6 +43,9 @@ pub struct TaskRecord {
     /// Attempts that were left out because there were too many.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub attempts_omitted: u32,
+    /// Deliveries of the present message that were handed back unstarted: no attempts.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub handed_back: u32,
     /// What the handler returned, unread.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<Box<RawValue>>,
@@ -57,6 +60,9 @@ pub struct TaskRecord {
     /// When the next attempt is due.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_at: Option<Timestamp>,
+    /// When somebody asked for its cancellation. Whoever next decides about the task sees it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cancel_requested_at: Option<Timestamp>,
     /// The first task of the tree.
     pub root_id: TaskId,
     /// The task that enqueued this one.
@@ -178,11 +184,13 @@ impl TaskRecord {
             state,
             attempts: Vec::new(),
             attempts_omitted: 0,
+            handed_back: 0,
             result: None,
             error: None,
             enqueued_at: envelope.enqueued_at,
             finished_at: None,
             next_at: None,
+            cancel_requested_at: None,
             root_id: envelope.root_id,
             parent_id: envelope.parent_id,
             traceparent: envelope.traceparent.clone(),

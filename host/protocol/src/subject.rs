@@ -11,8 +11,6 @@ use crate::name::{Name, Namespace};
 
 /// The queue group in which workers share calls.
 pub const WORKERS_GROUP: &str = "workers";
-/// The durable consumer of the pump.
-pub const PUMP_CONSUMER: &str = "pump";
 
 /// All names of one namespace. Cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -45,6 +43,15 @@ impl Subjects {
     #[must_use]
     pub fn tasks_of_plugin(&self, plugin: &Name) -> String {
         format!("{}.task.{plugin}.>", self.ns)
+    }
+
+    /// The ready tasks of one plugin, of all majors; with `task`, those with this name.
+    #[must_use]
+    pub fn tasks_of(&self, plugin: &Name, task: Option<&Name>) -> String {
+        match task {
+            None => self.tasks_of_plugin(plugin),
+            Some(task) => format!("{}.task.{plugin}.*.{task}.*.*", self.ns),
+        }
     }
 
     /// What the consumer of one plugin major and task takes.
@@ -83,6 +90,15 @@ impl Subjects {
         format!("{}.task.>", self.ns)
     }
 
+    /// Reads the plugin, major and task of a consumer's filter, whatever priorities it takes.
+    #[must_use]
+    pub fn parse_task_filter(&self, filter: &str) -> Option<(Name, u32, Name)> {
+        let mut tokens = self.tail("task", filter)?.split('.');
+        let plugin = tokens.next()?.parse().ok()?;
+        let major = tokens.next()?.strip_prefix('v')?.parse().ok()?;
+        Some((plugin, major, tokens.next()?.parse().ok()?))
+    }
+
     /// Reads a ready task's subject.
     ///
     /// # Errors
@@ -111,6 +127,12 @@ impl Subjects {
         format!("{}.schedule.>", self.ns)
     }
 
+    /// The delayed tasks of one plugin.
+    #[must_use]
+    pub fn schedules_of(&self, plugin: &Name) -> String {
+        format!("{}.schedule.{plugin}.*", self.ns)
+    }
+
     /// Finds one delayed task of any plugin.
     #[must_use]
     pub fn schedule_by_id(&self, id: TaskId) -> String {
@@ -123,10 +145,28 @@ impl Subjects {
         self.with_address("due", address)
     }
 
-    /// All due tasks: the filter of the pump.
+    /// All due tasks of a plugin: the filter of its pump.
+    #[must_use]
+    pub fn dues_of_plugin(&self, plugin: &Name) -> String {
+        format!("{}.due.{plugin}.>", self.ns)
+    }
+
+    /// The durable consumer of a plugin's pump.
+    #[must_use]
+    pub fn pump_consumer(&self, plugin: &Name) -> String {
+        format!("pump_{plugin}")
+    }
+
+    /// All due tasks.
     #[must_use]
     pub fn dues(&self) -> String {
         format!("{}.due.>", self.ns)
+    }
+
+    /// The due tasks of one plugin.
+    #[must_use]
+    pub fn dues_of(&self, plugin: &Name) -> String {
+        format!("{}.due.{plugin}.>", self.ns)
     }
 
     /// Finds one due task of any plugin.
@@ -190,6 +230,27 @@ impl Subjects {
         format!("{}.dead.{plugin}.{task}.{id}", self.ns)
     }
 
+    /// The dead letters of one plugin, of one task, or of all where neither is named.
+    #[must_use]
+    pub fn deads_of(&self, plugin: Option<&Name>, task: Option<&Name>) -> String {
+        let token = |name: Option<&Name>| name.map_or("*", Name::as_str).to_owned();
+        format!("{}.dead.{}.{}.*", self.ns, token(plugin), token(task))
+    }
+
+    /// Finds one dead letter of any plugin.
+    #[must_use]
+    pub fn dead_by_id(&self, id: TaskId) -> String {
+        format!("{}.dead.*.*.{id}", self.ns)
+    }
+
+    /// Reads a dead letter's subject: plugin, task and id.
+    #[must_use]
+    pub fn parse_dead(&self, subject: &str) -> Option<(Name, Name, TaskId)> {
+        let mut tokens = self.tail("dead", subject)?.split('.');
+        let read = (tokens.next()?.parse().ok()?, tokens.next()?.parse().ok()?, tokens.next()?.parse().ok()?);
+        tokens.next().is_none().then_some(read)
+    }
+
     /// All dead letters.
     #[must_use]
     pub fn deads(&self) -> String {
@@ -234,10 +295,22 @@ impl Subjects {
         format!("$KV.{}_IDEMPOTENCY.>", self.ns)
     }
 
-    /// Live hosts.
+    /// The stream behind the bucket of limits that hold over all workers.
     #[must_use]
-    pub fn presence_bucket(&self) -> String {
-        format!("{}_PRESENCE", self.ns)
+    pub fn limits_stream(&self) -> String {
+        format!("KV_{}_LIMITS", self.ns)
+    }
+
+    /// All limits.
+    #[must_use]
+    pub fn limits(&self) -> String {
+        format!("$KV.{}_LIMITS.>", self.ns)
+    }
+
+    /// When the next start of a task is free under its rate.
+    #[must_use]
+    pub fn rate(&self, plugin: &Name, task: &Name) -> String {
+        format!("$KV.{}_LIMITS.rate.{plugin}.{task}", self.ns)
     }
 
     /// Operators' live controls.
@@ -309,6 +382,18 @@ impl Subjects {
         format!("{}.pulse.{connection}", self.ns)
     }
 
+    /// Tells the holder of a task that it was cancelled; only the holder answers.
+    #[must_use]
+    pub fn cancel(&self) -> String {
+        format!("{}.cancel", self.ns)
+    }
+
+    /// Asks which workers are there; every worker's supervisor answers.
+    #[must_use]
+    pub fn presence(&self) -> String {
+        format!("{}.presence", self.ns)
+    }
+
     /// A live event: lossy by design.
     #[must_use]
     pub fn event(&self, kind: &Name) -> String {
@@ -361,6 +446,9 @@ mod tests {
         let subject = subjects.task(&address());
         assert_eq!(subject, "cardcage.task.orders.v12.fulfil.p5.01890a5d-ac96-774b-bcce-b302099a8057");
         assert_eq!(subjects.parse_task(&subject), Ok(address()));
+        let at = address();
+        let filter = subjects.task_filter(&at.plugin, at.major, &at.task);
+        assert_eq!(subjects.parse_task_filter(&filter), Some((at.plugin, at.major, at.task)));
         assert_eq!(subjects.parse_due(&subjects.due(&address())), Ok(address()));
         assert!(subjects.parse_due(&subject).is_err());
         assert!(Subjects::new("other".parse().unwrap()).parse_task(&subject).is_err());
@@ -393,5 +481,14 @@ mod tests {
         assert_eq!(s.parse_callio(&s.callio(&instance, call)), Some(call));
         assert_eq!(s.parse_callctl(&s.callctl(call)), Some(call));
         assert_eq!(s.parse_callctl("cardcage.callctl.x"), None);
+    }
+
+    #[test]
+    fn dead_letters_subjects_read_back() {
+        let (s, at) = (Subjects::default(), address());
+        let subject = s.dead(&at.plugin, &at.task, at.id);
+        assert_eq!(s.parse_dead(&subject), Some((at.plugin.clone(), at.task.clone(), at.id)));
+        assert_eq!(s.parse_dead(&format!("{subject}.x")), None);
+        assert_eq!(s.deads_of(Some(&at.plugin), None), "cardcage.dead.orders.*.*");
     }
 }

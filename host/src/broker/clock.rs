@@ -3,10 +3,10 @@
 //! Deadlines cross between machines whose clocks differ. Each host measures how far its own clock is from the broker's
 //! and writes and reads deadlines in the broker's time.
 //!
-//! Invariant: a measurement is off by at most half its round trip; the best of a few counts. Whoever decides something
-//! by this clock can ask how far it may be off.
+//! Invariants: a measurement is off by at most half its round trip; the best of a few counts. Between two of them a
+//! clock counts that nobody can set, so that a step of this machine's time moves no deadline.
 
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use cardcage_protocol::Timestamp;
@@ -23,30 +23,41 @@ const MEASURE_EVERY: Duration = Duration::from_secs(60);
 /// Pause after a round without a result.
 const MEASURE_AGAIN_AFTER: Duration = Duration::from_secs(2);
 
-/// [`Clock::off_by_ms`] before the first measurement.
-const NOT_MEASURED: u64 = u64::MAX;
-
-/// What was measured, in milliseconds.
+/// The broker's time at a fixed moment.
 pub(super) struct Clock {
-    /// To be added to the local clock.
-    offset_ms: AtomicI64,
-    off_by_ms: AtomicU64,
+    base: Instant,
+    at_base_unix_ms: AtomicU64,
+    is_measured: AtomicBool,
 }
 
 impl Default for Clock {
     fn default() -> Self {
-        Self { offset_ms: AtomicI64::new(0), off_by_ms: AtomicU64::new(NOT_MEASURED) }
+        Self {
+            base: Instant::now(),
+            at_base_unix_ms: AtomicU64::new(Timestamp::now().unix_ms()),
+            is_measured: AtomicBool::new(false),
+        }
     }
 }
 
 impl Clock {
-    /// How far [`Clock::now_unix_ms`] may be off; `None` while it is only the local time.
-    pub(super) fn off_by_ms(&self) -> Option<u64> {
-        Some(self.off_by_ms.load(Ordering::Relaxed)).filter(|off_by_ms| *off_by_ms != NOT_MEASURED)
+    /// Until the first measurement it is only the local time.
+    pub(super) fn is_measured(&self) -> bool {
+        self.is_measured.load(Ordering::Acquire)
     }
 
     pub(super) fn now_unix_ms(&self) -> u64 {
-        Timestamp::now().unix_ms().saturating_add_signed(self.offset_ms.load(Ordering::Relaxed))
+        self.at_base_unix_ms.load(Ordering::Relaxed).saturating_add(self.since_base_ms(Instant::now()))
+    }
+
+    fn since_base_ms(&self, moment: Instant) -> u64 {
+        u64::try_from(moment.saturating_duration_since(self.base).as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn set(&self, moment: Instant, unix_ms: u64) {
+        let at_base = unix_ms.saturating_sub(self.since_base_ms(moment));
+        self.at_base_unix_ms.store(at_base, Ordering::Relaxed);
+        self.is_measured.store(true, Ordering::Release);
     }
 }
 
@@ -73,29 +84,45 @@ impl Broker {
     /// [`Broker::now_unix_ms`] does this by itself from time to time; until the first measurement, which needs the
     /// record stream to exist, it gives the local time.
     pub async fn measure_clock(&self) -> bool {
-        let mut best: Option<(Duration, i64)> = None;
+        let mut best: Option<Sample> = None;
         for _ in 0..SAMPLES {
             let Some(sample) = self.sample_clock().await else { break };
-            if best.is_none_or(|(round_trip, _)| sample.0 < round_trip) {
+            if best.as_ref().is_none_or(|best| sample.round_trip < best.round_trip) {
                 best = Some(sample);
             }
         }
-        let Some((round_trip, offset_ms)) = best else { return false };
-        // Both times were cut to whole milliseconds on the way.
-        let off_by_ms = u64::try_from(round_trip.as_millis() / 2).unwrap_or(0).saturating_add(2);
-        self.clock().offset_ms.store(offset_ms, Ordering::Relaxed);
-        self.clock().off_by_ms.store(off_by_ms, Ordering::Relaxed);
+        let Some(best) = best else { return false };
+        self.clock().set(best.moment, best.unix_ms);
         true
     }
 
-    async fn sample_clock(&self) -> Option<(Duration, i64)> {
-        let (started, local) = (Instant::now(), Timestamp::now());
+    async fn sample_clock(&self) -> Option<Sample> {
+        let started = Instant::now();
         let tail = format!("STREAM.INFO.{}", self.subjects().state_stream());
         let answer = self.api(&tail, &json!(null), MEASURE_TIMEOUT).await.ok()?;
         let round_trip = started.elapsed();
         let broker: Timestamp = answer.get("ts").and_then(Value::as_str)?.parse().ok()?;
-        let middle = local.plus_ms(u64::try_from(round_trip.as_millis() / 2).ok()?);
-        let offset_ms = i64::try_from(broker.unix_ms()).ok()? - i64::try_from(middle.unix_ms()).ok()?;
-        Some((round_trip, offset_ms))
+        Some(Sample { round_trip, moment: started + round_trip / 2, unix_ms: broker.unix_ms() })
+    }
+}
+
+/// The broker's time at some moment, as far as its answer tells.
+struct Sample {
+    round_trip: Duration,
+    moment: Instant,
+    unix_ms: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_goes_on_from_what_was_measured() {
+        let clock = Clock::default();
+        clock.set(clock.base + Duration::from_secs(10), 1_000_000);
+        assert_eq!(clock.at_base_unix_ms.load(Ordering::Relaxed), 990_000);
+        let now = clock.now_unix_ms();
+        assert!((990_000..1_000_000).contains(&now), "{now}");
     }
 }

@@ -83,8 +83,9 @@ impl Broker {
             .reconnect_delay_callback(reconnect_delay)
             .event_callback({
                 let (came_up, wake, last_error) = (came_up.clone(), wake.clone(), last_error.clone());
+                let address = options.address();
                 move |event| {
-                    observe(&event, &came_up, &last_error);
+                    observe(&event, &address, &came_up, &last_error);
                     wake.notify_one();
                     std::future::ready(())
                 }
@@ -176,10 +177,10 @@ impl Broker {
         self.inner.clock.now_unix_ms()
     }
 
-    /// How far [`Broker::now_unix_ms`] may be off, in milliseconds; `None` while it is only the local time.
+    /// Whether [`Broker::now_unix_ms`] is the broker's time; at first it is only the local one.
     #[must_use]
-    pub fn clock_off_by_ms(&self) -> Option<u64> {
-        self.inner.clock.off_by_ms()
+    pub fn knows_time(&self) -> bool {
+        self.inner.clock.is_measured()
     }
 
     /// Waits until everything published so far has been handed to the server.
@@ -301,14 +302,14 @@ fn reconnect_delay(attempts: usize) -> Duration {
     full.mul_f64(0.5 + fastrand::f64() / 2.0)
 }
 
-fn observe(event: &Event, came_up: &AtomicU64, last_error: &Parking) {
+fn observe(event: &Event, address: &str, came_up: &AtomicU64, last_error: &Parking) {
     match event {
         Event::Connected => {
             came_up.fetch_add(1, Ordering::AcqRel);
             last_error.write(None);
-            tracing::info!("broker connected");
+            tracing::info!(address, "broker connected");
         }
-        Event::Disconnected => tracing::warn!("broker connection lost; reconnecting"),
+        Event::Disconnected => tracing::warn!(address, "broker connection lost; reconnecting"),
         Event::SlowConsumer(subscription) => {
             tracing::warn!(
                 subscription,
@@ -319,7 +320,12 @@ fn observe(event: &Event, came_up: &AtomicU64, last_error: &Parking) {
             tracing::warn!(%error, "broker reports an error");
             last_error.write(Some(error.to_string()));
         }
-        Event::ClientError(error) => last_error.write(Some(error.to_string())),
+        Event::ClientError(error) => {
+            // Said once for each time without a broker, not at each attempt.
+            if last_error.write(Some(error.to_string())).is_none() {
+                tracing::warn!(address, %error, "the broker cannot be reached; trying until it can");
+            }
+        }
         Event::LameDuckMode => tracing::info!("broker announces its shutdown"),
         Event::Draining | Event::Closed => tracing::debug!(%event, "broker connection ends"),
     }
@@ -357,8 +363,9 @@ mod parking {
     pub(super) struct Parking(Mutex<Option<String>>);
 
     impl Parking {
-        pub(super) fn write(&self, text: Option<String>) {
-            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = text;
+        /// Answers what was there before.
+        pub(super) fn write(&self, text: Option<String>) -> Option<String> {
+            std::mem::replace(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner), text)
         }
 
         pub(super) fn read(&self) -> Option<String> {

@@ -1,18 +1,24 @@
 //! Durable consumers: who takes what from a stream.
 //!
-//! One per plugin major and task, so that each has its own position, cap and pause switch, and one for the pump.
+//! One per plugin major and task, so that each has its own position, cap and pause switch, and one for each plugin's
+//! pump, so that due tasks which find their queue full hold up no other plugin's.
 //!
-//! Refuses: changing an existing consumer, which other hosts may be using.
+//! Refuses: changing an existing consumer, which other hosts may be using, in anything but its cap. The cap is part of
+//! what a task declares, and declarations change from version to version while hosts of both run. So the consumer says
+//! which version of the plugin its cap comes from; that version or a later one changes it, and says so in the log; an
+//! earlier one takes it as it stands. See decision 10.
 
 use std::time::Duration;
 
-use cardcage_protocol::subject::PUMP_CONSUMER;
 use cardcage_protocol::{Name, Subjects};
 use serde_json::{Map, Value, json};
 
 use super::api::{API_TIMEOUT, CONSUMER_EXISTS, CONSUMER_NOT_FOUND, STREAM_NOT_FOUND, differences};
+use super::cap::{self, Verdict};
 use super::{Broker, Error, Options, StreamSpec};
 
+/// Deliveries that may be unacknowledged at the same time.
+const CAP: &str = "max_ack_pending";
 /// Pull requests that may wait at one consumer: two for each of 256 workers.
 const MAX_WAITING: u32 = 512;
 
@@ -24,26 +30,55 @@ pub struct ConsumerSpec {
     /// The stream that it reads, created again should it vanish.
     pub stream: StreamSpec,
     config: Map<String, Value>,
+    /// The version that may change the cap; `None`: nobody changes it.
+    declared_by: Option<String>,
 }
 
 impl ConsumerSpec {
     /// The consumer of one plugin major and task.
     #[must_use]
     pub fn task(options: &Options, subjects: &Subjects, plugin: &Name, major: u32, task: &Name) -> Self {
-        Self::new(
+        let mut spec = Self::new(
             subjects.task_consumer(plugin, major, task),
             StreamSpec::tasks(options, subjects, plugin),
             subjects.task_filter(plugin, major, task),
             options.lease,
             options.ack_pending_max,
-        )
+        );
+        spec.declared_by = Some("0.0.0".to_owned());
+        spec
     }
 
-    /// The pump's consumer.
+    /// Lets at most `max_running` deliveries be unacknowledged at the same time, as `version` of the plugin declares or
+    /// its operator wants; `None`: as many as of any task.
     #[must_use]
-    pub fn pump(options: &Options, subjects: &Subjects) -> Self {
+    pub fn declared(mut self, version: &str, max_running: Option<u32>) -> Self {
+        self.declared_by = Some(version.to_owned());
+        if let Some(max_running) = max_running {
+            self.config.insert(CAP.to_owned(), max_running.into());
+        }
+        self
+    }
+
+    /// All consumers of a plugin with these tasks.
+    #[must_use]
+    pub fn all(
+        options: &Options,
+        subjects: &Subjects,
+        plugin: &Name,
+        major: u32,
+        tasks: &[Name],
+    ) -> Vec<Self> {
+        let tasks = tasks.iter().map(|task| Self::task(options, subjects, plugin, major, task));
+        tasks.chain([Self::pump(options, subjects, plugin)]).collect()
+    }
+
+    /// The consumer of a plugin's pump.
+    #[must_use]
+    pub fn pump(options: &Options, subjects: &Subjects, plugin: &Name) -> Self {
         let stream = StreamSpec::schedule(options, subjects);
-        Self::new(PUMP_CONSUMER.to_owned(), stream, subjects.dues(), options.lease, options.ack_pending_max)
+        let (name, filter) = (subjects.pump_consumer(plugin), subjects.dues_of_plugin(plugin));
+        Self::new(name, stream, filter, options.lease, options.ack_pending_max)
     }
 
     fn new(
@@ -70,11 +105,31 @@ impl ConsumerSpec {
             Value::Object(config) => config,
             _ => Map::new(),
         };
-        Self { name, stream, config }
+        Self { name, stream, config, declared_by: None }
     }
 }
 
 impl Broker {
+    /// Compares consumers that exist, and creates none.
+    ///
+    /// # Errors
+    /// [`Error::Layout`] names all differences; [`Error::Unavailable`], [`Error::Refused`].
+    pub async fn compare_consumers(&self, specs: &[ConsumerSpec]) -> Result<(), Error> {
+        let mut found = Vec::new();
+        for spec in specs {
+            let info = format!("CONSUMER.INFO.{}.{}", spec.stream.name, spec.name);
+            match self.api(&info, &json!(null), API_TIMEOUT).await {
+                Ok(answer) => match compare(spec, &answer) {
+                    Err(Error::Layout(differences)) => found.extend(differences),
+                    other => other?,
+                },
+                Err(Error::Refused { code: STREAM_NOT_FOUND | CONSUMER_NOT_FOUND, .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if found.is_empty() { Ok(()) } else { Err(Error::Layout(found)) }
+    }
+
     /// Creates a consumer, and its stream, if they are missing.
     ///
     /// # Errors
@@ -82,21 +137,65 @@ impl Broker {
     pub async fn ensure_consumer(&self, spec: &ConsumerSpec) -> Result<(), Error> {
         let info = format!("CONSUMER.INFO.{}.{}", spec.stream.name, spec.name);
         match self.api(&info, &json!(null), API_TIMEOUT).await {
-            Ok(answer) => return compare(spec, &answer),
+            Ok(answer) => return self.compare_or_cap(spec, &answer).await,
             Err(Error::Refused { code: STREAM_NOT_FOUND, .. }) => self.ensure_stream(&spec.stream).await?,
             Err(Error::Refused { code: CONSUMER_NOT_FOUND, .. }) => {}
             Err(error) => return Err(error),
         }
         let create = format!("CONSUMER.CREATE.{}.{}", spec.stream.name, spec.name);
-        let request = json!({ "stream_name": spec.stream.name, "config": spec.config, "action": "create" });
-        match self.api(&create, &request, API_TIMEOUT).await {
+        match self.api(&create, &spec.request("create"), API_TIMEOUT).await {
             Ok(answer) => compare(spec, &answer),
             // Another host was faster.
             Err(Error::Refused { code, .. }) if CONSUMER_EXISTS.contains(&code) => {
-                compare(spec, &self.api(&info, &json!(null), API_TIMEOUT).await?)
+                let answer = self.api(&info, &json!(null), API_TIMEOUT).await?;
+                self.compare_or_cap(spec, &answer).await
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Compares, and changes the cap where this host's version is the one to say.
+    async fn compare_or_cap(&self, spec: &ConsumerSpec, answer: &Map<String, Value>) -> Result<(), Error> {
+        let Some(ours) = &spec.declared_by else { return compare(spec, answer) };
+        let have = answer.get("config").and_then(Value::as_object);
+        let theirs = have.and_then(cap::declared_by);
+        let (want, have) = (spec.config.get(CAP), have.and_then(|have| have.get(CAP)));
+        let mut others = spec.clone();
+        others.config.remove(CAP);
+        compare(&others, answer)?;
+        let consumer = &spec.name;
+        match cap::judge(ours, theirs, want != have) {
+            Verdict::Keep => Ok(()),
+            Verdict::TakeTheirs => {
+                let (cap, declared_by) = (have.map(Value::to_string), theirs);
+                tracing::info!(
+                    consumer,
+                    cap,
+                    declared_by,
+                    "a task's cap stands as a later version declared it"
+                );
+                Ok(())
+            }
+            Verdict::Change => {
+                let change = format!("CONSUMER.CREATE.{}.{}", spec.stream.name, spec.name);
+                let answer = self.api(&change, &spec.request("update"), API_TIMEOUT).await?;
+                if want != have {
+                    let (from, to) = (have.map(Value::to_string), want.map(Value::to_string));
+                    tracing::info!(consumer, from, to, declared_by = ours, "a task's cap was changed");
+                }
+                compare(spec, &answer)
+            }
+        }
+    }
+}
+
+impl ConsumerSpec {
+    fn request(&self, action: &str) -> Value {
+        let mut config = self.config.clone();
+        if let Some(version) = &self.declared_by {
+            config.insert("metadata".to_owned(), json!({ cap::DECLARED_BY: version }));
+        }
+        json!({ "stream_name": self.stream.name, "config": config, "action": action })
     }
 }
 

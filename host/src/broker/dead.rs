@@ -1,9 +1,12 @@
 //! Dead letters: tasks that were given up, kept with everything that a replay needs.
+//!
+//! A letter is the last attempt's envelope with headers of its own beside it: reason, code, and the attempts as the
+//! record had them, which outlives the record itself. Reading them back is [`super::Letter`]'s part.
 
 use std::time::Duration;
 
 use cardcage_protocol::record::cut;
-use cardcage_protocol::{Attempt, TaskEnvelope, header};
+use cardcage_protocol::{Attempt, TaskEnvelope, header, limits};
 
 use super::publish::set;
 use super::task_queue::envelope_headers;
@@ -11,10 +14,10 @@ use super::{Broker, Error, Stored};
 
 /// Longest reason in a dead letter's header.
 const REASON_MAX_BYTES: usize = 1024;
-/// Longest error message per attempt; the record has more.
-const ERROR_MAX_BYTES: usize = 160;
-/// Latest attempts that are listed.
-const ATTEMPTS_MAX: usize = 16;
+/// Most bytes of the history. With the largest body and headers it fits one message.
+const HISTORY_MAX_BYTES: usize = 256 * 1024;
+/// How long each error of a history may be, and whether its details stay: the first that fits is taken.
+const HISTORY_CUTS: [(usize, bool); 3] = [(limits::ERROR_MAX_BYTES, true), (1024, false), (160, false)];
 
 /// A task that ended `failed`.
 #[derive(Debug, Clone, Copy)]
@@ -23,8 +26,12 @@ pub struct DeadLetter<'a> {
     pub envelope: &'a TaskEnvelope,
     /// Why it was given up; one line.
     pub reason: &'a str,
+    /// The code of the error that ended it.
+    pub code: &'a str,
     /// What was tried.
     pub attempts: &'a [Attempt],
+    /// Older attempts that are not among them.
+    pub attempts_omitted: u32,
 }
 
 impl Broker {
@@ -33,23 +40,68 @@ impl Broker {
     /// # Errors
     /// [`Error::Unavailable`], [`Error::Envelope`].
     pub async fn publish_dead(&self, letter: DeadLetter<'_>, wait: Duration) -> Result<Stored, Error> {
-        let DeadLetter { envelope, reason, attempts } = letter;
+        let DeadLetter { envelope, reason, code, attempts, attempts_omitted } = letter;
         let mut headers = envelope_headers(envelope, &format!("{}.dead", envelope.id))?;
-        let reason: String = reason.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-        set(&mut headers, header::DEAD_REASON, cut(&reason, REASON_MAX_BYTES).trim())?;
+        set(&mut headers, header::DEAD_REASON, &line(reason, REASON_MAX_BYTES))?;
+        set(&mut headers, header::DEAD_CODE, &line(code, limits::CODE_MAX_BYTES))?;
         set(&mut headers, header::ORIGINAL_SUBJECT, &self.subjects().task(&envelope.address()))?;
         set(&mut headers, header::DEAD_ATTEMPTS, &history(attempts)?)?;
+        if attempts_omitted > 0 {
+            set(&mut headers, header::DEAD_ATTEMPTS_OMITTED, &attempts_omitted.to_string())?;
+        }
         let subject = self.subjects().dead(&envelope.plugin, &envelope.task, envelope.id);
         self.publish_stored(&subject, headers, envelope.body.clone(), wait).await
     }
 }
 
+/// A header's value: one line, without blanks at its ends.
+fn line(text: &str, max_bytes: usize) -> String {
+    let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    cut(&text, max_bytes).trim().to_owned()
+}
+
 fn history(attempts: &[Attempt]) -> Result<String, Error> {
-    let latest = attempts.get(attempts.len().saturating_sub(ATTEMPTS_MAX)..).unwrap_or_default();
-    let mut latest = latest.to_vec();
-    for error in latest.iter_mut().filter_map(|attempt| attempt.error.as_mut()) {
-        error.message = cut(&error.message, ERROR_MAX_BYTES).into_owned();
-        error.details = None;
+    let mut json = String::new();
+    for (message_max, with_details) in HISTORY_CUTS {
+        let mut attempts = attempts.to_vec();
+        for error in attempts.iter_mut().filter_map(|attempt| attempt.error.as_mut()) {
+            error.message = cut(&error.message, message_max).into_owned();
+            error.details = error.details.take().filter(|_| with_details);
+        }
+        json = serde_json::to_string(&attempts)
+            .map_err(|error| Error::unreadable("the history of attempts", error))?;
+        if json.len() <= HISTORY_MAX_BYTES {
+            break;
+        }
     }
-    serde_json::to_string(&latest).map_err(|error| Error::unreadable("the history of attempts", error))
+    Ok(json)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cardcage_protocol::{Cause, InstanceId, TaskError, Timestamp};
+
+    #[test]
+    fn history_keeps_every_attempt_whatever_the_errors_are() {
+        let attempt = |n: u32| Attempt {
+            n,
+            worker: InstanceId::new("worker-1").unwrap(),
+            started_at: Timestamp::from_unix_ms(1),
+            ended_at: None,
+            cause: Some(Cause::Error),
+            error: Some(TaskError::new(
+                "x",
+                &"\u{1}".repeat(5000),
+                Some(serde_json::json!("y".repeat(3000))),
+            )),
+        };
+        let count = |json: &str| serde_json::from_str::<Vec<Attempt>>(json).unwrap().len();
+        let all: Vec<Attempt> = (1..=32).map(attempt).collect();
+        let json = history(&all).unwrap();
+        assert!(json.len() <= HISTORY_MAX_BYTES);
+        assert_eq!(count(&json), 32);
+        let few: Vec<Attempt> = serde_json::from_str(&history(&all[..2]).unwrap()).unwrap();
+        assert_eq!(few, all[..2], "what fits is kept whole");
+    }
 }

@@ -90,7 +90,7 @@ impl Broker {
     }
 }
 
-fn read(stream: &str, message: Message) -> Result<StoredMessage, Error> {
+pub(super) fn read(stream: &str, message: Message) -> Result<StoredMessage, Error> {
     let missing =
         |name: &'static str| Error::unreadable(format!("a message of {stream}"), format!("it has no {name}"));
     let headers = message.headers.unwrap_or_default();

@@ -20,8 +20,38 @@ pub struct Difference {
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { object, field, want, have } = self;
-        write!(f, "{object}: {field} is {have} on the broker and {want} in the settings")
+        match option(object, field) {
+            Some((option, divisor)) => {
+                let (want, have) = (in_units(want, divisor), in_units(have, divisor));
+                write!(f, "{object}: {option} is {have} on the broker and {want} in the settings")
+            }
+            None => write!(f, "{object}: {field} is {have} on the broker and {want} in the settings"),
+        }
     }
+}
+
+/// What to do about differences.
+pub const DIFFERENCES_REMEDY: &str = "set it back; or, with all hosts stopped, change the stream, or delete the consumer (no \
+     task is lost with it), with the `nats` tool: a host never changes what exists";
+
+/// The option that a field comes from, and how many of the field's units make one of the option's.
+fn option(object: &str, field: &str) -> Option<(&'static str, u64)> {
+    Some(match field {
+        "ack_wait" => ("tasks.lease_ms", 1_000_000),
+        "max_ack_pending" => ("tasks.ack_pending_max", 1),
+        "max_msgs" => ("broker.queue_max_messages", 1),
+        "max_bytes" => ("broker.queue_max_bytes", 1),
+        "max_age" if object.ends_with("_STATE") => ("tasks.result_ttl_s", 1_000_000_000),
+        "max_age" if object.ends_with("_IDEMPOTENCY") => ("tasks.idempotency_ttl_s", 1_000_000_000),
+        "max_age" if object.ends_with("_DEAD") => ("tasks.dead_max_age_s", 1_000_000_000),
+        "num_replicas" => ("broker.replicas", 1),
+        "storage" => ("broker.storage", 1),
+        _ => return None,
+    })
+}
+
+fn in_units(value: &str, divisor: u64) -> String {
+    value.parse::<u64>().map_or_else(|_| value.to_owned(), |number| (number / divisor).to_string())
 }
 
 /// Why something with the broker did not work.
@@ -68,7 +98,7 @@ pub enum Error {
         description: String,
     },
     /// Streams or consumers differ from the settings. An operator must correct one or the other.
-    #[error("the broker's streams differ from the settings: {}", list(.0))]
+    #[error("the broker's streams and consumers differ from the settings: {}; {DIFFERENCES_REMEDY}", list(.0))]
     Layout(Vec<Difference>),
     /// The envelope is malformed; its maker must correct it.
     #[error("the task cannot be published: {0}")]

@@ -85,6 +85,8 @@ impl StreamSpec {
                 "max_bytes": -1,
                 "max_msgs_per_subject": 1,
                 "max_age": nanoseconds(options.result_ttl),
+                // For the tasks that declare a shorter time.
+                "allow_msg_ttl": true,
                 "republish": { "src": subjects.states(), "dest": subjects.done_mapping() },
             }),
         )
@@ -127,6 +129,26 @@ impl StreamSpec {
         )
     }
 
+    /// Limits that hold over all workers: a key-value bucket. Its entries are written by compare-and-set and removed by
+    /// sequence; those that belong to a task carry a time to live.
+    #[must_use]
+    pub fn limits(options: &Options, subjects: &Subjects) -> Self {
+        Self::new(
+            options,
+            subjects.limits_stream(),
+            &[subjects.limits()],
+            json!({
+                "retention": "limits",
+                "discard": "new",
+                "max_msgs": -1,
+                "max_bytes": -1,
+                "max_msgs_per_subject": 1,
+                "max_age": 0,
+                "allow_msg_ttl": true,
+            }),
+        )
+    }
+
     /// Every stream of an installation with these plugins.
     #[must_use]
     pub fn all(options: &Options, subjects: &Subjects, plugins: &[Name]) -> Vec<Self> {
@@ -135,6 +157,7 @@ impl StreamSpec {
             Self::schedule(options, subjects),
             Self::dead(options, subjects),
             Self::idempotency(options, subjects),
+            Self::limits(options, subjects),
         ];
         specs.extend(plugins.iter().map(|plugin| Self::tasks(options, subjects, plugin)));
         specs

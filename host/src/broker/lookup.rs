@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use cardcage_protocol::{TaskAddress, TaskEnvelope, TaskId, TaskRecord, Timestamp, header};
+use cardcage_protocol::{Name, TaskAddress, TaskEnvelope, TaskId, TaskRecord, Timestamp, header};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -46,7 +46,7 @@ pub struct Waiting {
 }
 
 impl Waiting {
-    fn new(address: TaskAddress, message: StoredMessage) -> Box<Self> {
+    pub(super) fn new(address: TaskAddress, message: StoredMessage) -> Box<Self> {
         let envelope = TaskEnvelope::decode_at(
             address.clone(),
             pairs(message.headers.as_ref()),
@@ -59,6 +59,12 @@ impl Waiting {
             sequence: message.sequence,
         })
     }
+}
+
+/// When a message of the schedule is due.
+pub(super) fn scheduled_at(message: &StoredMessage) -> Option<Timestamp> {
+    let schedule = message.headers.as_ref()?.get(header::NATS_SCHEDULE)?;
+    schedule.as_str().strip_prefix("@at ")?.parse().ok()
 }
 
 /// The task streams that exist, remembered for a short time.
@@ -101,17 +107,57 @@ impl Broker {
         self.in_records(id).await
     }
 
+    /// Where a task waits, whatever its record says; `None` when it waits nowhere.
+    ///
+    /// # Errors
+    /// As [`Broker::find_task`].
+    pub async fn find_waiting(&self, id: TaskId) -> Result<Option<Place>, Error> {
+        if let Some(found) = self.in_queues(id).await? {
+            return Ok(Some(found));
+        }
+        if let Some(found) = self.in_schedule(id).await? {
+            return Ok(Some(found));
+        }
+        self.in_queues(id).await
+    }
+
     /// Asks the workers who holds a task; the holder's answer, or `None` when nobody holds it or answers within `wait`.
     ///
     /// # Errors
     /// [`Error::Unavailable`].
     pub async fn ask_holder(&self, id: TaskId, wait: Duration) -> Result<Option<Bytes>, Error> {
+        self.ask(self.subjects().find(), id, wait).await
+    }
+
+    /// Tells the workers that a task was cancelled; the holder's answer, or `None` when nobody holds it or answers
+    /// within `wait`.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn tell_cancelled(&self, id: TaskId, wait: Duration) -> Result<Option<Bytes>, Error> {
+        self.ask(self.subjects().cancel(), id, wait).await
+    }
+
+    async fn ask(&self, subject: String, id: TaskId, wait: Duration) -> Result<Option<Bytes>, Error> {
         let question = Bytes::from(json!({ "id": id }).to_string());
-        match self.request(self.subjects().find(), None, question, wait).await {
+        match self.request(subject, None, question, wait).await {
             Ok(message) => Ok(Some(message.payload)),
             Err(Error::NoResponders { .. } | Error::Timeout { .. }) => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// The envelope of a task in its plugin's queue, also while somebody holds it; `None` when it is not there.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] or [`Error::Timeout`]; [`Error::Envelope`] when the message is none.
+    pub async fn read_queued(&self, plugin: &Name, id: TaskId) -> Result<Option<TaskEnvelope>, Error> {
+        let stream = self.subjects().tasks_stream(plugin);
+        let Some(message) = self.first_message(&stream, &self.subjects().task_by_id(id)).await? else {
+            return Ok(None);
+        };
+        let headers = pairs(message.headers.as_ref());
+        Ok(Some(TaskEnvelope::decode(self.subjects(), &message.subject, headers, message.payload.clone())?))
     }
 
     async fn in_records(&self, id: TaskId) -> Result<Option<Place>, Error> {
@@ -141,23 +187,13 @@ impl Broker {
 
     async fn in_schedule(&self, id: TaskId) -> Result<Option<Place>, Error> {
         let stream = self.subjects().schedule_stream();
-        if let Some(message) = self.first_message(&stream, &self.subjects().schedule_by_id(id)).await? {
-            let value = |name: &str| {
-                let headers = message.headers.as_ref()?;
-                Some(headers.get(name)?.as_str().to_owned())
-            };
-            let target = value(header::NATS_SCHEDULE_TARGET).unwrap_or_default();
-            let at = value(header::NATS_SCHEDULE).and_then(|text| text.strip_prefix("@at ")?.parse().ok());
-            if let Ok(address) = self.subjects().parse_due(&target) {
-                return Ok(Some(Place::Scheduled(Waiting::new(address, message), at)));
+        for filter in [self.subjects().schedule_by_id(id), self.subjects().due_by_id(id)] {
+            let message = self.first_message(&stream, &filter).await?;
+            if let Some(place) = message.and_then(|message| self.scheduled(message)) {
+                return Ok(Some(place));
             }
         }
-        let due = self.first_message(&stream, &self.subjects().due_by_id(id)).await?;
-        let found = due.and_then(|message| {
-            let address = self.subjects().parse_due(&message.subject).ok()?;
-            Some(Place::Due(Waiting::new(address, message)))
-        });
-        Ok(found)
+        Ok(None)
     }
 
     /// The streams of ready tasks, of whatever plugins there are.

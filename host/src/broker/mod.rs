@@ -9,6 +9,7 @@
 //!   with [`Error::Unavailable`].
 //! - An acknowledgement is a promise: `Ok` means that JetStream has stored it. An error that leaves this open says so.
 //! - Streams and consumers are created where they are missing and never changed; a difference is an error that names it.
+//!   The one exception is the cap of a task's consumer, which its declaration may change (`consumer`).
 //! - No `async_nats` type leaves this module.
 //!
 //! Refuses: deciding what a task's next state is, and reading bodies.
@@ -16,6 +17,7 @@
 mod ack;
 mod api;
 mod calls;
+mod cap;
 mod check;
 mod clock;
 mod connection;
@@ -26,15 +28,23 @@ mod direct;
 mod error;
 mod idempotency;
 mod layout;
+mod letter;
+mod look;
 mod lookup;
 mod options;
+mod presence;
 mod publish;
 mod pull;
 mod pulse;
 mod pump;
+mod queue_overview;
+mod queue_purge;
+mod queues;
 mod record_store;
+mod scan;
 mod schedule;
 mod task_queue;
+mod tokens;
 
 pub use ack::Ack;
 pub use calls::{Incoming, Subscription};
@@ -43,11 +53,16 @@ pub use connection::{Broker, Link};
 pub use consumer::ConsumerSpec;
 pub use dead::DeadLetter;
 pub use delivery::Delivery;
-pub use error::{Difference, Error};
+pub use error::{DIFFERENCES_REMEDY, Difference, Error};
 pub use idempotency::{Claim, KeyRecord, key_hash};
 pub use layout::{LayoutReport, StreamSpec};
+pub use letter::{Letter, LetterFilter, Letters, Replayed, replay_id};
 pub use lookup::{Place, Waiting};
 pub use options::{Options, Storage};
 pub use publish::Stored;
 pub use pull::{Pull, PullHealth};
 pub use pump::Pump;
+pub use queue_overview::{Queue, Queues};
+pub use queue_purge::{Purged, QueueWalk};
+pub use queues::TaskConsumer;
+pub use scan::{Amount, Extent};

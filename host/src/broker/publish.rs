@@ -17,6 +17,8 @@ use super::{Broker, Error, api};
 
 /// JetStream: the stream cannot store it; with `discard: new`, that is the queue's bound.
 const STORE_FAILED: u32 = 10077;
+/// JetStream: the server or the account has no room left.
+const NO_ROOM: [u32; 4] = [10023, 10028, 10047, 10077];
 /// JetStream: not the expected last sequence.
 const WRONG_LAST_SEQUENCE: [u32; 2] = [10071, 10164];
 /// JetStream: passing states, after which a repeat works.
@@ -107,6 +109,14 @@ fn read(subject: &str, payload: &[u8]) -> Result<Stored, Error> {
     Err(match api::refusal(&error) {
         Error::Refused { code: STORE_FAILED, description } if description.contains("maximum") => {
             Error::QueueFull { description }
+        }
+        Error::Refused { code, description } if NO_ROOM.contains(&code) => {
+            tracing::warn!(
+                code,
+                description,
+                "the broker has no room left: give it storage, or purge what it keeps"
+            );
+            Error::unavailable(format!("the broker has no room left ({description})"))
         }
         Error::Refused { code, description } if WRONG_LAST_SEQUENCE.contains(&code) => {
             Error::Conflict { last_sequence: description.rsplit(' ').next().and_then(|n| n.parse().ok()) }

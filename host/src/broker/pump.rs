@@ -1,16 +1,17 @@
-//! The pump: moves due tasks into their plugins' queues.
+//! The pump: moves a plugin's due tasks into its queue.
 //!
 //! JetStream cannot have both a bounded queue and schedules on one stream, so a due task takes one hop. The hop loses
 //! and doubles nothing: it is published under its own message id, acknowledged by the queue, and only then removed.
 //!
 //! Invariants: a due task leaves the schedule stream only when its queue has stored it, or when it can never be one.
-//! A queue that is full keeps its own due tasks waiting (they come again after a lease), and nobody else's.
+//! A queue that is full keeps its own due tasks waiting (they come again after a lease), and no other plugin's: each has
+//! a consumer of its own.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::HeaderMap;
-use cardcage_protocol::{TaskAddress, TaskEnvelope, header};
+use cardcage_protocol::{Name, TaskAddress, TaskEnvelope, header};
 use tokio::sync::Semaphore;
 
 use super::delivery::Delivery;
@@ -22,7 +23,7 @@ const IN_FLIGHT_MAX: usize = 256;
 /// Time for one publish into a queue.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Moves due tasks for as long as it runs. Any number may run: they share one consumer.
+/// Moves due tasks for as long as it runs. Any number may run for one plugin: they share its consumer.
 #[derive(Debug)]
 pub struct Pump {
     broker: Broker,
@@ -30,10 +31,10 @@ pub struct Pump {
 }
 
 impl Pump {
-    /// A pump; it does nothing before [`Pump::run`].
+    /// The pump of this plugin; it does nothing before [`Pump::run`].
     #[must_use]
-    pub fn new(broker: &Broker) -> Self {
-        let spec = ConsumerSpec::pump(broker.options(), broker.subjects());
+    pub fn new(broker: &Broker, plugin: &Name) -> Self {
+        let spec = ConsumerSpec::pump(broker.options(), broker.subjects(), plugin);
         Self { broker: broker.clone(), pull: Pull::new(broker, spec) }
     }
 
@@ -150,6 +151,12 @@ async fn bury(
     }
     let envelope = TaskEnvelope::new(address, "unknown".into(), delivery.stored_at, payload);
     let reason = reason.to_string();
-    let letter = DeadLetter { envelope: &envelope, reason: &reason, attempts: &[] };
+    let letter = DeadLetter {
+        envelope: &envelope,
+        reason: &reason,
+        code: "malformed_envelope",
+        attempts: &[],
+        attempts_omitted: 0,
+    };
     broker.publish_dead(letter, PUBLISH_TIMEOUT).await.map(|_| ())
 }

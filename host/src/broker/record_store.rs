@@ -36,6 +36,19 @@ impl Broker {
     /// [`Error::Conflict`] when somebody else wrote in between; [`Error::Unavailable`] with `in_doubt` when the write
     /// may have been stored.
     pub async fn write_record(&self, record: &mut TaskRecord, expected_sequence: u64) -> Result<u64, Error> {
+        self.write_record_for(record, expected_sequence, None).await
+    }
+
+    /// As [`Broker::write_record`]; with `ttl` it is kept for less time than records are.
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn write_record_for(
+        &self,
+        record: &mut TaskRecord,
+        expected_sequence: u64,
+        ttl: Option<Duration>,
+    ) -> Result<u64, Error> {
         let json = record
             .encode()
             .map(Bytes::from)
@@ -43,6 +56,9 @@ impl Broker {
         let id = record.id;
         let mut headers = HeaderMap::new();
         set(&mut headers, header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, &expected_sequence.to_string())?;
+        if let Some(ttl) = ttl {
+            set(&mut headers, header::NATS_TTL, &format!("{}s", ttl.as_secs().max(1)))?;
+        }
         let subject = self.subjects().state(id);
         match self.publish_stored(&subject, headers, json.clone(), WRITE_TIMEOUT).await {
             Ok(stored) => Ok(stored.sequence),

@@ -62,6 +62,125 @@ pub(super) const SHOW: &str = "\
 Examples:
   cardcage tasks show 019283a4-5b6c-7d8e-9f01-23456789abcd --config cardcage.toml";
 
+pub(super) const CANCEL: &str = "\
+Examples:
+  cardcage tasks cancel 019283a4-5b6c-7d8e-9f01-23456789abcd --config cardcage.toml
+
+A task that waits ends `cancelled`. A running handler is told; what it returns within tasks.cancel_grace_ms decides, \
+and then it is dropped. A task that has ended stays as it is (exit code 1).";
+
+pub(super) const TASKS_LIST: &str = "\
+Examples:
+  cardcage tasks list --config cardcage.toml
+  cardcage tasks list --plugin orders --state retrying --config cardcage.toml
+  cardcage tasks list --state failed --json --config cardcage.toml | jq -r '.tasks[].id'
+
+It looks at records, queues and schedule, the latest change first, and says where it was cut: at --limit, or \
+after 20,000 of each.";
+
+pub(super) const TASKS_WHY: &str = "\
+Examples:
+  cardcage tasks why 019283a4-5b6c-7d8e-9f01-23456789abcd --config cardcage.toml
+      waiting: no live worker has refunds v2 (3 have v1)";
+
+pub(super) const TASKS_RETRY: &str = "\
+Examples:
+  cardcage tasks retry 019283a4-5b6c-7d8e-9f01-23456789abcd --config cardcage.toml
+
+A task that waits for its time, between attempts or from the start, becomes due now. A task that failed is replayed \
+as a new one, as `cardcage dead replay` does it. Exit code 1: there is nothing to retry, and the sentence says why.";
+
+pub(super) const TASKS_ENQUEUE: &str = "\
+Examples:
+  cardcage tasks enqueue orders.fulfil --json '{\"order_id\":\"7\"}' --config cardcage.toml
+  cardcage tasks enqueue orders.fulfil --json @order.json --key order-7 --delay 10s --config cardcage.toml
+
+The receipt is written as JSON once the broker has stored the task. Where the plugin is in the configuration, its \
+library is asked for the task's schema (in a process of its own) and the body is checked; else the plugin's version \
+is that of a live worker, and the body is checked by the worker.
+
+Exit codes: 0 stored, 1 no such plugin or task, 2 the body does not fit, 69 not stored: broker unavailable or queue \
+full, 70 the library was refused.";
+
+pub(super) const WORKERS_LIST: &str = "\
+Examples:
+  cardcage workers list --config cardcage.toml
+  cardcage workers list --json --config cardcage.toml | jq -r '.workers[] | select(.consuming | not) | .instance'
+
+Every worker's supervisor is asked, and answers also while its handlers are all busy. BUSY counts attempts under \
+way, of so many that can run at once.";
+
+pub(super) const QUEUES_LIST: &str = "\
+Examples:
+  cardcage queues list --config cardcage.toml
+  cardcage queues list --plugin orders --json --config cardcage.toml
+
+One line per task and major of a plugin. WAITING: no worker holds it; LEASED: delivered and not done; DELAYED: waits \
+for its time; DEAD: dead letters, of all majors; OLDEST: how long the oldest one in the queue has been there; WORKERS: \
+live ones that take it.";
+
+pub(super) const QUEUES_PAUSE: &str = "\
+Examples:
+  cardcage queues pause orders.fulfil --for 1h --config cardcage.toml
+  cardcage queues pause orders --config cardcage.toml
+      all tasks of orders, until `cardcage queues resume orders`
+
+Tasks are still accepted, and wait; what workers hold already goes on. The pause is kept by the broker: it outlives hosts \
+and broker, and a starting host does not lift it. A major version that no worker has run yet is not paused by it.";
+
+pub(super) const QUEUES_RESUME: &str = "\
+Examples:
+  cardcage queues resume orders.fulfil --config cardcage.toml";
+
+pub(super) const QUEUES_PURGE: &str = "\
+Examples:
+  cardcage queues purge orders.fulfil --dry-run --config cardcage.toml
+  cardcage queues purge orders.fulfil --yes --config cardcage.toml
+  cardcage queues purge orders --delayed --yes --config cardcage.toml
+
+Every task that waits in the queue ends `cancelled`, with the error code `purged` in its record; with --delayed also those \
+that wait for their time. What a worker holds goes on. Purging takes a write per task; one that was cut off can be made \
+again. Pause the queue first, so that no worker takes meanwhile what is to go.
+
+Exit codes: 0 done, 1 no such queue, 2 neither --yes nor --dry-run, 69 broker unavailable.";
+
+pub(super) const DEAD_LIST: &str = "\
+Examples:
+  cardcage dead list --config cardcage.toml
+  cardcage dead list --plugin orders --code lms_down --since 2h --config cardcage.toml
+  cardcage dead list --json --config cardcage.toml | jq -r '.letters[].id'
+
+A task that ended `failed` leaves a dead letter, which is kept for tasks.dead_max_age_s. A long list is cut at \
+--limit, and says so.";
+
+pub(super) const DEAD_SHOW: &str = "\
+Examples:
+  cardcage dead show 019283a4-5b6c-7d8e-9f01-23456789abcd --config cardcage.toml";
+
+pub(super) const DEAD_REPLAY: &str = "\
+Examples:
+  cardcage dead replay 019283a4-5b6c-7d8e-9f01-23456789abcd --config cardcage.toml
+  cardcage dead replay --plugin orders --code lms_down --dry-run --config cardcage.toml
+      how many are there?
+  cardcage dead replay --plugin orders --code lms_down --yes --config cardcage.toml
+
+Each becomes a new task with the old one as its parent; its attempts begin anew, and an expiry is dropped. The \
+letter is removed once the broker has stored the new task. The new id depends only on the old one, so a replay that \
+was cut off can simply be made again: nothing runs twice. Letters that arise meanwhile are left alone.
+
+Exit codes: 0 done, 1 no such letter or one that cannot be replayed, 2 several and neither --yes nor --dry-run, \
+69 broker unavailable or a queue full.";
+
+pub(super) const DEAD_PURGE: &str = "\
+Examples:
+  cardcage dead purge 019283a4-5b6c-7d8e-9f01-23456789abcd --config cardcage.toml
+  cardcage dead purge --plugin orders --task fulfil --dry-run --config cardcage.toml
+  cardcage dead purge --all --yes --config cardcage.toml
+
+What is purged cannot be replayed. Records of tasks are not touched.
+
+Exit codes: 0 done, 1 no such letter, 2 several and neither --yes nor --dry-run, 69 broker unavailable.";
+
 pub(super) const COMPLETIONS: &str = "\
 Examples:
   cardcage completions bash > ~/.local/share/bash-completion/completions/cardcage

@@ -3,8 +3,12 @@
 //! It only parses into types; `main` decides what to do with them. A command line that cannot be understood
 //! ends with exit code 2, before any file is read.
 
+mod dead;
 mod help;
+mod queues;
 pub mod reference;
+mod span;
+mod tasks;
 #[cfg(test)]
 mod tests;
 
@@ -16,6 +20,11 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use uuid::Uuid;
 
 use crate::config::{Assignment, Sources};
+
+pub use dead::{DeadAction, DeadCommand, LetterArgs};
+pub use queues::{QueueName, QueuePurgeArgs, QueuesCommand};
+pub use span::Span;
+pub use tasks::{EnqueueArgs, OneTaskArgs, TaskListArgs, TaskName, WorkersCommand};
 
 /// A plugin host: HTTP routes and durable tasks from extension libraries, over NATS.
 #[derive(Debug, Parser)]
@@ -52,9 +61,18 @@ pub enum Command {
     /// Look at plugin libraries.
     #[command(subcommand)]
     Plugin(PluginCommand),
-    /// Look at tasks.
+    /// Look at tasks, start them, help them on.
     #[command(subcommand)]
     Tasks(TasksCommand),
+    /// Look at queues, pause, resume and purge them.
+    #[command(subcommand)]
+    Queues(QueuesCommand),
+    /// Look at workers.
+    #[command(subcommand)]
+    Workers(WorkersCommand),
+    /// Look at dead letters, run them again, remove them.
+    #[command(subcommand)]
+    Dead(DeadCommand),
     /// Print a completion script for a shell.
     #[command(after_long_help = help::COMPLETIONS)]
     Completions {
@@ -108,6 +126,30 @@ pub enum TasksCommand {
         #[command(flatten)]
         configuration: Configuration,
     },
+    /// Cancel one task, wherever it is, whether or not any worker runs.
+    #[command(after_long_help = help::CANCEL)]
+    Cancel {
+        /// Id of the task, as in its receipt.
+        id: Uuid,
+        /// Write JSON instead of text.
+        #[arg(long)]
+        json: bool,
+        /// Where the broker is.
+        #[command(flatten)]
+        configuration: Configuration,
+    },
+    /// List tasks, what changed last first.
+    #[command(after_long_help = help::TASKS_LIST)]
+    List(TaskListArgs),
+    /// Say in one sentence why a task is where it is.
+    #[command(after_long_help = help::TASKS_WHY)]
+    Why(OneTaskArgs),
+    /// Try a task again now: one that waits for its time, or one that failed.
+    #[command(after_long_help = help::TASKS_RETRY)]
+    Retry(OneTaskArgs),
+    /// Enqueue a task.
+    #[command(after_long_help = help::TASKS_ENQUEUE)]
+    Enqueue(EnqueueArgs),
 }
 
 /// Where settings come from.

@@ -103,6 +103,8 @@ fn describe() -> std::io::Result<()> {
             library,
             prefix,
             config: serde_json::Value::Null,
+            // What the author says is what the operator's limits are held against.
+            tasks: std::collections::BTreeMap::new(),
         })
         .collect();
     let mut broken = None;

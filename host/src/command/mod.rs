@@ -7,6 +7,11 @@
 //! | `cardcage check` | [`check`]: configuration, plugins and broker, without serving |
 //! | `cardcage dev` | [`dev`]: nats-server, api and worker on one machine |
 //! | `cardcage tasks show` | [`tasks_show`]: one task's record |
+//! | `cardcage tasks cancel` | [`tasks_cancel`]: cancels one task |
+//! | `cardcage tasks list`, `why`, `retry`, `enqueue` | [`tasks_list`], [`tasks_why`], [`tasks_retry`], [`tasks_enqueue`] |
+//! | `cardcage workers list` | [`workers_list`]: who is there |
+//! | `cardcage queues …` | [`queues`]: queues, listed, paused, resumed and purged |
+//! | `cardcage dead …` | [`dead`]: dead letters, read, replayed and removed |
 //! | hidden: `describe-child` | [`describe_child`]: plugin code on behalf of `check`, in a process that may die |
 //! | hidden: `dev-broker-guard` | [`dev::guard`]: the nats-server's keeper on behalf of `dev` |
 //!
@@ -17,6 +22,7 @@
 //! own process.
 
 pub mod check;
+pub mod dead;
 pub mod describe_child;
 pub mod dev;
 mod executable;
@@ -24,4 +30,24 @@ pub mod host;
 pub mod inspect;
 mod output;
 pub mod parent_pipe;
+mod progress;
+pub mod queues;
+mod session;
+pub mod tasks_cancel;
+pub mod tasks_enqueue;
+pub mod tasks_list;
+pub mod tasks_retry;
 pub mod tasks_show;
+pub mod tasks_why;
+pub mod workers_list;
+
+/// How long a pause lasts, as the rest of a sentence. One without an end is stored as one that nobody will see the end of.
+fn until(at: cardcage_protocol::Timestamp) -> String {
+    const FOR_EVER_MS: u64 = 50 * 366 * 86_400_000;
+    let now = cardcage_protocol::Timestamp::now();
+    if at.unix_ms().saturating_sub(now.unix_ms()) > FOR_EVER_MS {
+        "until it is resumed".to_owned()
+    } else {
+        format!("until {at}")
+    }
+}

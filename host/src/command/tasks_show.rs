@@ -52,10 +52,15 @@ pub async fn run(id: Uuid, json: bool, configuration: Configuration) -> Exit {
     Exit::Success
 }
 
-async fn find(options: Options, task: TaskId) -> Result<Option<Value>, Error> {
+pub(super) async fn connect(options: Options) -> Result<Broker, Error> {
     let wait = options.connect_timeout + CONNECT_MARGIN;
     let broker = Broker::connect(options).await?;
     broker.wait_connected(wait).await?;
+    Ok(broker)
+}
+
+async fn find(options: Options, task: TaskId) -> Result<Option<Value>, Error> {
+    let broker = connect(options).await?;
     // Where the streams were never created, nothing was ever accepted.
     match lookup::show(&broker, task).await {
         Err(Error::NoResponders { .. }) => Ok(None),
@@ -63,7 +68,7 @@ async fn find(options: Options, task: TaskId) -> Result<Option<Value>, Error> {
     }
 }
 
-fn unknown(id: Uuid, settings: &Settings) -> Exit {
+pub(super) fn unknown(id: Uuid, settings: &Settings) -> Exit {
     let namespace = &settings.broker.namespace;
     output::trouble(&format!(
         "there is no task {id} in the namespace `{namespace}`: the id is wrong, or its outcome is older than \
@@ -80,6 +85,7 @@ fn text(view: &Value) -> String {
         ("version", "version"),
         ("name", "task"),
         ("state", "state"),
+        ("parent", "parent_id"),
         ("enqueued at", "enqueued_at"),
         ("next attempt at", "next_at"),
         ("finished at", "finished_at"),
@@ -105,7 +111,7 @@ fn text(view: &Value) -> String {
     text
 }
 
-fn attempts_table(attempts: &[Value]) -> String {
+pub(super) fn attempts_table(attempts: &[Value]) -> String {
     let mut table = output::table();
     table.set_header(["attempt", "started at", "ended at", "ended by", "worker", "error"]);
     for attempt in attempts {

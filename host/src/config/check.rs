@@ -108,13 +108,13 @@ impl Check<'_> {
         let (Some(grace), Some(lease)) = (number("drain", "grace_ms"), number("tasks", "lease_ms")) else {
             return;
         };
-        let longest = lease / 6 * 5;
+        let longest = lease / 3 * 2;
         if grace <= longest {
             return;
         }
         let node = |section: &str, name: &str| table.get(section)?.table()?.get(name);
         let mut mistake = Mistake::new(format!(
-            "`drain.grace_ms` ({grace}) is longer than five sixths of `tasks.lease_ms` ({lease})"
+            "`drain.grace_ms` ({grace}) is longer than two thirds of `tasks.lease_ms` ({lease})"
         ));
         if let Some(node) = node("drain", "grace_ms") {
             mistake = mistake.at_value(node, format!("must be at most {longest}"));

@@ -5,6 +5,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use cardcage_protocol::Rate;
 use serde_json::Value as Json;
 
 use super::backoff::Backoff;
@@ -27,6 +28,8 @@ pub(crate) enum Kind {
     /// `[a-z0-9_-]{1,64}`: usable as a NATS subject token and in a stream name.
     Name,
     Backoff,
+    /// Starts per period.
+    Rate,
     Filter,
     /// Relative to the file that states it.
     Path,
@@ -69,6 +72,7 @@ impl Kind {
             Self::Url => "`nats://host:port` or `tls://host:port`".to_owned(),
             Self::Name => "1 to 64 of a-z, 0-9, `_` and `-`".to_owned(),
             Self::Backoff => "two times such as `1s..5m`".to_owned(),
+            Self::Rate => "a number per second, minute or hour, such as `10/s`".to_owned(),
             Self::Filter => "a level or filter directives".to_owned(),
             Self::Path | Self::Program => "a path".to_owned(),
             Self::Prefix => "a path such as `/shop`".to_owned(),
@@ -125,6 +129,13 @@ impl Kind {
                 Err(expected) => {
                     Err((format!("expected {expected}"), Some("write it like `1s..5m`".to_owned())))
                 }
+            }),
+            Self::Rate => self.text(node, |text| match text.parse::<Rate>() {
+                Ok(rate) => Ok(rate.to_string()),
+                Err(_) => Err((
+                    format!("expected {}", self.expected()),
+                    Some("write it like `10/s`, `100/m` or `5/h`".to_owned()),
+                )),
             }),
             Self::Filter => self.text(node, |text| match tracing_subscriber::EnvFilter::try_new(text) {
                 Ok(_) => Ok(text.to_owned()),

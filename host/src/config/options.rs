@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use cardcage_protocol::Rate;
 use serde::{Deserialize, Serialize};
 
 use super::backoff::Backoff;
@@ -98,6 +99,8 @@ section! {
         headers_max_bytes: usize = 16_384, integer(8_192, 1_048_576);
         /// Time a client has to send a whole request head, and a connection may be without a request, before it is closed.
         header_read_timeout_ms: u64 = 10_000, integer(100, 300_000);
+        /// Longest time in which a caller takes nothing of what is sent to it before its connection is closed.
+        write_timeout_ms: u64 = 30_000, integer(100, 600_000);
         /// Deadline of a call, from its arrival until its reply begins; passed, the caller gets 504, or 400 where its own body is not here yet.
         call_timeout_ms: u64 = 30_000, integer(10, 3_600_000);
         /// Requests handled at the same time; one more gets 503 at once.
@@ -160,6 +163,8 @@ section! {
         lease_ms: u64 = 30_000, integer(1_000, 600_000);
         /// Hard limit of one attempt, where the task does not state a shorter one.
         timeout_ms: u64 = 600_000, integer(100, 86_400_000);
+        /// Time a running handler has after its task was cancelled; then it is dropped.
+        cancel_grace_ms: u64 = 10_000, integer(0, 3_600_000);
         /// Attempts of a task that does not state its own number.
         max_attempts: u32 = 5, integer(1, 1_000);
         /// Wait before the second attempt and longest wait between attempts, doubling in between.
@@ -186,7 +191,7 @@ section! {
 section! {
     /// Stopping.
     DRAIN = "drain", Drain {
-        /// Time to finish or hand back what is held after SIGTERM; at most five sixths of `tasks.lease_ms`.
+        /// Time to finish or hand back what is held after SIGTERM; at most two thirds of `tasks.lease_ms`.
         grace_ms: u64 = 20_000, integer(0, 500_000);
     }
 }
@@ -238,10 +243,38 @@ section! {
         placement: Option<Placement> = unset("worker"), Kind::OneOf(&["worker", "inline"]);
         /// Whether the host refuses to start (exit 70) when the plugin cannot be loaded.
         required: bool = true, Kind::Boolean;
+        /// Limits of single tasks, by name, over what their author declared; see `[plugins.<name>.tasks.<task>]`.
+        tasks: BTreeMap<String, TaskOverrides> = unset("{ fulfil = { max_attempts = 3 } }"), Kind::Free;
         /// Placement of single routes, by method and path as the plugin declares them; wins over `placement`.
         routes: BTreeMap<String, Placement> = unset("{ \"POST /call\" = \"inline\" }"), Kind::Routes;
         /// The plugin's own settings; a value `{ env = "VARIABLE" }` or `{ file = "path" }` is replaced by the secret it names.
         config: PluginConfig = unset("{ api_key = { env = \"API_KEY\" } }"), Kind::Free;
+    }
+}
+
+section! {
+    /// One task of one plugin: each option that is set wins over what the task's author declared; the others change nothing.
+    TASK = "plugins.<name>.tasks.<task>", TaskOverrides {
+        /// Attempts at most, the first included.
+        max_attempts: Option<u32> = unset(8), integer(1, 1_000);
+        /// Wait before the second attempt; it doubles from then on.
+        backoff_initial_ms: Option<u64> = unset(2_000), integer(0, 604_800_000);
+        /// Longest wait between attempts.
+        backoff_max_ms: Option<u64> = unset(600_000), integer(0, 604_800_000);
+        /// Hard limit of one attempt; `tasks.timeout_ms` stays the longest that any task gets.
+        timeout_ms: Option<u64> = unset(30_000), integer(100, 86_400_000);
+        /// Handlers at the same time, per worker.
+        concurrency: Option<u32> = unset(4), integer(1, 4_096);
+        /// Handlers at the same time, over all workers; kept in the task's consumer, so the highest version of the plugin decides.
+        max_running: Option<u32> = unset(2), integer(1, 100_000);
+        /// Starts per second, minute or hour, over all workers.
+        rate: Option<Rate> = unset("10/s"), Kind::Rate;
+        /// How long the task may wait to be started, from when it is due, before it ends `expired`.
+        expires_ms: Option<u64> = unset(3_600_000), integer(100, 31_622_400_000);
+        /// How long its outcome can be looked up; at most `tasks.result_ttl_s`.
+        result_ttl_s: Option<u64> = unset(3_600), integer(60, 31_536_000);
+        /// What becomes of it when its worker was lost: `fail` never starts it twice.
+        on_lost: Option<OnLost> = unset("fail"), Kind::OneOf(&["retry", "fail"]);
     }
 }
 
@@ -311,6 +344,16 @@ pub enum LogFormat {
     Text,
     /// One JSON object per line.
     Json,
+}
+
+/// What becomes of a task whose worker was lost while it ran.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnLost {
+    /// It is tried again.
+    Retry,
+    /// It ends `failed`: it is never started twice.
+    Fail,
 }
 
 /// Where the operator wants a route's handler to run.

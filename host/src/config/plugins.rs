@@ -8,7 +8,7 @@ use serde_json::{Map, Value as Json};
 use super::check::Check;
 use super::errors::Mistake;
 use super::kind::{self, Kind};
-use super::options::PLUGIN;
+use super::options::{PLUGIN, TASK};
 use super::secrets;
 use super::tree::{Node, Table};
 
@@ -52,6 +52,8 @@ fn plugin(check: &mut Check<'_>, name: &str, node: &Node, table: &Table) -> Json
     }
     let routes = table.get("routes").and_then(Node::table);
     json.insert("routes".to_owned(), routes.map_or_else(empty, |table| routes_of(check, &path, table)));
+    let tasks = table.get("tasks").and_then(Node::table);
+    json.insert("tasks".to_owned(), tasks.map_or_else(empty, |table| tasks_of(check, &path, table)));
     let config = table.get("config").filter(|node| node.table().is_some());
     let config = config.map_or_else(empty, |node| secrets::table(check, &format!("{path}.config"), node));
     json.insert("config".to_owned(), config);
@@ -81,6 +83,18 @@ fn routes_of(check: &mut Check<'_>, path: &str, routes: &Table) -> Json {
                 let option = format!("{path}.routes.\"{route}\"");
                 check.mistakes.push(Mistake::fault(&option, node, fault));
             }
+        }
+    }
+    Json::Object(json)
+}
+
+/// Whether the plugin has these tasks, only the plugin knows; see `loader::task_faults`.
+fn tasks_of(check: &mut Check<'_>, path: &str, tasks: &Table) -> Json {
+    let mut json = Map::new();
+    for (task, node) in tasks {
+        let path = format!("{path}.tasks.{task}");
+        if let Some(table) = check.table(&path, node) {
+            json.insert(task.clone(), Json::Object(check.rows(&path, TASK.rows, Some(table))));
         }
     }
     Json::Object(json)

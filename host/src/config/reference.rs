@@ -4,7 +4,7 @@
 
 use std::fmt::Write as _;
 
-use super::options::{PLUGIN, Preset, Row, SECTIONS, Section};
+use super::options::{PLUGIN, Preset, Row, SECTIONS, Section, TASK};
 
 /// `config/cardcage.toml`: every option at its default, with its sentence.
 #[must_use]
@@ -28,11 +28,13 @@ pub fn default_file() -> String {
             };
         }
     }
-    let _ = writeln!(text, "\n# {}\n# [{}]", PLUGIN.doc.trim(), PLUGIN.name);
-    for row in PLUGIN.rows {
-        let _ = writeln!(text, "\n# {}\n# Accepts {}.", row.doc.trim(), row.kind.expected());
-        let (Preset::Value(value) | Preset::Unset(value) | Preset::Required(value)) = row.default;
-        let _ = writeln!(text, "# {} = {}", row.name, plain(value));
+    for section in [&PLUGIN, &TASK] {
+        let _ = writeln!(text, "\n# {}\n# [{}]", section.doc.trim(), section.name);
+        for row in section.rows {
+            let _ = writeln!(text, "\n# {}\n# Accepts {}.", row.doc.trim(), row.kind.expected());
+            let (Preset::Value(value) | Preset::Unset(value) | Preset::Required(value)) = row.default;
+            let _ = writeln!(text, "# {} = {}", row.name, plain(value));
+        }
     }
     text
 }
@@ -60,6 +62,7 @@ pub fn markdown() -> String {
         table(&mut text, section);
     }
     table(&mut text, &PLUGIN);
+    table(&mut text, &TASK);
     text.push_str(
         "\n### Secrets\n\n\
          Anywhere inside `plugins.<name>.config`, a table whose only key is `env` or `file` stands for a secret:\n\n\

@@ -8,6 +8,7 @@
 //! two children, never under a living one. The board holds no payload and no secret: ids, names, subjects.
 
 use super::entry::{Draft, Entry, Kind, TEXT_MAX};
+use super::fault;
 use super::free_list::FreeList;
 use super::region::{self, Region, Slot};
 use super::thread_slot::{self, Polling, ThreadSlot};
@@ -106,7 +107,9 @@ impl Board {
         attempt: u32,
         hard_deadline_unix_ms: u64,
     ) -> Result<Claim, ClaimError> {
-        let draft = Draft { kind, id, texts: [subject, plugin, name], attempt, hard_deadline_unix_ms };
+        let since_unix_ms = unix_ms();
+        let texts = [subject, plugin, name];
+        let draft = Draft { kind, id, texts, attempt, hard_deadline_unix_ms, since_unix_ms };
         if draft.text_len() > TEXT_MAX {
             return Err(ClaimError::TooLong(draft.text_len()));
         }
@@ -126,13 +129,27 @@ impl Board {
     /// thread ends. `None` when too many threads have one. Valid for the process's life.
     #[must_use]
     pub fn thread_slot(&self) -> Option<&'static ThreadSlot> {
-        thread_slot::of_this_thread(&self.shared.region.threads)
+        thread_slot::of_this_thread(&self.shared.region.threads, &self.shared.region.culprit)
     }
 
     /// What is being polled, by which threads.
     #[must_use]
     pub fn polling(&self) -> Vec<Polling> {
         self.shared.region.threads.iter().filter_map(ThreadSlot::polling).collect()
+    }
+
+    /// The kernel's id of the thread whose fault or `exit` ends the child, once that is known.
+    #[must_use]
+    pub fn culprit(&self) -> Option<u32> {
+        Some(self.shared.region.culprit.load(Ordering::Acquire)).filter(|tid| *tid != 0)
+    }
+
+    /// Has the thread noted whose fault ends this process. Once per process, by the child.
+    ///
+    /// # Errors
+    /// When the machine refuses the signal handlers.
+    pub fn note_faults(&self) -> std::io::Result<()> {
+        fault::note(&self.shared.region.culprit)
     }
 
     /// A sign of life from the child.
@@ -151,8 +168,14 @@ impl Board {
     pub fn reset(&self) {
         self.shared.region.slots.iter().for_each(Slot::clear);
         self.shared.region.threads.iter().for_each(ThreadSlot::clear);
+        self.shared.region.culprit.store(0, Ordering::Release);
         self.shared.region.heartbeat_ms.store(0, Ordering::Release);
     }
+}
+
+fn unix_ms() -> u64 {
+    let now = rustix::time::clock_gettime(ClockId::Realtime);
+    u64::try_from(now.tv_sec * 1000 + now.tv_nsec / 1_000_000).unwrap_or(0)
 }
 
 /// The same clock in every process of the machine, and no operator can turn it back.
@@ -209,6 +232,8 @@ mod tests {
         let one = claim(&child, 1).unwrap();
         let two = child.claim(Kind::Call, [2; 16], "_INBOX.x", "hello", "call-é", 0, 7).unwrap();
         one.release();
+        let since_unix_ms = supervisor.live()[0].since_unix_ms;
+        assert!(unix_ms().abs_diff(since_unix_ms) < 60_000);
         let expected = Entry {
             kind: Kind::Call,
             id: [2; 16],
@@ -217,6 +242,7 @@ mod tests {
             name: "call-é".into(),
             attempt: 0,
             hard_deadline_unix_ms: 7,
+            since_unix_ms,
         };
         assert_eq!(supervisor.live(), [expected]);
         drop(two);
@@ -286,8 +312,8 @@ mod tests {
         let claims: Vec<Claim> = (1..=4).map(|n| claim(&board, n).unwrap()).collect();
         let slots = &board.shared.region.slots;
         slots[0].words[0].store(99, Ordering::Relaxed);
-        slots[1].words[4].store(u64::MAX, Ordering::Relaxed);
-        slots[2].words[5].store(u64::MAX, Ordering::Relaxed);
+        slots[1].words[5].store(u64::MAX, Ordering::Relaxed);
+        slots[2].words[6].store(u64::MAX, Ordering::Relaxed);
         let ids: Vec<u8> = board.live().iter().map(|entry| entry.id[0]).collect();
         assert_eq!(ids, [4]);
         drop(claims);
@@ -333,12 +359,14 @@ mod tests {
     fn a_thread_that_ends_in_the_middle_of_a_poll_stays_marked() {
         let board = Board::create().unwrap();
         let poll = move || board.thread_slot().unwrap().enter(2, [8; 16]);
+        assert_eq!(board.culprit(), None);
         // Joined, so its thread-locals are gone.
         std::thread::spawn(poll).join().unwrap();
         let polling = board.polling();
         assert_eq!((polling.len(), polling[0].plugin, polling[0].id), (1, 2, [8; 16]));
+        assert_eq!(board.culprit(), Some(polling[0].tid), "such a thread has called `exit`");
         board.reset();
-        assert_eq!(board.polling(), []);
+        assert_eq!((board.polling(), board.culprit()), (vec![], None));
     }
 
     #[test]

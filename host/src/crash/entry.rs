@@ -13,8 +13,8 @@ const LIVE: u64 = 2;
 const STATE_MASK: u64 = 0xff;
 const GENERATION: u64 = 0x100;
 
-/// Words before the text: kind and attempt, id (2), hard deadline, text lengths.
-const HEAD: usize = 5;
+/// Words before the text: kind and attempt, id (2), hard deadline, start, text lengths.
+const HEAD: usize = 6;
 /// Most bytes that subject, plugin and name may have together.
 pub const TEXT_MAX: usize = (WORDS - HEAD) * 8;
 
@@ -25,6 +25,16 @@ pub enum Kind {
     Call,
     /// A task: the broker waits on the ack subject.
     Task,
+    /// The same, which is suspected of having crashed a worker and runs while no other suspect does.
+    Suspect,
+}
+
+impl Kind {
+    /// Whether the broker waits for it.
+    #[must_use]
+    pub const fn is_task(self) -> bool {
+        matches!(self, Self::Task | Self::Suspect)
+    }
 }
 
 /// A copy of one thing in flight.
@@ -40,10 +50,12 @@ pub struct Entry {
     pub plugin: String,
     /// Name of the route or task.
     pub name: String,
-    /// Attempt, counted from 1; 0 for calls.
+    /// Attempt, counted from 1; 0 for calls, and for a task that waits and was not started.
     pub attempt: u32,
     /// When the host gives up on it: Unix time in ms.
     pub hard_deadline_unix_ms: u64,
+    /// When it was noted: Unix time in ms, by this machine's clock.
+    pub since_unix_ms: u64,
 }
 
 /// What goes into a slot; borrowed, because writing must not allocate.
@@ -54,6 +66,7 @@ pub(super) struct Draft<'a> {
     pub(super) texts: [&'a str; 3],
     pub(super) attempt: u32,
     pub(super) hard_deadline_unix_ms: u64,
+    pub(super) since_unix_ms: u64,
 }
 
 impl Draft<'_> {
@@ -73,6 +86,7 @@ impl Slot {
         let kind = match draft.kind {
             Kind::Call => 1,
             Kind::Task => 2,
+            Kind::Suspect => 3,
         };
         let lengths =
             draft.texts.iter().rev().fold(0, |all, text| (all << 16) | (text.len() as u64 & 0xffff));
@@ -81,6 +95,7 @@ impl Slot {
             (id >> 64) as u64,
             id as u64,
             draft.hard_deadline_unix_ms,
+            draft.since_unix_ms,
             lengths,
         ];
         for (word, value) in self.words.iter().zip(head) {
@@ -115,10 +130,11 @@ impl Slot {
 }
 
 fn decode(words: &[u64; WORDS]) -> Option<Entry> {
-    let [first, high, low, hard_deadline_unix_ms, lengths, text @ ..] = words;
+    let [first, high, low, hard_deadline_unix_ms, since_unix_ms, lengths, text @ ..] = words;
     let kind = match first & 0xff {
         1 => Kind::Call,
         2 => Kind::Task,
+        3 => Kind::Suspect,
         _ => return None,
     };
     let text: Vec<u8> = text.iter().flat_map(|word| word.to_le_bytes()).collect();
@@ -137,6 +153,7 @@ fn decode(words: &[u64; WORDS]) -> Option<Entry> {
         name: next(32)?,
         attempt: u32::try_from(first >> 32).ok()?,
         hard_deadline_unix_ms: *hard_deadline_unix_ms,
+        since_unix_ms: *since_unix_ms,
     })
 }
 

@@ -2,18 +2,19 @@
 //!
 //! A child that dies of a plugin's segfault says nothing. What it was doing stands in memory that it
 //! shares with its supervisor: the [`Board`]. From it the supervisor answers the calls and hands back
-//! the tasks that were in flight, and names the plugins that were being polled.
+//! the tasks that were in flight, and knows which of them the crashing thread was polling.
 //!
 //! Invariants:
 //! - The reader trusts nothing: plugin code shares the child's address space and may have scribbled on
 //!   the board. Lengths, text and states are checked before use; a bad entry is skipped, never a crash.
 //! - Writing an entry makes no system call, takes no lock and allocates nothing.
 //!
-//! What it refuses to do: it installs no signal handler, reads no core file and never writes to a
-//! child's memory while that child lives.
+//! What it refuses to do: its signal handler notes a thread's number and nothing else (`fault`); it reads no
+//! core file and never writes to a child's memory while that child lives.
 
 mod board;
 mod entry;
+mod fault;
 mod free_list;
 mod region;
 mod thread_slot;

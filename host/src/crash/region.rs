@@ -11,10 +11,10 @@ use super::thread_slot::{THREAD_SLOTS, ThreadSlot};
 use memmap2::{MmapOptions, MmapRaw};
 use rustix::fs::{MemfdFlags, SealFlags};
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// Says that the memory is a board of this layout. Change it with the layout.
-const MAGIC: u64 = u64::from_be_bytes(*b"cardbd01");
+const MAGIC: u64 = u64::from_be_bytes(*b"cardbd02");
 
 /// 64-bit words of an entry beside its state.
 pub(super) const WORDS: usize = 63;
@@ -34,6 +34,8 @@ pub(super) struct Region {
     pub(super) magic: AtomicU64,
     /// `CLOCK_MONOTONIC` in ms of the child's last sign of life; 0 = none yet.
     pub(super) heartbeat_ms: AtomicU64,
+    /// The kernel's id of the thread whose fault or `exit` ends the child; 0 = none known.
+    pub(super) culprit: AtomicU32,
     pub(super) threads: [ThreadSlot; THREAD_SLOTS],
     pub(super) slots: [Slot; ENTRIES],
 }

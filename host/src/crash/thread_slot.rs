@@ -4,7 +4,8 @@
 //! look-up and three stores. After a crash the supervisor reads which contexts were being polled.
 //!
 //! A mark is a hint, not a fact: a thread that was preempted between poll and mark leaves the last one
-//! standing, and a plugin may write nonsense. It names suspects in a log line and decides nothing alone.
+//! standing, and a plugin may write nonsense. Together with the number of the thread that crashed it names
+//! the culprit; a task is given up only when it was named several times.
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -70,13 +71,21 @@ impl ThreadSlot {
 }
 
 /// A thread's hold on its slot; freed by the thread's end, if that is an orderly one.
-struct Held(&'static ThreadSlot);
+struct Held {
+    slot: &'static ThreadSlot,
+    culprit: &'static AtomicU32,
+}
 
 impl Drop for Held {
     fn drop(&mut self) {
         // A thread that ends in the middle of a poll has called `exit`: the supervisor shall read by whom.
-        if self.0.polling().is_none() {
-            self.0.clear();
+        match self.slot.polling() {
+            None => self.slot.clear(),
+            // The first one counts: what a fault has noted stands.
+            Some(polling) => {
+                let (free, set) = (Ordering::Relaxed, Ordering::Release);
+                let _ = self.culprit.compare_exchange(0, polling.tid, set, free);
+            }
         }
     }
 }
@@ -88,18 +97,21 @@ thread_local! {
 
 /// The calling thread's slot among `slots`: the one it has, or a free one, or `None` when all are taken
 /// or the thread is ending.
-pub(super) fn of_this_thread(slots: &'static [ThreadSlot]) -> Option<&'static ThreadSlot> {
+pub(super) fn of_this_thread(
+    slots: &'static [ThreadSlot],
+    culprit: &'static AtomicU32,
+) -> Option<&'static ThreadSlot> {
     HELD.try_with(|held| {
         let mut held = held.try_borrow_mut().ok()?;
         let range = slots.as_ptr_range();
-        if let Some(mine) = held.iter().find(|held| range.contains(&std::ptr::from_ref(held.0))) {
-            return Some(mine.0);
+        if let Some(mine) = held.iter().find(|held| range.contains(&std::ptr::from_ref(held.slot))) {
+            return Some(mine.slot);
         }
         let tid = rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs();
         let slot = slots
             .iter()
             .find(|slot| slot.tid.compare_exchange(0, tid, Ordering::AcqRel, Ordering::Relaxed).is_ok())?;
-        held.push(Held(slot));
+        held.push(Held { slot, culprit });
         Some(slot)
     })
     .ok()

@@ -37,6 +37,7 @@ pub(super) async fn answer(
         traceparent: Some(incoming.traceparent.clone()),
         parent: None,
         delay: None,
+        terms: target.terms.clone(),
         body,
     };
     match enqueue::publish(&edge.broker, new, edge.limits.enqueue_timeout).await {
@@ -71,7 +72,7 @@ fn check(incoming: &Arrived<'_>, schema: &jsonschema::Validator, body: &Bytes) -
     let errors: Vec<Value> = schema
         .iter_errors(&value)
         .take(ERRORS_TOLD)
-        .map(|error| json!({ "at": error.instance_path().to_string(), "error": error.to_string() }))
+        .map(|error| json!({ "at": error.instance_path().to_string(), "error": error.masked().to_string() }))
         .collect();
     match errors.first() {
         None => Ok(()),

@@ -3,6 +3,7 @@
 //! | method and path | answer |
 //! |---|---|
 //! | `GET /tasks/{id}` | a task's state, attempts, result or error; 404 for an unknown id |
+//! | `POST /tasks/{id}/cancel` | 200 where it has ended `cancelled`, 202 while its handler is still at it, 409 after its end |
 //! | `GET /openapi.json` | the merged OpenAPI 3.1 document |
 //! | `GET /problems`, `GET /problems/{code}` | what a problem code means and what to do |
 //! | anything below a plugin's prefix | that plugin's routes, by placement |
@@ -28,6 +29,7 @@ mod head;
 mod inline;
 mod openapi;
 mod overrides;
+mod patience;
 mod problem_pages;
 mod respond;
 mod router;

@@ -96,5 +96,20 @@ fn host_paths() -> Map<String, Value> {
             "responses": { "200": { "description": "The task." }, "404": { "description": "No such task." } },
         } }),
     );
+    paths.insert(
+        "/tasks/{id}/cancel".into(),
+        json!({ "post": {
+            "operationId": "cancel_task",
+            "summary": "Cancels a task, wherever it is. A running handler is told, and what it returns decides.",
+            "parameters": [{ "name": "id", "in": "path", "required": true,
+                "schema": { "type": "string", "format": "uuid" } }],
+            "responses": {
+                "200": { "description": "It has ended `cancelled`." },
+                "202": { "description": "It is asked for; the handler is still at it." },
+                "404": { "description": "No such task." },
+                "409": { "description": "The task has ended." },
+            },
+        } }),
+    );
     paths
 }

@@ -4,6 +4,7 @@
 //! by the loader, so that a worker and `check` refuse them too; a template's parameters match one segment, or with `{*rest}` the rest.
 
 use crate::loader::{Description, Identity, Placement, Plugin, RouteDescription};
+use crate::terms::Terms;
 use cardcage_protocol::{Name, Subjects};
 use http::Method;
 use serde_json::Value;
@@ -34,6 +35,8 @@ pub struct EnqueueTarget {
     pub task: Name,
     /// The compiled schema.
     pub schema: jsonschema::Validator,
+    /// What its declaration asks for.
+    pub terms: Terms,
 }
 
 /// One method of one path.
@@ -193,10 +196,11 @@ fn one(
 }
 
 fn target(plugin: &Mounted, task: &str) -> Result<EnqueueTarget, String> {
-    let schema =
-        plugin.description.tasks.iter().find(|known| known.name == task).map(|known| &known.input_schema);
+    let declared = plugin.description.tasks.iter().find(|known| known.name == task);
+    let schema = declared.map(|known| &known.input_schema);
     let schema = jsonschema::validator_for(schema.unwrap_or(&Value::Bool(true))).map_err(|error| {
         format!("the schema of the task `{task}` cannot be compiled ({error}); mend the plugin")
     })?;
-    Ok(EnqueueTarget { task: Name::new(task).map_err(|error| error.to_string())?, schema })
+    let terms = declared.map(Terms::of).unwrap_or_default();
+    Ok(EnqueueTarget { task: Name::new(task).map_err(|error| error.to_string())?, schema, terms })
 }

@@ -1,6 +1,7 @@
 //! Connections: accept, serve HTTP/1.1 or HTTP/2, and drain.
 
 use super::activity::Activity;
+use super::patience::Patient;
 use super::service::Edge;
 use super::unparsable::{AnswersUnparsable, Exchanges};
 use http::Request;
@@ -30,6 +31,8 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 pub struct ServerOptions {
     /// Time a client has to send a request's head, and may be without a request.
     pub header_read_timeout: Duration,
+    /// Longest time in which a caller takes nothing of what is sent to it.
+    pub write_timeout: Duration,
     /// Largest head.
     pub headers_max_bytes: usize,
     /// Connections at the same time; further ones wait in the listener's backlog.
@@ -86,6 +89,7 @@ impl Server {
             let _ = stream.set_nodelay(true);
             let (edge, exchanges, activity) = (self.edge.clone(), Exchanges::default(), Activity::new());
             let watched = activity.clone();
+            let stream = Patient::new(stream, self.options.write_timeout);
             let stream = AnswersUnparsable::new(stream, exchanges.clone());
             let service = service_fn(move |request: Request<Incoming>| {
                 let exchange = exchanges.begin(request.version(), activity.begin());

@@ -9,7 +9,7 @@ use crate::broker::Broker;
 use crate::loader::Placement;
 use crate::stream::{Mux, Silence};
 use cardcage_protocol::{InstanceId, Problem, ProblemCode, Subjects, limits};
-use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, header};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version, header};
 use hyper::body::Incoming;
 use serde_json::Value;
 use std::sync::Arc;
@@ -141,11 +141,16 @@ impl Edge {
         if head_bytes(&parts.uri, &parts.headers) > self.limits.headers_max_bytes {
             return respond::code(ProblemCode::HeadersTooLarge, id);
         }
+        if parts.version == Version::HTTP_11 && !parts.headers.contains_key(header::HOST) {
+            // RFC 9112, section 3.2.
+            let detail = "An HTTP/1.1 request needs a Host header.";
+            return respond::problem(Problem::new(ProblemCode::MalformedRequest).detail(detail), id);
+        }
         let path = parts.uri.path();
         let route = match self.router.find(&parts.method, path) {
             Matched::Route(route) => route,
             Matched::Methods(allow) => return wrong_method(allow, id),
-            Matched::Nothing => return self.own(&parts.method, path, parts.uri.query(), id).await,
+            Matched::Nothing => return self.own(&parts.method, path, id).await,
         };
         head::with_host(&mut parts.headers, &parts.uri);
         let timeout = match route.placement {
@@ -199,30 +204,25 @@ impl Edge {
     }
 
     /// The host's own routes.
-    async fn own(
-        &self,
-        method: &Method,
-        path: &str,
-        _query: Option<&str>,
-        id: RequestId,
-    ) -> Response<EdgeBody> {
+    async fn own(&self, method: &Method, path: &str, id: RequestId) -> Response<EdgeBody> {
+        if let Some(task) = path.strip_prefix("/tasks/") {
+            return tasks::answer(self, method, task, id).await;
+        }
         let is_own = path == "/openapi.json" || path == "/problems" || path.starts_with("/problems/");
-        let task = path.strip_prefix("/tasks/").filter(|rest| !rest.contains('/'));
-        if !is_own && task.is_none() {
+        if !is_own {
             return respond::code(ProblemCode::NoSuchRoute, id);
         }
         if *method != Method::GET && *method != Method::HEAD {
             return wrong_method("GET, HEAD", id);
         }
-        match (task, path) {
-            (Some(task), _) => tasks::show(self, task, id).await,
-            (None, "/openapi.json") => respond::json(StatusCode::OK, &self.openapi, id),
-            (None, path) => problem_pages::answer(path, id),
+        match path {
+            "/openapi.json" => respond::json(StatusCode::OK, &self.openapi, id),
+            path => problem_pages::answer(path, id),
         }
     }
 }
 
-fn wrong_method(allow: &str, id: RequestId) -> Response<EdgeBody> {
+pub(super) fn wrong_method(allow: &str, id: RequestId) -> Response<EdgeBody> {
     let problem = Problem::new(ProblemCode::MethodNotAllowed).detail(format!("This path takes {allow}."));
     let mut response = respond::problem(problem, id);
     if let Ok(allow) = http::HeaderValue::from_str(allow) {

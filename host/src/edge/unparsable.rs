@@ -14,6 +14,7 @@
 use super::activity::Busy;
 use super::body::{BodyBroken, EdgeBody};
 use super::head::RequestId;
+use super::patience::Patient;
 use bytes::Bytes;
 use cardcage_protocol::problem::MEDIA_TYPE;
 use cardcage_protocol::{Problem, ProblemCode};
@@ -24,7 +25,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
 /// No exchange: what is written is hyper's.
 const IDLE: u8 = 0;
@@ -113,14 +113,14 @@ impl Body for Responding {
 /// See the module.
 #[derive(Debug)]
 pub(super) struct AnswersUnparsable {
-    stream: TcpStream,
+    stream: Patient,
     exchanges: Exchanges,
     /// The problem, as far as it is not written yet.
     problem: Vec<u8>,
 }
 
 impl AnswersUnparsable {
-    pub(super) fn new(stream: TcpStream, exchanges: Exchanges) -> Self {
+    pub(super) fn new(stream: Patient, exchanges: Exchanges) -> Self {
         Self { stream, exchanges, problem: Vec::new() }
     }
 

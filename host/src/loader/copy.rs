@@ -7,12 +7,32 @@ use super::refusal::{Code, Refusal};
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+/// A copy that was not used for so long is removed. Much longer than a start takes.
+const UNUSED_AFTER: Duration = Duration::from_secs(3600);
 
 /// The folder used where none is configured: private to this user.
 pub(super) fn default_dir() -> PathBuf {
     let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|dir| dir.is_dir());
     let user = rustix::process::geteuid().as_raw();
     runtime.unwrap_or_else(std::env::temp_dir).join(format!("cardcage-{user}"))
+}
+
+/// Removes copies that no start has used for a while. Hosts that have them open keep what they have, and whoever needs
+/// one again copies it again.
+fn tidy(dir: &Path) {
+    let Ok(entries) = std::fs::read_dir(dir) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let is_ours = name.to_str().is_some_and(|name| name.ends_with(".so") || name.ends_with(".tmp"));
+        let age =
+            entry.metadata().and_then(|meta| meta.modified()).map(|at| at.elapsed().unwrap_or_default());
+        if is_ours && age.is_ok_and(|age| age > UNUSED_AFTER) {
+            // Another host may have been faster.
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
 }
 
 /// Writes the bytes to `<dir>/<hash>.so` unless they are there, and answers that path.
@@ -33,8 +53,11 @@ pub(super) fn private(dir: &Path, original: &Path, hash: &str, bytes: &[u8]) -> 
             "set `loading.cache_dir` to a folder of your own",
         ));
     }
+    tidy(dir);
     let path = dir.join(format!("{hash}.so"));
     if std::fs::read(&path).is_ok_and(|there| there == bytes) {
+        // Used now: not to be tidied away before it is opened. What cannot be marked is copied again where it is gone.
+        let _ = std::fs::File::open(&path).and_then(|file| file.set_modified(SystemTime::now()));
         return Ok(path);
     }
     let temporary = dir.join(format!("{hash}.{}.{}.tmp", std::process::id(), fastrand::u32(..)));

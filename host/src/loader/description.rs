@@ -1,5 +1,7 @@
 //! What a plugin declares, as the host understands it: parsed once, checked once.
 
+use crate::config::OnLost;
+use cardcage_protocol::Rate;
 use http::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -66,6 +68,21 @@ pub struct TaskDescription {
     pub timeout_ms: Option<u64>,
     /// How long its record is kept.
     pub result_ttl_s: Option<u64>,
+    /// Handlers at the same time, per worker.
+    #[serde(default)]
+    pub concurrency: Option<u32>,
+    /// Handlers at the same time, over all workers.
+    #[serde(default)]
+    pub max_running: Option<u32>,
+    /// Starts per second, minute or hour, over all workers.
+    #[serde(default)]
+    pub rate: Option<Rate>,
+    /// How long it may wait.
+    #[serde(default)]
+    pub expires_ms: Option<u64>,
+    /// Whether it is tried again when its worker was lost.
+    #[serde(default)]
+    pub on_lost: Option<OnLost>,
 }
 
 /// A plugin's paths and schemas for the merged OpenAPI document.
@@ -148,6 +165,12 @@ impl Description {
             }
         }
         Ok(())
+    }
+
+    /// The first number of its version.
+    #[must_use]
+    pub fn major(&self) -> u32 {
+        self.version.split('.').next().and_then(|major| major.parse().ok()).unwrap_or(0)
     }
 
     /// A route's place in the list, which is how `call` names it at the boundary.

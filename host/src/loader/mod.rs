@@ -23,6 +23,7 @@ pub mod inspect;
 mod lending;
 mod lock;
 mod open;
+mod overrides;
 mod plugin;
 mod plugin_host;
 mod refusal;
@@ -35,6 +36,7 @@ pub use description::{Description, Placement, RouteDescription, TaskDescription}
 pub use inspect::{Inspection, Manifest};
 pub use lending::Lending;
 pub use open::exit_now;
+pub use overrides::task_faults;
 pub use plugin::{Call, CallFuture, KeepRunning, Plugin, TaskStart};
 pub use refusal::{Code, Refusal};
 pub use services::{EnqueueRequest, Identity, OutgoingCall, Receipt, ServiceFuture, ServiceResult, Services};

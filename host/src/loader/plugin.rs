@@ -9,12 +9,14 @@ use super::plugin_host::{PluginHost, vtable};
 use super::refusal::{Code, Refusal};
 use super::services::{Identity, Services};
 use super::task_side::TaskSide;
+use crate::config::TaskOverrides;
 use crate::crash::Board;
 use abi_stable::prefix_type::PrefixTypeTrait;
 use bytes::Bytes;
 use cardcage_abi::{
     CallHead, FfiBytes, HostCtx, HostRef, InitHead, Instance, PluginRef, RootRef, Running, TaskHead, code,
 };
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -32,8 +34,13 @@ pub(super) struct Opened {
 }
 
 impl Opened {
-    /// Runs `describe`.
-    pub(super) fn describe(root: RootRef, manifest: Manifest, file: &Path) -> Result<Self, Refusal> {
+    /// Runs `describe`, and lays the operator's limits over the tasks'.
+    pub(super) fn describe(
+        root: RootRef,
+        manifest: Manifest,
+        file: &Path,
+        tasks: &BTreeMap<String, TaskOverrides>,
+    ) -> Result<Self, Refusal> {
         let vtable = root.plugin();
         let refuse =
             |code, fault: String, remedy: &str| Refusal::new(file, code, fault, remedy).of(&manifest.name);
@@ -42,7 +49,7 @@ impl Opened {
             let fault = format!("panicked while it described itself ({})", answer.value.to_text());
             return Err(refuse(Code::DescribeFailed, fault, "mend the plugin's `build` expression"));
         }
-        let description = Description::parse(answer.value.as_slice())
+        let mut description = Description::parse(answer.value.as_slice())
             .map_err(|fault| refuse(Code::BadDescription, fault, "mend the plugin"))?;
         if description.name != manifest.name || description.version != manifest.version {
             let fault = format!(
@@ -51,6 +58,7 @@ impl Opened {
             );
             return Err(refuse(Code::NameMismatch, fault, "build it again from one source"));
         }
+        description.lay_over(tasks);
         Ok(Self { manifest, file: file.to_owned(), description: Arc::new(description), vtable })
     }
 
@@ -64,6 +72,7 @@ impl Opened {
         let config = Bytes::from(serde_json::to_vec(start.config).unwrap_or_default());
         let host: &'static PluginHost = Box::leak(Box::new(PluginHost {
             identity: identity.clone(),
+            description: self.description.clone(),
             index: start.index,
             config: config.clone(),
             services: start.services.clone(),
@@ -274,9 +283,9 @@ pub struct TaskStart {
 }
 
 impl TaskStart {
-    /// Asks the handler to stop at its next await.
-    pub fn cancel(&self) {
-        (self.handle.vtable.cancel())(self.handle.running);
+    /// Tells the handler that its task was cancelled; how it ends is its own affair. To drop it, drop this.
+    pub fn cancel_softly(&self) {
+        (self.handle.vtable.cancel_softly())(self.handle.running);
     }
 }
 

@@ -7,9 +7,11 @@
 //! # What it refuses
 //! It decides nothing: what a plugin asks for goes to the role's [`Services`].
 
+use super::description::Description;
 use super::services::{EnqueueRequest, Identity, OutgoingCall, Services};
 use super::{call_side, lending, task_side};
 use crate::crash::Board;
+use crate::terms::Terms;
 use bytes::Bytes;
 use cardcage_abi::{
     Answer, CallOut, EnqueueHead, FfiBytes, FfiCallback, Host, HostCtx, LogRecord, MetricRecord, SpanRecord,
@@ -21,6 +23,7 @@ use std::sync::Arc;
 /// The host, as one plugin reaches it. Leaked: a plugin's threads may call until the process ends.
 pub(super) struct PluginHost {
     pub(super) identity: Identity,
+    pub(super) description: Arc<Description>,
     pub(super) index: u32,
     pub(super) config: Bytes,
     pub(super) services: Arc<dyn Services>,
@@ -34,7 +37,12 @@ fn host(ctx: HostCtx) -> &'static PluginHost {
     unsafe { &*ctx.0.cast::<PluginHost>() }
 }
 
+/// A problem as the SDK reads it: what callers get as a header, it gets as a member.
 fn problem(problem: &cardcage_protocol::Problem) -> Answer {
+    let mut problem = problem.clone();
+    if let Some(seconds) = problem.retry_after_s {
+        problem = problem.member("retry_after_s", seconds);
+    }
     Answer { code: code::UNAVAILABLE, value: FfiBytes::from(problem.to_json()) }
 }
 
@@ -44,9 +52,22 @@ extern "C" fn enqueue(ctx: HostCtx, head: EnqueueHead, callback: FfiCallback) {
         Ok(request) => request,
         Err(error) => return callback.answer(Answer::error(code::REJECTED, error.to_string())),
     };
+    let is_own = request.plugin.as_deref().is_none_or(|plugin| *plugin == *host.identity.name);
+    if is_own && host.description.task_index(&request.task).is_none() {
+        let code = cardcage_protocol::ProblemCode::PluginError;
+        let detail =
+            format!("The plugin enqueues `{}`, which it does not declare with `.task(…)`.", request.task);
+        tracing::error!(
+            plugin = &*host.identity.name,
+            task = request.task,
+            "a plugin enqueues a task that it does not declare"
+        );
+        return callback.answer(problem(&cardcage_protocol::Problem::new(code).detail(detail)));
+    }
     let request =
         EnqueueRequest { context_id: head.context_id, body: Bytes::from_owner(head.body), ..request };
-    let published = host.services.enqueue(&host.identity, request);
+    let declared = host.description.tasks.iter().find(|task| is_own && task.name == request.task);
+    let published = host.services.enqueue(&host.identity, declared.map(Terms::of), request);
     lending::spawn(&host.runtime, async move {
         callback.answer(match published.await {
             Ok(receipt) => Answer::ok(serde_json::to_string(&receipt).unwrap_or_default()),

@@ -1,5 +1,6 @@
 //! What plugins ask of the host, as the host's other rooms see it: no type of the boundary shows here.
 
+use crate::terms::Terms;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::future::Future;
@@ -69,8 +70,13 @@ pub type ServiceFuture<T> = Pin<Box<dyn Future<Output = ServiceResult<T>> + Send
 
 /// What the host does for plugins; each role has its own.
 pub trait Services: Send + Sync + 'static {
-    /// Publishes a task; done once the broker has stored it.
-    fn enqueue(&self, plugin: &Identity, request: EnqueueRequest) -> ServiceFuture<Receipt>;
+    /// Publishes a task; done once the broker has stored it. `terms` are those of the plugin's own task of that name.
+    fn enqueue(
+        &self,
+        plugin: &Identity,
+        terms: Option<Terms>,
+        request: EnqueueRequest,
+    ) -> ServiceFuture<Receipt>;
     /// Calls a route of another plugin; answers status, header block and body in the boundary's encoding.
     fn call(&self, plugin: &Identity, call: OutgoingCall) -> ServiceFuture<Bytes>;
     /// Broker time.

@@ -7,7 +7,9 @@ use super::plugin::{InitOptions, Opened, Plugin};
 use super::refusal::Refusal;
 use super::services::Services;
 use super::{conflict, copy, open};
+use crate::config::TaskOverrides;
 use crate::crash::Board;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -22,6 +24,8 @@ pub struct Source {
     pub prefix: String,
     /// The plugin's settings.
     pub config: serde_json::Value,
+    /// The operator's limits of its tasks.
+    pub tasks: BTreeMap<String, TaskOverrides>,
 }
 
 /// What loading needs besides the libraries.
@@ -110,7 +114,7 @@ fn open_one(source: &Source, inspected: Inspected, on_step: OnStep<'_>) -> Resul
     on_step(Some((&manifest.name, &manifest.version, "open")));
     let root = open::open(&copy, &source.library).map_err(|refusal| refusal.of(&source.name))?;
     on_step(Some((&manifest.name, &manifest.version, "describe")));
-    let opened = Opened::describe(root, manifest, &source.library);
+    let opened = Opened::describe(root, manifest, &source.library, &source.tasks);
     on_step(None);
     opened
 }

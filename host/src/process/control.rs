@@ -239,6 +239,9 @@ pub struct LoadedPlugin {
     pub routes: usize,
     /// How many tasks it declares.
     pub tasks: usize,
+    /// Their names.
+    #[serde(default)]
+    pub task_names: Vec<String>,
 }
 
 /// A message as bytes on the channel.

@@ -7,7 +7,7 @@
 //! Invariants: nothing is renewed for a child whose heartbeat is older than 10 s (dead, stopped or
 //! starved), nor past an entry's hard deadline.
 
-use crate::crash::{Board, Entry, Kind};
+use crate::crash::{Board, Entry};
 use futures_util::future::BoxFuture;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ const ALIVE: Duration = Duration::from_secs(10);
 /// Tells the broker that tasks are alive.
 pub trait Renewer: Send + Sync {
     /// Renews the leases behind these ack subjects. Always called on the keeper's own runtime, so that
-    /// a connection made in here depends on no other thread. It is given a third of the lease.
+    /// a connection made in here depends on no other thread. It is given a quarter of the lease.
     fn renew(&self, ack_subjects: Vec<String>) -> BoxFuture<'_, ()>;
 }
 
@@ -32,14 +32,14 @@ pub struct LeaseKeeper {
 }
 
 impl LeaseKeeper {
-    /// Starts renewing, every third of `lease`.
+    /// Starts renewing, every quarter of `lease`.
     ///
     /// # Errors
     /// When the machine refuses the thread or its runtime.
     pub fn start(board: Board, lease: Duration, renewer: Arc<dyn Renewer>) -> std::io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (stop, mut stopped) = oneshot::channel();
-        let period = (lease / 3).max(Duration::from_millis(1));
+        let period = (lease / 4).max(Duration::from_millis(1));
         let keep = async move {
             let mut rounds = Rounds::default();
             let mut clock = tokio::time::interval(period);
@@ -93,7 +93,7 @@ struct Rounds {
 impl Rounds {
     /// The ack subjects to renew now.
     fn due(&mut self, live: Vec<Entry>, heartbeat_age: Option<Duration>, now_unix_ms: u64) -> Vec<String> {
-        let tasks: Vec<Entry> = live.into_iter().filter(|entry| entry.kind == Kind::Task).collect();
+        let tasks: Vec<Entry> = live.into_iter().filter(|entry| entry.kind.is_task()).collect();
         self.expired.retain(|known| tasks.iter().any(|task| (task.id, task.attempt) == *known));
         let stale = heartbeat_age.is_none_or(|age| age > ALIVE) && !tasks.is_empty();
         if stale && !self.stale {
@@ -127,6 +127,7 @@ impl Rounds {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::crash::Kind;
 
     fn task(n: u8, hard_deadline_unix_ms: u64) -> Entry {
         Entry {
@@ -137,6 +138,7 @@ mod tests {
             name: "fulfil".into(),
             attempt: 1,
             hard_deadline_unix_ms,
+            since_unix_ms: 0,
         }
     }
 

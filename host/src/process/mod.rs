@@ -23,6 +23,7 @@ mod backoff;
 pub mod child;
 pub mod control;
 mod death;
+mod fate;
 mod lease;
 mod life;
 mod shutdown;
@@ -37,6 +38,7 @@ pub(crate) mod testing;
 mod tests;
 
 pub use death::Death;
+pub use fate::{Fate, Scene};
 pub use lease::{LeaseKeeper, Renewer};
 pub use shutdown::{Shutdown, ShutdownHandle};
 pub use spawn::{Process, SelfExecutable, Spawn};

@@ -17,10 +17,11 @@
 
 use super::backoff::Backoff;
 use super::control::{Excluded, LoadedPlugin, Phase, Refusal, Role, Start};
+use super::fate::fates;
 use super::life::{Ending, Lived, Setting, live};
 use super::spawn::Spawn;
 use super::status::{ChildMetrics, Handle, Snapshot, Stage, Status};
-use super::{Death, Shutdown};
+use super::{Death, Fate, Scene, Shutdown};
 use crate::crash::{Board, Entry, Kind};
 use crate::exit::Exit;
 use crate::loader::Code;
@@ -38,9 +39,9 @@ const FAILED_STARTS_MAX: u32 = 5;
 
 /// What is owed to others when a child has died: an answer for each call, the return of each task.
 pub trait Aftermath: Send + Sync {
-    /// Called once for each child that died while serving or left entries behind. It is given five seconds, during
-    /// which no new child starts.
-    fn child_died(&self, entries: Vec<Entry>, how: Death) -> BoxFuture<'_, ()>;
+    /// Called once for each child that died while serving or left entries behind, with what its death means for each.
+    /// It is given five seconds, during which no new child starts.
+    fn child_died(&self, remains: Vec<(Entry, Fate)>, how: Death) -> BoxFuture<'_, ()>;
 }
 
 /// What a supervisor is given.
@@ -212,22 +213,32 @@ impl Supervisor {
     async fn bury(&self, lived: &Lived) {
         let board = &self.options.board;
         let entries = board.live();
-        let polled = suspects(board, &entries, &self.status.snapshot().plugins);
+        let scene = Scene {
+            polling: board.polling(),
+            culprit: board.culprit(),
+            stopping: matches!(lived.ending, Ending::Stopped(_)),
+        };
+        let polled = polled(&scene, &entries, &self.status.snapshot().plugins);
         // At once: while entries stand there, their leases are renewed.
         board.reset();
         if entries.is_empty() && lived.ending != Ending::Serving {
             return;
         }
-        let of = |kind| entries.iter().filter(|entry| entry.kind == kind).count();
+        let fates = fates(&entries, &scene, &lived.death);
+        let of = |fate| fates.iter().filter(|known| **known == fate).count();
+        let tasks = entries.iter().filter(|entry| entry.kind.is_task()).count();
         tracing::error!(
             how = %lived.death,
             alive_ms = u64::try_from(lived.alive.as_millis()).unwrap_or(u64::MAX),
             polled = polled.join(", "),
-            calls = of(Kind::Call),
-            tasks = of(Kind::Task),
+            calls = entries.len() - tasks,
+            tasks,
+            crashed = of(Fate::Crashed),
+            suspected = of(Fate::Suspected),
             "the child died, or ended with work unfinished"
         );
-        let hooks = self.options.hooks.child_died(entries, lived.death.clone());
+        let remains = entries.into_iter().zip(fates).collect();
+        let hooks = self.options.hooks.child_died(remains, lived.death.clone());
         if tokio::time::timeout(AFTERMATH_MAX, hooks).await.is_err() {
             tracing::error!("answering for the dead child took too long; its leases will run out instead");
         }
@@ -269,15 +280,14 @@ fn renew(now: &mut Snapshot, banned: &[Refusal]) {
 }
 
 /// What the child's threads were polling, in words; ids as the other logs write them.
-fn suspects(board: &Board, entries: &[Entry], plugins: &[LoadedPlugin]) -> Vec<String> {
-    let polling = board.polling();
-    let named = polling.iter().map(|thread| {
+fn polled(scene: &Scene, entries: &[Entry], plugins: &[LoadedPlugin]) -> Vec<String> {
+    let named = scene.polling.iter().map(|thread| {
         let id = uuid::Uuid::from_bytes(thread.id);
         let request = id.simple();
         if let Some(entry) = entries.iter().find(|entry| entry.id == thread.id) {
             return match entry.kind {
                 Kind::Call => format!("{}/{} {request}", entry.plugin, entry.name),
-                Kind::Task => format!("{}/{} {id}", entry.plugin, entry.name),
+                Kind::Task | Kind::Suspect => format!("{}/{} {id}", entry.plugin, entry.name),
             };
         }
         // Inline handlers stand on no board: their caller's connection is what they owe.

@@ -1,44 +1,68 @@
 //! What a dead child leaves behind, and the renewal of leases: the supervisor's two duties towards the broker.
 
 use crate::broker::{Ack, Broker, Options};
-use crate::crash::{Entry, Kind};
-use crate::process::{Aftermath, Death, Renewer};
-use cardcage_protocol::{CallReply, ReplyKind};
+use crate::crash::Entry;
+use crate::process::{Aftermath, Death, Fate, Renewer};
+use crate::worker::tasks::obituary;
+use cardcage_protocol::{CallReply, InstanceId, ReplyKind};
+use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use std::time::Duration;
 use tokio::sync::OnceCell;
 
-/// Answers a dead child's calls and hands its tasks back.
+/// Tasks whose records are written at the same time.
+const AT_ONCE: usize = 64;
+
+/// Answers a dead child's calls and hands its tasks back, each with a word in its record.
 #[derive(Debug, Clone)]
 pub(super) struct BrokerAftermath {
     pub(super) broker: Broker,
-    pub(super) instance: String,
+    pub(super) instance: InstanceId,
 }
 
 impl Aftermath for BrokerAftermath {
-    fn child_died(&self, entries: Vec<Entry>, how: Death) -> BoxFuture<'_, ()> {
+    fn child_died(&self, remains: Vec<(Entry, Fate)>, how: Death) -> BoxFuture<'_, ()> {
         Box::pin(async move {
-            let crashed = CallReply::bare(ReplyKind::Crashed, &self.instance).encode().unwrap_or_default();
-            let (mut calls, mut tasks) = (0_usize, 0_usize);
-            for entry in entries {
-                let sent = match entry.kind {
-                    Kind::Call => {
-                        calls += 1;
-                        self.broker.publish(entry.subject.clone(), crashed.clone()).await
-                    }
-                    Kind::Task => {
-                        tasks += 1;
-                        self.broker.ack(&entry.subject, Ack::HandBack).await
-                    }
-                };
-                if let Err(error) = sent {
-                    // Calls run into their deadline, tasks come back after their lease.
-                    tracing::warn!(%error, plugin = entry.plugin, name = entry.name, "what a dead child held could not be answered");
-                }
+            let (tasks, calls): (Vec<_>, Vec<_>) =
+                remains.into_iter().partition(|(entry, _)| entry.kind.is_task());
+            let (tasks_held, calls_held) = (tasks.len(), calls.len());
+            // Somebody waits for these.
+            for (entry, _) in calls {
+                self.answer(&entry).await;
             }
-            let flushed = self.broker.flush(Duration::from_secs(2)).await;
-            tracing::info!(calls, tasks, how = %how, flushed = flushed.is_ok(), "what a dead child held was answered");
+            let how = &how;
+            let handing_back = tasks.into_iter().map(|(entry, fate)| self.hand_back(entry, fate, how));
+            futures_util::stream::iter(handing_back).buffer_unordered(AT_ONCE).collect::<()>().await;
+            let flushed = self.broker.flush(Duration::from_secs(2)).await.is_ok();
+            tracing::info!(
+                calls = calls_held,
+                tasks = tasks_held,
+                %how,
+                flushed,
+                "what a dead child held was answered"
+            );
         })
+    }
+}
+
+impl BrokerAftermath {
+    async fn answer(&self, call: &Entry) {
+        let crashed =
+            CallReply::bare(ReplyKind::Crashed, self.instance.as_str()).encode().unwrap_or_default();
+        if let Err(error) = self.broker.publish(call.subject.clone(), crashed).await {
+            tracing::warn!(%error, plugin = call.plugin, name = call.name, "a dead child's call runs into its deadline");
+        }
+    }
+
+    /// The record first: who gets the task next reads why it comes again.
+    async fn hand_back(&self, task: Entry, fate: Fate, how: &Death) {
+        let (plugin, name) = (task.plugin.as_str(), task.name.as_str());
+        if let Err(error) = obituary::record(&self.broker, &self.instance, &task, fate, how).await {
+            tracing::warn!(%error, plugin, name, "why a task was cut off could not be recorded");
+        }
+        if let Err(error) = self.broker.ack(&task.subject, Ack::HandBack).await {
+            tracing::warn!(%error, plugin, name, "a dead child's task comes back after its lease");
+        }
     }
 }
 
@@ -47,7 +71,7 @@ impl Aftermath for BrokerAftermath {
 pub(super) struct NoAftermath;
 
 impl Aftermath for NoAftermath {
-    fn child_died(&self, _: Vec<Entry>, _: Death) -> BoxFuture<'_, ()> {
+    fn child_died(&self, _: Vec<(Entry, Fate)>, _: Death) -> BoxFuture<'_, ()> {
         Box::pin(std::future::ready(()))
     }
 }

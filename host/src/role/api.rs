@@ -48,6 +48,7 @@ pub(super) async fn serve(mut context: Context) -> Result<Exit, Failure> {
     let api = &context.settings.api;
     let server_options = ServerOptions {
         header_read_timeout: Duration::from_millis(api.header_read_timeout_ms),
+        write_timeout: Duration::from_millis(api.write_timeout_ms),
         headers_max_bytes: api.headers_max_bytes,
         connections_max: api.in_flight_max.saturating_mul(4),
     };

@@ -58,6 +58,11 @@ async fn serve(attached: Attached) -> Result<Exit, Failure> {
     let settings: Settings = serde_json::from_value(start.settings)
         .map_err(|error| (Exit::Unexpected, format!("the settings cannot be read: {error}")))?;
     logging::start(&settings.log);
+    // Before any plugin's code runs.
+    attached
+        .board
+        .note_faults()
+        .map_err(|error| (Exit::Unexpected, format!("no signal handler can be installed: {error}")))?;
     let lending = match settings.loading.lend_threads {
         true => Lending::start(tokio::runtime::Handle::current())
             .map_err(|error| (Exit::Unexpected, format!("no thread can be started: {error}")))?,
@@ -142,7 +147,17 @@ impl Context {
         let set =
             loading.await.map_err(|error| (Exit::Unexpected, format!("loading ended early: {error}")))?;
         self.judge(&set.refused)?;
+        self.judge_tasks(&set)?;
         Ok(set)
+    }
+
+    /// Limits for tasks that do not exist are a mistake in the configuration.
+    fn judge_tasks(&self, set: &PluginSet) -> Result<(), Failure> {
+        let faults = set.plugins.iter().flat_map(|(source, plugin)| {
+            loader::task_faults(&source.name, &source.tasks, &plugin.description)
+        });
+        let faults: Vec<String> = faults.collect();
+        if faults.is_empty() { Ok(()) } else { Err((Exit::Config, faults.join(". "))) }
     }
 
     /// Tells the supervisor of refusals.
@@ -173,6 +188,7 @@ impl Context {
             version: plugin.identity.version.to_string(),
             routes: plugin.description.routes.len(),
             tasks: plugin.description.tasks.len(),
+            task_names: plugin.description.tasks.iter().map(|task| task.name.clone()).collect(),
         });
         self.report(&ToSupervisor::Ready(Ready { plugins: plugins.collect(), bound }));
     }

@@ -68,6 +68,7 @@ pub(super) fn sources(settings: &Settings, excluded: &[Excluded]) -> Vec<Source>
             library: plugin.library.clone(),
             prefix: plugin.prefix.clone(),
             config: serde_json::Value::Object(plugin.config.expose().clone()),
+            tasks: plugin.tasks.clone(),
         })
         .collect()
 }

@@ -4,6 +4,7 @@ use super::metrics::PluginMetrics;
 use crate::broker::Broker;
 use crate::enqueue::{self, NewTask};
 use crate::loader::{EnqueueRequest, Identity, OutgoingCall, Receipt, ServiceFuture, Services};
+use crate::terms::Terms;
 use bytes::Bytes;
 use cardcage_protocol::{
     CallBody, CallId, CallReply, CallRequest, InstanceId, Name, Problem, ProblemCode, ReplyKind, Text,
@@ -38,13 +39,20 @@ fn unusable(what: &str) -> Problem {
 }
 
 impl Services for HostServices {
-    fn enqueue(&self, plugin: &Identity, request: EnqueueRequest) -> ServiceFuture<Receipt> {
+    fn enqueue(
+        &self,
+        plugin: &Identity,
+        terms: Option<Terms>,
+        request: EnqueueRequest,
+    ) -> ServiceFuture<Receipt> {
         let (this, identity) = (self.clone(), plugin.clone());
         Box::pin(async move {
             if request.plugin.as_deref().is_some_and(|other| other != &*identity.name) {
                 return Err(unusable("tasks of other plugins cannot be enqueued yet"));
             }
             let task = Name::new(&request.task).map_err(|error| unusable(&error.to_string()))?;
+            let unknown = || unusable(&format!("it has no task `{task}` registered"));
+            let terms = terms.ok_or_else(unknown)?;
             let new = NewTask {
                 identity: &identity,
                 task: &task,
@@ -54,6 +62,7 @@ impl Services for HostServices {
                 // A request's id is no task's: only a UUIDv7 names a parent.
                 parent: cardcage_protocol::TaskId::from_bytes(request.context_id).ok(),
                 delay: request.delay_ms.map(Duration::from_millis),
+                terms,
                 body: request.body,
             };
             let published = enqueue::publish(&this.broker, new, this.enqueue_timeout).await?;

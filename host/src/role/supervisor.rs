@@ -3,6 +3,7 @@
 use super::addresses;
 use super::aftermath::{BrokerAftermath, BrokerRenewer, NoAftermath};
 use super::options::broker_options;
+use super::presence::Present;
 use crate::broker::{Broker, Pump};
 use crate::config::Settings;
 use crate::crash::Board;
@@ -10,12 +11,12 @@ use crate::exit::Exit;
 use crate::process::control::Role;
 use crate::process::{Aftermath, LeaseKeeper, SelfExecutable, Shutdown, Supervisor, SupervisorOptions};
 use crate::{admin, logging};
-use cardcage_protocol::InstanceId;
+use cardcage_protocol::{InstanceId, Name, Timestamp};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 /// Runs a role until it is told to stop. `shutdown` comes from signals, or from a parent that goes away.
@@ -54,7 +55,9 @@ async fn start(role: Role, settings: &Settings, shutdown: Shutdown) -> Result<Ex
     let board = Board::create().map_err(|error| unexpected("no shared memory for the board", error))?;
     let options =
         broker_options(settings, instance.as_str()).map_err(|error| (Exit::Config, error.to_string()))?;
+    let started_at = Timestamp::now();
     let mut duties = Duties::default();
+    let mut present = None;
     let hooks: Arc<dyn Aftermath> = match role {
         Role::Api => Arc::new(NoAftermath),
         Role::Worker => {
@@ -64,8 +67,9 @@ async fn start(role: Role, settings: &Settings, shutdown: Shutdown) -> Result<Ex
             let lease = Duration::from_millis(settings.tasks.lease_ms);
             let keeper = LeaseKeeper::start(board, lease, renewer);
             duties.leases = Some(keeper.map_err(|error| unexpected("no thread for the leases", error))?);
-            duties.start_pump(&broker);
-            Arc::new(BrokerAftermath { broker, instance: instance.as_str().to_owned() })
+            duties.start_pumps(&broker, settings);
+            present = Some(broker.clone());
+            Arc::new(BrokerAftermath { broker, instance: instance.clone() })
         }
     };
     let bound =
@@ -83,6 +87,13 @@ async fn start(role: Role, settings: &Settings, shutdown: Shutdown) -> Result<Ex
         required: settings.plugins.iter().filter(|(_, p)| p.required).map(|(name, _)| name.clone()).collect(),
         hooks,
         spawn: Arc::new(SelfExecutable),
+    });
+    duties.present = present.map(|broker| {
+        let status = supervisor.handle().status;
+        let task_concurrency = settings.worker.task_concurrency;
+        let present =
+            Present { broker, instance: instance.clone(), board, status, task_concurrency, started_at };
+        tokio::spawn(present.answer())
     });
     let admin = tokio::spawn(admin::serve(admin_listener, supervisor.handle()));
     tracing::info!(
@@ -106,22 +117,30 @@ async fn start(role: Role, settings: &Settings, shutdown: Shutdown) -> Result<Ex
 #[derive(Default)]
 struct Duties {
     leases: Option<LeaseKeeper>,
-    pump: Option<(CancellationToken, JoinHandle<()>)>,
+    pumps: Option<(CancellationToken, JoinSet<()>)>,
+    /// Says that it is there, as long as it is.
+    present: Option<JoinHandle<()>>,
 }
 
 impl Duties {
-    fn start_pump(&mut self, broker: &Broker) {
-        let stop = CancellationToken::new();
-        let running = tokio::spawn(Pump::new(broker).run(stop.clone().cancelled_owned()));
-        self.pump = Some((stop, running));
+    /// One for each plugin that is configured: a plugin's name there is its own.
+    fn start_pumps(&mut self, broker: &Broker, settings: &Settings) {
+        let (stop, mut running) = (CancellationToken::new(), JoinSet::new());
+        for plugin in settings.plugins.keys().filter_map(|name| Name::new(name).ok()) {
+            running.spawn(Pump::new(broker, &plugin).run(stop.clone().cancelled_owned()));
+        }
+        self.pumps = Some((stop, running));
     }
 
     async fn end(self) {
         drop(self.leases);
-        if let Some((stop, running)) = self.pump {
+        if let Some(present) = self.present {
+            present.abort();
+        }
+        if let Some((stop, running)) = self.pumps {
             stop.cancel();
-            // What it has not acknowledged comes again, to whichever pump is there then.
-            let _ = tokio::time::timeout(PUMP_STOP, running).await;
+            // What they have not acknowledged comes again, to whichever pump is there then.
+            let _ = tokio::time::timeout(PUMP_STOP, running.join_all()).await;
         }
     }
 }

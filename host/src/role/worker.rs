@@ -5,14 +5,15 @@ use super::child::{Context, Failure, broker_failure, report, stop_plugins};
 use super::metrics::{PluginMetrics, line};
 use super::options;
 use super::services::HostServices;
-use crate::broker::Broker;
+use crate::broker::{Broker, ConsumerSpec};
 use crate::exit::Exit;
-use crate::loader::{Plugin, PluginSet};
+use crate::loader::{Description, Plugin, PluginSet};
 use crate::process::child::Outbox;
 use crate::process::control::ToSupervisor;
 use crate::stream::Mux;
 use crate::worker::calls::{self, CallOptions, Calls};
 use crate::worker::tasks::{TaskEngine, TaskEngineOptions};
+use cardcage_protocol::Name;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -37,6 +38,8 @@ pub(super) async fn serve(mut context: Context) -> Result<Exit, Failure> {
     broker.wait_connected(patience).await.map_err(|error| broker_failure(&error))?;
     check_broker(&broker).await?;
     broker.ensure_layout(&plugin_names(&set)).await.map_err(|error| broker_failure(&error))?;
+    let consumers = consumers(&broker, set.plugins.iter().map(|(_, plugin)| &*plugin.description));
+    broker.compare_consumers(&consumers).await.map_err(|error| broker_failure(&error))?;
 
     let mux = Arc::new(Mux::default());
     let call_options = CallOptions {
@@ -100,6 +103,21 @@ async fn serve_calls(
         serving.spawn(calls::serve(calls.clone(), plugin, messages, stop.clone()));
     }
     Ok(serving)
+}
+
+/// The consumers of plugins that describe themselves so.
+pub fn consumers<'a>(
+    broker: &Broker,
+    plugins: impl IntoIterator<Item = &'a Description>,
+) -> Vec<ConsumerSpec> {
+    let specs = |description: &Description| {
+        // Names and version were checked with the description.
+        let plugin = Name::new(&description.name).ok()?;
+        let tasks: Vec<Name> =
+            description.tasks.iter().filter_map(|task| Name::new(&task.name).ok()).collect();
+        Some(ConsumerSpec::all(broker.options(), broker.subjects(), &plugin, description.major(), &tasks))
+    };
+    plugins.into_iter().filter_map(specs).flatten().collect()
 }
 
 fn plugins(set: &PluginSet) -> Vec<Arc<Plugin>> {

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use cardcage_harness::{Cardcage, Config, Deadline, Launch, Nats, Port, Signal, eventually, plugin_library};
-use serde_json::json;
+use cardcage_protocol::Timestamp;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// Generous: a debug build on a busy machine.
@@ -185,6 +186,61 @@ async fn dev_starts_again_what_died() {
     }
     assert!(dev.cardcage.stop(soon()).await.unwrap().success());
     dev.everything_is_gone().await;
+}
+
+/// A `dev` with the plugin chaos, whose nats-server keeps its store in a folder of the test's.
+fn keeping(store: &TempDir, ports: &[Port; 2], grace_ms: i64, lease_ms: i64) -> Launch {
+    let nats_config = store.path().join("nats.conf");
+    let text = format!("jetstream {{ store_dir: {:?} }}\n", store.path().join("store"));
+    std::fs::write(&nats_config, text).unwrap();
+    let config = Config::default()
+        .set("broker.url", format!("nats://{}", ports[0].address()))
+        // The same in both launches of a test.
+        .set("broker.namespace", "kept")
+        .set("api.listen", ports[1].address())
+        .set("dev.nats_config", nats_config.display().to_string())
+        .set("drain.grace_ms", grace_ms)
+        .set("tasks.lease_ms", lease_ms)
+        .plugin("chaos")
+        .unwrap();
+    Launch::new(["dev"]).binary(Path::new(env!("CARGO_BIN_EXE_cardcage"))).config(&config).own_group()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ctrl_c_in_dev_loses_no_task_in_flight_whether_it_can_be_finished_or_not() {
+    for (ms, grace_ms, lease_ms, causes) in
+        [(4_000, 20_000, 30_000, vec!["succeeded"]), (600_000, 500, 3_000, vec!["interrupted", "succeeded"])]
+    {
+        let (store, ports) =
+            (tempfile::tempdir().unwrap(), [Port::reserve().unwrap(), Port::reserve().unwrap()]);
+        let mut first = keeping(&store, &ports, grace_ms, lease_ms).ready().await.unwrap();
+        let http = first.http().unwrap();
+        let order = json!({ "mode": "sleep", "ms": ms, "times": 1 });
+        let id = eventually(soon(), "the task is accepted", async || {
+            http.post_json("/chaos/task", &order).await.ok()?.task_id().ok()
+        })
+        .await
+        .unwrap();
+        let task = async || -> Option<Value> { http.get(&format!("/tasks/{id}")).await.ok()?.json().ok() };
+        eventually(soon(), "the task runs", async || (task().await?["state"] == "running").then_some(()))
+            .await
+            .unwrap();
+        let signalled = Timestamp::now();
+        first.signal_group(Signal::INT).unwrap();
+        let status = first.wait_exit(soon()).await.unwrap();
+        let gone =
+            eventually(soon(), "no process is left", async || first.child_pids().is_empty().then_some(()));
+        gone.await.unwrap_or_else(|error| panic!("{error}: {:?}", first.child_pids()));
+        assert_eq!(status.code(), Some(0), "{}", first.stderr());
+
+        let _second = keeping(&store, &ports, grace_ms, lease_ms).ready().await.unwrap();
+        let done = http.final_task(&id, soon()).await.unwrap();
+        let attempts = done["attempts"].as_array().unwrap();
+        let seen: Vec<_> = attempts.iter().map(|attempt| attempt["cause"].as_str().unwrap()).collect();
+        assert_eq!((&done["state"], seen), (&json!("succeeded"), causes), "{done}");
+        let ended: Timestamp = attempts[0]["ended_at"].as_str().unwrap().parse().unwrap();
+        assert!(ended > signalled, "it was no longer in flight at {signalled}: {done}");
+    }
 }
 
 fn pid_of(cardcage: &Cardcage, role: &str) -> u32 {

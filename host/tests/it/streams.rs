@@ -161,7 +161,8 @@ async fn silent_worker_breaks_the_response_after_the_limit() {
 #[tokio::test]
 async fn caller_that_stops_reading_holds_up_the_sender_and_fills_no_memory() {
     let hosts = Serving::both(|config| {
-        config.set("api.reply_max_bytes", 512 << 20).set("api.stream_idle_timeout_ms", 2000)
+        let config = config.set("api.reply_max_bytes", 512 << 20).set("api.stream_idle_timeout_ms", 2000);
+        config.set("api.write_timeout_ms", 4000)
     });
     let (serving, worker) = hosts.await;
     // Warmed up, so that what comes later is this stream's.
@@ -177,10 +178,10 @@ async fn caller_that_stops_reading_holds_up_the_sender_and_fills_no_memory() {
     .unwrap();
     let grown = peak_mib(api) - before;
     assert!(grown < 48, "the API grew by {grown} MiB of 200");
-    // Its place is free again, and so is the worker's.
-    drop(caller);
+    // Its place is free again, and so is the worker's, while it is still there.
     wait_metric(&serving.api, "cardcage_http_requests_in_flight 0").await;
     wait_metric(&worker, "cardcage_calls_in_flight 0").await;
+    drop(caller);
 }
 
 #[tokio::test]

@@ -80,8 +80,10 @@ pub struct Plugin {
     /// Stops the runtime, waiting at most so many milliseconds.
     pub stop: extern "C" fn(Instance, u64),
     /// The plugin's own word on its health, JSON `{"ok", "detail"?}`.
-    #[sabi(last_prefix_field)]
     pub health: extern "C" fn(Instance) -> Answer,
+    /// The task was cancelled: tells the handler, which goes on and decides itself how it ends. Of no use after the end.
+    #[sabi(last_prefix_field)]
+    pub cancel_softly: extern "C" fn(Running),
 }
 
 /// What a library exports.

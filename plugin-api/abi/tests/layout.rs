@@ -102,7 +102,7 @@ const FIRST: [(&str, Layout, &[&str]); 3] = [
     (
         "Plugin",
         || pointee(PluginRef::LAYOUT),
-        &["describe", "init", "call", "task", "cancel", "forget", "drain", "stop", "health"],
+        &["describe", "init", "call", "task", "cancel", "forget", "drain", "stop", "health", "cancel_softly"],
     ),
 ];
 

@@ -8,7 +8,8 @@ use syn::parse::Parser;
 use syn::{Expr, ExprLit, FnArg, GenericArgument, ItemFn, Lit, Meta, PathArguments, ReturnType, Token, Type};
 
 /// Makes a task of an async function. See the crate's documentation for the options:
-/// `name = "…"`, `retry(max_attempts = 8, backoff = "2s..10m")`, `timeout = "30s"`, `result_ttl = "1d"`.
+/// `name = "…"`, `retry(max_attempts = 8, backoff = "2s..10m")`, `timeout = "30s"`, `result_ttl = "1d"`,
+/// `expires = "1h"`, `concurrency = 4`, `max_running = 2`, `rate = "10/s"`, `on_lost = "fail"`.
 #[proc_macro_attribute]
 pub fn task(options: TokenStream, item: TokenStream) -> TokenStream {
     expand(options.into(), item.into()).unwrap_or_else(syn::Error::into_compile_error).into()
@@ -21,6 +22,11 @@ struct Options {
     backoff_ms: Option<(u64, u64)>,
     timeout_ms: Option<u64>,
     result_ttl_s: Option<u64>,
+    concurrency: Option<u32>,
+    max_running: Option<u32>,
+    rate: Option<String>,
+    expires_ms: Option<u64>,
+    on_lost: Option<Tokens>,
 }
 
 fn text(value: &Expr) -> syn::Result<(String, Span)> {
@@ -34,6 +40,34 @@ fn number(value: &Expr) -> syn::Result<u32> {
     match value {
         Expr::Lit(ExprLit { lit: Lit::Int(number), .. }) => number.base10_parse(),
         other => Err(syn::Error::new_spanned(other, "expected a whole number")),
+    }
+}
+
+/// A number of handlers at the same time.
+fn handlers(value: &Expr, max: u32) -> syn::Result<u32> {
+    let handlers = number(value)?;
+    if (1..=max).contains(&handlers) {
+        return Ok(handlers);
+    }
+    Err(syn::Error::new_spanned(value, format!("it lies between 1 and {max}")))
+}
+
+fn rate(value: &Expr) -> syn::Result<String> {
+    let (text, span) = text(value)?;
+    let legal = text.split_once('/').is_some_and(|(count, period)| {
+        count.parse::<u32>().is_ok_and(|count| (1..=1_000_000).contains(&count))
+            && ["s", "m", "h"].contains(&period)
+    });
+    let wrong = "a rate is a number from 1 to 1000000 and a period, as in \"10/s\", \"100/m\" or \"5/h\"";
+    if legal { Ok(text) } else { Err(syn::Error::new(span, wrong)) }
+}
+
+fn on_lost(value: &Expr) -> syn::Result<Tokens> {
+    let (text, span) = text(value)?;
+    match text.as_str() {
+        "retry" => Ok(quote!(::plugin_api::OnLost::Retry)),
+        "fail" => Ok(quote!(::plugin_api::OnLost::Fail)),
+        _ => Err(syn::Error::new(span, "on_lost is \"retry\" or \"fail\"")),
     }
 }
 
@@ -75,9 +109,24 @@ fn options(tokens: Tokens) -> syn::Result<Options> {
                 let (text, span) = text(&pair.value)?;
                 options.result_ttl_s = Some(duration_ms(&text, span)?.div_ceil(1000));
             }
+            Meta::NameValue(pair) if pair.path.is_ident("expires") => {
+                let (text, span) = text(&pair.value)?;
+                options.expires_ms = Some(duration_ms(&text, span)?);
+            }
+            Meta::NameValue(pair) if pair.path.is_ident("concurrency") => {
+                options.concurrency = Some(handlers(&pair.value, 4096)?);
+            }
+            Meta::NameValue(pair) if pair.path.is_ident("max_running") => {
+                options.max_running = Some(handlers(&pair.value, 100_000)?);
+            }
+            Meta::NameValue(pair) if pair.path.is_ident("rate") => options.rate = Some(rate(&pair.value)?),
+            Meta::NameValue(pair) if pair.path.is_ident("on_lost") => {
+                options.on_lost = Some(on_lost(&pair.value)?);
+            }
             Meta::List(list) if list.path.is_ident("retry") => retry(&mut options, list.tokens.clone())?,
             other => {
-                let known = "known options: name, retry(max_attempts, backoff), timeout, result_ttl";
+                let known = "known options: name, retry(max_attempts, backoff), timeout, result_ttl, expires, \
+                             concurrency, max_running, rate, on_lost";
                 return Err(syn::Error::new_spanned(other, known));
             }
         }
@@ -177,6 +226,9 @@ fn expand(attributes: Tokens, item: Tokens) -> syn::Result<Tokens> {
     let backoff_max_ms = opt(options.backoff_ms.map(|(_, last)| last));
     let timeout_ms = opt(options.timeout_ms);
     let result_ttl_s = opt(options.result_ttl_s);
+    let (concurrency, max_running) = (opt(options.concurrency), opt(options.max_running));
+    let rate = opt(options.rate);
+    let (expires_ms, on_lost) = (opt(options.expires_ms), opt(options.on_lost));
 
     let visibility = std::mem::replace(&mut function.vis, syn::Visibility::Inherited);
     let inner = format_ident!("__task_{ident}");
@@ -204,6 +256,11 @@ fn expand(attributes: Tokens, item: Tokens) -> syn::Result<Tokens> {
                     backoff_max_ms: #backoff_max_ms,
                     timeout_ms: #timeout_ms,
                     result_ttl_s: #result_ttl_s,
+                    concurrency: #concurrency,
+                    max_running: #max_running,
+                    rate: #rate,
+                    expires_ms: #expires_ms,
+                    on_lost: #on_lost,
                 };
 
                 async fn run(
@@ -239,6 +296,16 @@ mod tests {
         assert!(error(quote!(timeout = "30 parsecs"), good.clone()).contains("no duration"));
         assert!(error(quote!(retry(backoff = "10m..2s")), good.clone()).contains("shorter"));
         assert!(error(quote!(name = "Greet"), good.clone()).contains("1 to 64"));
+        assert!(
+            expand(
+                quote!(expires = "1h", concurrency = 2, max_running = 3, rate = "10/s", on_lost = "fail"),
+                good.clone()
+            )
+            .is_ok()
+        );
+        assert!(error(quote!(on_lost = "shrug"), good.clone()).contains("on_lost is"));
+        assert!(error(quote!(rate = "10/d"), good.clone()).contains("a rate is"));
+        assert!(error(quote!(concurrency = 0), good.clone()).contains("between 1 and 4096"));
         assert!(error(quote!(colour = "red"), good).contains("known options"));
         assert!(
             error(

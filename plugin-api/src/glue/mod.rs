@@ -27,10 +27,22 @@ use cardcage_abi::{
 use instance::PluginInstance;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use tokio::task::AbortHandle;
+use tokio_util::sync::CancellationToken;
 
 /// The vtable of a library whose author's definition is `D`.
 pub fn vtable<D: Definition>() -> Plugin {
-    Plugin { describe: describe::<D>, init: init::<D>, call, task, cancel, forget, drain, stop, health }
+    Plugin {
+        describe: describe::<D>,
+        init: init::<D>,
+        call,
+        task,
+        cancel,
+        forget,
+        drain,
+        stop,
+        health,
+        cancel_softly,
+    }
 }
 
 fn panic_text(payload: &(dyn std::any::Any + Send)) -> String {
@@ -69,12 +81,20 @@ fn instance(instance: Instance) -> &'static PluginInstance {
     unsafe { &*instance.0.cast::<PluginInstance>() }
 }
 
-fn running(handle: Option<AbortHandle>) -> Running {
+/// A handler that goes on after its first poll, as the host may reach it.
+struct Handler {
+    abort: AbortHandle,
+    /// How a task's handler is told that it was cancelled; calls are only dropped.
+    cancellation: Option<CancellationToken>,
+}
+
+fn running(handle: Option<Handler>) -> Running {
     Running(handle.map_or(std::ptr::null_mut(), |handle| Box::into_raw(Box::new(handle)).cast()))
 }
 
 extern "C" fn call(this: Instance, head: CallHead, token: CallToken) -> Running {
-    running(catch_unwind(AssertUnwindSafe(|| call::start(instance(this), head, token))).ok().flatten())
+    let started = catch_unwind(AssertUnwindSafe(|| call::start(instance(this), head, token))).ok().flatten();
+    running(started.map(|abort| Handler { abort, cancellation: None }))
 }
 
 extern "C" fn task(this: Instance, head: TaskHead, token: TaskToken) -> Running {
@@ -85,10 +105,20 @@ extern "C" fn cancel(handle: Running) {
     if handle.0.is_null() {
         return;
     }
-    // SAFETY: a non-null `Running` is the boxed `AbortHandle` of `running`, not yet given to `forget`.
-    // OWNERSHIP: borrowed. THREADS: `AbortHandle` is `Sync`.
-    let handle = unsafe { &*handle.0.cast::<AbortHandle>() };
-    let _ = catch_unwind(AssertUnwindSafe(|| handle.abort()));
+    // SAFETY: a non-null `Running` is the boxed `Handler` of `running`, not yet given to `forget`.
+    // OWNERSHIP: borrowed. THREADS: `Handler` is `Sync`.
+    let handle = unsafe { &*handle.0.cast::<Handler>() };
+    let _ = catch_unwind(AssertUnwindSafe(|| handle.abort.abort()));
+}
+
+extern "C" fn cancel_softly(handle: Running) {
+    if handle.0.is_null() {
+        return;
+    }
+    // SAFETY: as in `cancel`. OWNERSHIP: borrowed. THREADS: `Handler` is `Sync`.
+    let handle = unsafe { &*handle.0.cast::<Handler>() };
+    // Wakers of the author's making may run here.
+    let _ = catch_unwind(AssertUnwindSafe(|| handle.cancellation.as_ref().map(CancellationToken::cancel)));
 }
 
 extern "C" fn forget(handle: Running) {
@@ -96,8 +126,8 @@ extern "C" fn forget(handle: Running) {
         return;
     }
     // SAFETY: as in `cancel`; the host calls `forget` once and uses the handle no more.
-    // OWNERSHIP: taken here. THREADS: `AbortHandle` is `Send`.
-    let handle = unsafe { Box::from_raw(handle.0.cast::<AbortHandle>()) };
+    // OWNERSHIP: taken here. THREADS: `Handler` is `Send`.
+    let handle = unsafe { Box::from_raw(handle.0.cast::<Handler>()) };
     let _ = catch_unwind(AssertUnwindSafe(move || drop(handle)));
 }
 

@@ -1,5 +1,6 @@
 //! One attempt of a task.
 
+use super::Handler;
 use super::body::TaskGuard;
 use super::guarded::Guarded;
 use super::instance::PluginInstance;
@@ -8,17 +9,14 @@ use crate::task::{AttemptInfo, Outcome};
 use cardcage_abi::{FfiBytes, TaskHead, TaskReply, TaskToken, code, headers};
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
-use tokio::task::AbortHandle;
+use tokio_util::sync::CancellationToken;
 
 /// Starts the attempt; `None` where it has ended already.
-pub(super) fn start(
-    plugin: &'static PluginInstance,
-    head: TaskHead,
-    token: TaskToken,
-) -> Option<AbortHandle> {
+pub(super) fn start(plugin: &'static PluginInstance, head: TaskHead, token: TaskToken) -> Option<Handler> {
     let guard = TaskGuard::new(plugin.host, token);
     let host = plugin.host;
     let traceparent = headers::get(head.headers.as_slice(), "traceparent");
+    let cancellation = CancellationToken::new();
     let info = AttemptInfo {
         host,
         id: head.task_id,
@@ -26,6 +24,7 @@ pub(super) fn start(
         deadline: UNIX_EPOCH + Duration::from_millis(head.deadline_unix_ms),
         enqueued_at: UNIX_EPOCH + Duration::from_millis(head.enqueued_unix_ms),
         traceparent: traceparent.and_then(|text| std::str::from_utf8(text).ok()).map(Arc::from),
+        cancellation: cancellation.clone(),
     };
     let Some(handler) = plugin.task(head.task) else {
         let text = format!("the plugin has no task number {}", head.task);
@@ -47,7 +46,8 @@ pub(super) fn start(
         let outcome = outcome.unwrap_or_else(|panic| Outcome::failure(code::TASK_PANICKED, panic));
         guard.complete(reply(outcome));
     });
-    start::handler(plugin.handle(), &handler.lane, in_place, attempt)
+    let abort = start::handler(plugin.handle(), &handler.lane, in_place, attempt)?;
+    Some(Handler { abort, cancellation: Some(cancellation) })
 }
 
 fn reply(outcome: Outcome) -> TaskReply {

@@ -247,6 +247,11 @@ impl Started {
 
     /// Runs one attempt of the task at this place in the list to its end.
     pub(crate) fn attempt(&self, task: u32, body: &str) -> Held {
+        self.start_attempt(task, body).end()
+    }
+
+    /// Starts one attempt.
+    pub(crate) fn start_attempt(&self, task: u32, body: &str) -> Call<'_> {
         let place = NEXT.fetch_add(1, Ordering::SeqCst);
         STATE.change(|state| state.held.insert(place, Held::default()));
         let head = TaskHead {
@@ -262,7 +267,7 @@ impl Started {
         };
         let token = TaskToken(std::ptr::without_provenance(place));
         let running = (self.plugin.task)(self.instance, head, token);
-        Call { started: self, place, running }.end()
+        Call { started: self, place, running }
     }
 }
 
@@ -295,6 +300,10 @@ impl Call<'_> {
 
     pub(crate) fn cancel(&self) {
         (self.started.plugin.cancel)(self.running);
+    }
+
+    pub(crate) fn cancel_softly(&self) {
+        (self.started.plugin.cancel_softly)(self.running);
     }
 
     /// Whether it had ended when `call` returned.

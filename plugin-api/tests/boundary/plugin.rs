@@ -105,13 +105,18 @@ pub(crate) struct Order {
 
 /// Adds up.
 #[task(name = "add-up", retry(max_attempts = 3, backoff = "1s..2m"), timeout = "30s", result_ttl = "1h")]
-async fn add_up(_ctx: TaskContext<App>, order: Order) -> TaskResult<u32> {
+async fn add_up(ctx: TaskContext<App>, order: Order) -> TaskResult<u32> {
     match order.lines.as_slice() {
         [] => Err(TaskError::discard("nothing to add up")),
         [0] => Err(TaskError::retry_after(Duration::from_millis(1500), "come again").with(json!({ "n": 0 }))),
         [1] => Err(TaskError::fail("one is no sum")),
         [2] => panic!("the task panicked"),
         [3] => Err("three".parse::<u32>().unwrap_err())?,
+        [4] => {
+            info!("waiting for its cancellation");
+            ctx.cancelled().await;
+            Ok(4)
+        }
         lines => Ok(lines.iter().sum()),
     }
 }

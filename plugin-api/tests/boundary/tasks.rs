@@ -3,7 +3,7 @@
 use plugin_api::abi::code;
 use serde_json::{Value, json};
 
-use super::host::Started;
+use super::host::{Started, wait_logged};
 use super::plugin::Good;
 
 /// The places of the tasks in the list.
@@ -30,6 +30,19 @@ fn each_way_to_end_an_attempt_has_its_code() {
     assert_eq!(run(json!([3])), (code::TASK_RETRY, 0, failure("invalid digit found in string")));
     let again = json!({ "message": "come again", "details": { "n": 0 } });
     assert_eq!(run(json!([0])), (code::TASK_RETRY_AFTER, 1500, again));
+}
+
+#[test]
+fn handler_that_is_told_of_its_cancellation_ends_as_it_wants() {
+    let started = Started::new::<Good>(&json!({}));
+    let attempt = started.start_attempt(ADD_UP, r#"{"lines":[4]}"#);
+    wait_logged("waiting for its cancellation");
+    // As often as the host wants.
+    attempt.cancel_softly();
+    attempt.cancel_softly();
+    let held = attempt.end();
+    assert_eq!((held.outcomes.len(), held.releases), (1, 1));
+    assert_eq!(held.outcomes[0].code, code::TASK_SUCCEEDED);
 }
 
 #[test]

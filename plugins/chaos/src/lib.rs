@@ -160,22 +160,25 @@ async fn short(ctx: TaskContext<App>, order: Order) -> TaskResult<Value> {
 
 async fn attempt(ctx: &TaskContext<App>, order: &Order) -> TaskResult<Value> {
     let run = ctx.state().seen.start();
-    let result = misbehave(ctx.attempt(), order).await;
+    let result = misbehave(ctx, order).await;
     run.finish();
     result
 }
 
-async fn misbehave(attempt: u32, order: &Order) -> TaskResult<Value> {
+async fn misbehave(ctx: &TaskContext<App>, order: &Order) -> TaskResult<Value> {
+    let attempt = ctx.attempt();
     let told = json!({ "mode": order.mode, "attempt": attempt, "pid": std::process::id() });
     let is_about_size = matches!(order.mode, Mode::HugeReply | Mode::BigError);
     match order.mode {
         Mode::FailUntil if attempt < order.times => return Err(TaskError::retry("failed as told")),
         Mode::FailUntil => return Ok(told),
         _ if !is_about_size && !order.holds_for(attempt) => return Ok(told),
+        Mode::AwaitCancel | Mode::FailWhenCancelled => ctx.cancelled().await,
         _ => order.carry_out().await,
     }
     match order.mode {
         Mode::Fail => Err(TaskError::retry("failed as told").with(told)),
+        Mode::FailWhenCancelled => Err(TaskError::retry("stopped half-way")),
         Mode::FailForGood => Err(TaskError::fail("failed for good as told").with(told)),
         Mode::Discard => Err(TaskError::discard("discarded as told")),
         Mode::RetryAfter => Err(TaskError::retry_after(order.time(), "failed as told")),

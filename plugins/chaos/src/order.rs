@@ -29,12 +29,18 @@ pub(crate) enum Mode {
     PanicInDrop,
     /// Waits `ms` without holding a thread.
     Sleep,
+    /// A task: waits until it is cancelled, then answers.
+    AwaitCancel,
+    /// A task: waits until it is cancelled, then asks for a retry.
+    FailWhenCancelled,
     /// Waits `ms` holding its thread.
     Block,
     /// Computes for `ms`, holding its thread.
     Spin,
     /// Calls `abort`.
     Abort,
+    /// Calls `abort` after `ms` on a thread of its own, while the handler waits.
+    AbortAside,
     /// Writes where there is no memory.
     Segfault,
     /// Calls `exit(0)`.
@@ -99,6 +105,7 @@ impl Order {
             Mode::Block => std::thread::sleep(self.time()),
             Mode::Spin => spin(self.time()),
             Mode::Abort => std::process::abort(),
+            Mode::AbortAside => abort_aside(self.time()).await,
             Mode::Segfault => segfault(),
             Mode::Exit => std::process::exit(0),
             _ => {}
@@ -117,6 +124,14 @@ impl Drop for Bomb {
 #[allow(clippy::panic, reason = "that is what it was asked for")]
 pub(crate) fn panic_now(text: &'static str) {
     panic!("{text}");
+}
+
+async fn abort_aside(time: Duration) {
+    std::thread::spawn(move || {
+        std::thread::sleep(time);
+        std::process::abort();
+    });
+    std::future::pending::<()>().await;
 }
 
 fn spin(time: Duration) {

@@ -7,29 +7,35 @@ use std::time::Duration;
 use cardcage_protocol::Name;
 
 use super::report::BrokerReport;
-use crate::broker::{Broker, Error, Options};
+use crate::broker::{Broker, DIFFERENCES_REMEDY, Difference, Error, Options};
 use crate::config::Settings;
+use crate::loader::Description;
+use crate::role::consumers;
 
 /// How long it may take beyond one attempt to connect.
 const CONNECT_MARGIN: Duration = Duration::from_secs(1);
 
-/// Connects, and looks at version, JetStream and streams.
-pub(super) async fn probe(settings: &Settings) -> BrokerReport {
+/// Connects, and looks at version and JetStream. Answers with the connection where that is worth a closer look.
+pub(super) async fn probe(settings: &Settings) -> (BrokerReport, Option<Broker>) {
     let mut report = BrokerReport {
         url: settings.broker.url.clone(),
         namespace: settings.broker.namespace.clone(),
         server_version: None,
         faults: Vec::new(),
+        differences: Vec::new(),
         notes: Vec::new(),
     };
-    match crate::role::broker_options(settings, "cardcage check") {
-        Ok(options) => examine(&mut report, options, settings).await,
-        Err(error) => report.faults.push(error.to_string()),
-    }
-    report
+    let broker = match crate::role::broker_options(settings, "cardcage check") {
+        Ok(options) => examine(&mut report, options).await,
+        Err(error) => {
+            report.faults.push(error.to_string());
+            None
+        }
+    };
+    (report, broker)
 }
 
-async fn examine(report: &mut BrokerReport, options: Options, settings: &Settings) {
+async fn examine(report: &mut BrokerReport, options: Options) -> Option<Broker> {
     let wait = options.connect_timeout + CONNECT_MARGIN;
     let connected = async {
         let broker = Broker::connect(options).await?;
@@ -40,25 +46,42 @@ async fn examine(report: &mut BrokerReport, options: Options, settings: &Setting
         Ok(broker) => broker,
         Err(error) => {
             report.faults.push(format!("{error}; start nats-server, or correct `broker.url`"));
-            return;
+            return None;
         }
     };
     match broker.check_server().await {
-        Ok(facts) => report.server_version = Some(facts.version),
+        Ok(facts) => {
+            report.server_version = Some(facts.version);
+            Some(broker)
+        }
         Err(errors) => {
             report.faults.extend(errors.iter().map(ToString::to_string));
-            return;
+            None
         }
     }
+}
+
+/// Compares the streams and consumers that are there with the settings.
+pub(super) async fn compare<'a>(
+    report: &mut BrokerReport,
+    broker: &Broker,
+    settings: &Settings,
+    plugins: impl IntoIterator<Item = &'a Description>,
+) {
     // The settings have checked the names.
-    let plugins: Vec<Name> = settings.plugins.keys().filter_map(|name| Name::new(name).ok()).collect();
-    match broker.compare_layout(&plugins).await {
+    let names: Vec<Name> = settings.plugins.keys().filter_map(|name| Name::new(name).ok()).collect();
+    let mut differ = |difference: &Difference| {
+        report.differences.push(format!("{difference}; {DIFFERENCES_REMEDY}"));
+    };
+    let consumers = broker.compare_consumers(&consumers(broker, plugins)).await;
+    match broker.compare_layout(&names).await {
         Ok(layout) => {
-            report.faults.extend(layout.differences.iter().map(|difference| {
-                format!(
-                    "{difference}: change one to match the other; a host never changes an existing stream"
-                )
-            }));
+            layout.differences.iter().for_each(&mut differ);
+            match consumers {
+                Ok(()) => {}
+                Err(Error::Layout(differences)) => differences.iter().for_each(&mut differ),
+                Err(error) => report.faults.push(error.to_string()),
+            }
             if !layout.missing.is_empty() {
                 let missing = layout.missing.join(", ");
                 report.notes.push(format!("streams that the first host will create: {missing}"));

@@ -31,7 +31,7 @@ pub(super) struct ConfigurationReport {
     mistakes: usize,
     /// The mistakes with their places, for people.
     text: Option<String>,
-    /// Route overrides that mean nothing, a sentence each.
+    /// Overrides of routes and tasks that mean nothing, a sentence each.
     pub(super) overrides: Vec<String>,
 }
 
@@ -65,6 +65,8 @@ pub(super) struct BrokerReport {
     pub(super) server_version: Option<String>,
     /// What speaks against it, a sentence each.
     pub(super) faults: Vec<String>,
+    /// Where its streams and consumers differ from the settings, a sentence each.
+    pub(super) differences: Vec<String>,
     /// What is worth knowing.
     pub(super) notes: Vec<String>,
 }
@@ -139,6 +141,7 @@ impl Report {
         let refused = |plugin: &PluginReport| plugin.required && plugin.refused.is_some();
         let found = [
             (self.configuration.faults() > 0, Exit::Config),
+            (self.broker.as_ref().is_some_and(|broker| !broker.differences.is_empty()), Exit::Config),
             (self.plugins.iter().flatten().any(refused), Exit::PluginRefused),
             (self.broker.as_ref().is_some_and(|broker| !broker.faults.is_empty()), Exit::Unavailable),
             (self.unexpected.is_some(), Exit::Unexpected),
@@ -173,7 +176,7 @@ impl Report {
 
 fn reason(exit: Exit) -> &'static str {
     match exit {
-        Exit::Config => "the configuration is wrong.",
+        Exit::Config => "the configuration is wrong, or differs from what is on the broker.",
         Exit::PluginRefused => "a required plugin would be refused.",
         Exit::Unavailable => "the broker is unreachable or unfit.",
         _ => exit.sentence(),
@@ -234,7 +237,11 @@ fn plugins_section(plugins: &[PluginReport]) -> String {
 
 impl BrokerReport {
     fn section(&self) -> String {
-        let verdict = if self.faults.is_empty() { "good" } else { "unfit" };
+        let verdict = match (self.faults.is_empty(), self.differences.is_empty()) {
+            (false, _) => "unfit",
+            (true, false) => "differs from the settings",
+            (true, true) => "good",
+        };
         let version = self
             .server_version
             .as_deref()
@@ -245,7 +252,7 @@ impl BrokerReport {
             output::shown(&version),
             self.namespace
         );
-        for fault in &self.faults {
+        for fault in self.faults.iter().chain(&self.differences) {
             let _ = writeln!(text, "  error: {}", output::shown(fault));
         }
         for note in &self.notes {

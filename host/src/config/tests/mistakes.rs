@@ -118,15 +118,15 @@ error: `worker.task_concurrency` has the wrong type
 
 #[test]
 fn a_mistake_points_at_the_file_it_came_from() {
-    let case = case().file("a.toml", "[tasks]\nlease_ms = 6000").file("b.toml", "\n[drain]\ngrace_ms = 5001");
+    let case = case().file("a.toml", "[tasks]\nlease_ms = 6000").file("b.toml", "\n[drain]\ngrace_ms = 4001");
     says(
         &case,
         r#"
-error: `drain.grace_ms` (5001) is longer than five sixths of `tasks.lease_ms` (6000)
+error: `drain.grace_ms` (4001) is longer than two thirds of `tasks.lease_ms` (6000)
  --> b.toml:3:12
   |
-3 | grace_ms = 5001
-  |            ^^^^ must be at most 5000
+3 | grace_ms = 4001
+  |            ^^^^ must be at most 4000
   |
  ::: a.toml:2:12
   |

@@ -83,7 +83,13 @@ fn fake(control: OwnedFd, life: impl FnOnce(Attached) -> i32 + Send + 'static) -
 }
 
 fn ready() -> ToSupervisor {
-    let plugin = LoadedPlugin { name: "hello".into(), version: "1.0.0".into(), routes: 3, tasks: 1 };
+    let plugin = LoadedPlugin {
+        name: "hello".into(),
+        version: "1.0.0".into(),
+        routes: 3,
+        tasks: 1,
+        task_names: vec!["task".into()],
+    };
     ToSupervisor::Ready(Ready { plugins: vec![plugin], bound: vec!["127.0.0.1:1".into()] })
 }
 
@@ -106,7 +112,8 @@ fn good_child(mut child: Attached) -> i32 {
 struct Deaths(Mutex<Vec<(Vec<Entry>, Death)>>);
 
 impl Aftermath for Deaths {
-    fn child_died(&self, entries: Vec<Entry>, how: Death) -> BoxFuture<'_, ()> {
+    fn child_died(&self, remains: Vec<(Entry, Fate)>, how: Death) -> BoxFuture<'_, ()> {
+        let entries = remains.into_iter().map(|(entry, _)| entry).collect();
         self.0.lock().unwrap().push((entries, how));
         Box::pin(std::future::ready(()))
     }

@@ -91,26 +91,47 @@ pub(super) fn consider(
     let (envelope, now) = (arrival.envelope, arrival.now);
     let (mut record, fence) = match current {
         Some((record, fence)) => (record, fence),
-        None => (TaskRecord::new(envelope, State::Queued), 0),
+        None => {
+            let mut record = TaskRecord::new(envelope, State::Queued);
+            // A retry that waited longer than records are kept has had its earlier attempts all the same.
+            record.attempts_omitted = envelope.attempt.saturating_sub(1);
+            (record, 0)
+        }
     };
     if record.state.is_final() {
         return Decision::Finish(Box::new(Plan::redo(&record.follow_up)));
     }
-    if history::is_concluded(&record, envelope.attempt) {
+    let concluded = history::is_concluded(&record, envelope.attempt);
+    // Also when this message has had its outcome: then the next attempt only waits for its time.
+    if record.cancel_requested_at.is_some() && (!concluded || record.state == State::Retrying) {
+        explain(&mut record, arrival, unknown, limits);
+        return Decision::Finish(Box::new(Plan::record(cancelled(record, now), fence)));
+    }
+    if concluded {
         // Only `retrying` still owes its publish; in every later state it has been made.
         let owed: &[FollowUp] = if record.state == State::Retrying { &record.follow_up } else { &[] };
         return Decision::Finish(Box::new(Plan::redo(owed)));
     }
     let lost_before = history::lost(&record);
+    if limits.lost_is_final && close_lost(&mut record, now) > 0 {
+        return Decision::Finish(Box::new(give_up_at_once(record, fence, now)));
+    }
     explain(&mut record, arrival, unknown, limits);
     let lost = history::lost(&record);
+    let crashed = history::crashed(&record);
+    if crashed >= limits.crash_limit {
+        let reason =
+            format!("it crashed its worker {crashed} times; the last time: {}", history::last_crash(&record));
+        return Decision::Finish(Box::new(give_up(record, fence, now, "crashed", reason)));
+    }
     if lost >= limits.lost_limit {
-        return Decision::Finish(Box::new(give_up(record, fence, now, lost)));
+        let reason = format!("its worker was lost {lost} times without explanation");
+        return Decision::Finish(Box::new(give_up(record, fence, now, "lease_lost", reason)));
     }
     if is_expired(arrival) {
         return Decision::Finish(Box::new(expire(record, fence, now)));
     }
-    if fence == 0 && record.attempts.is_empty() && envelope.attempt == 1 {
+    if fence == 0 && record.attempts.is_empty() && envelope.attempt == 1 && !limits.lost_is_final {
         return Decision::Start(Standing::first());
     }
     let attempt = envelope.attempt.max(history::latest(&record).saturating_add(1));
@@ -126,7 +147,7 @@ pub(super) fn consider(
         error: None,
     });
     Decision::Append {
-        write: Box::new(Write { record, fence }),
+        write: Box::new(Write { record, fence, ttl: None }),
         attempt,
         lost: lost.saturating_sub(lost_before),
     }
@@ -139,12 +160,15 @@ fn is_expired(arrival: &Arrival<'_>) -> bool {
 /// Ends what was begun and never ended, and adds the deliveries that nobody explained.
 fn explain(record: &mut TaskRecord, arrival: &Arrival<'_>, unknown: &InstanceId, limits: &TaskLimits) {
     let now = arrival.now;
-    for attempt in record.attempts.iter_mut().filter(|attempt| attempt.cause.is_none()) {
-        history::lose(attempt, now);
+    close_lost(record, now);
+    // What was started stands in the record: any other delivery was lost before it was one.
+    if limits.lost_is_final {
+        return;
     }
     let message = arrival.envelope.attempt;
     let earlier = arrival.num_delivered.saturating_sub(1);
     let explained = u64::try_from(history::since(record, message).count()).unwrap_or(u64::MAX);
+    let explained = explained.saturating_add(u64::from(record.handed_back));
     let mut missing = earlier.saturating_sub(explained).min(u64::from(limits.lost_limit));
     if record.attempts_omitted > 0 {
         // Attempts that were left out may have explained them.
@@ -156,14 +180,30 @@ fn explain(record: &mut TaskRecord, arrival: &Arrival<'_>, unknown: &InstanceId,
     }
 }
 
+/// Ends the attempts that nobody ended; says how many there were.
+fn close_lost(record: &mut TaskRecord, now: Timestamp) -> usize {
+    let open = record.attempts.iter_mut().filter(|attempt| attempt.cause.is_none());
+    open.map(|attempt| history::lose(attempt, now)).count()
+}
+
+fn give_up_at_once(record: TaskRecord, fence: u64, now: Timestamp) -> Plan {
+    let reason = "its worker was lost while it ran, and it must not be started twice (on_lost = \"fail\")";
+    give_up(record, fence, now, "lease_lost", reason.to_owned())
+}
+
 fn expire(mut record: TaskRecord, fence: u64, now: Timestamp) -> Plan {
     record.error = Some(TaskError::new("expired", "the task's expiry passed before it was started", None));
     Plan::record(finished(record, State::Expired, now), fence)
 }
 
-fn give_up(mut record: TaskRecord, fence: u64, now: Timestamp, lost: u32) -> Plan {
-    let reason = format!("its worker was lost {lost} times without explanation");
-    record.error = Some(TaskError::new("lease_lost", &reason, None));
+/// The record of a task that is cancelled before it is started (again).
+pub(super) fn cancelled(mut record: TaskRecord, now: Timestamp) -> TaskRecord {
+    record.error = Some(TaskError::new("cancelled", "the task was cancelled", None));
+    finished(record, State::Cancelled, now)
+}
+
+fn give_up(mut record: TaskRecord, fence: u64, now: Timestamp, code: &str, reason: String) -> Plan {
+    record.error = Some(TaskError::new(code, &reason, None));
     let mut record = finished(record, State::Failed, now);
     record.follow_up.push(FollowUp::DeadLetter { reason });
     Plan::record(record, fence)

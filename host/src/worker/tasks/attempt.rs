@@ -4,18 +4,20 @@ use super::arrival::{self, Arrival, Decision, Reception, Standing};
 use super::carry_out::Carried;
 use super::counters::bump;
 use super::ending::{self, Ended, Facts};
-use super::held::Holding;
-use super::plan::Plan;
-use super::unit::{Slot, Unit};
+use super::held::{Holding, Signal};
+use super::history;
+use super::plan::{Plan, Write};
+use super::unit::{Slot, Turn, Unit};
 use super::unreadable::{self, Unreadable};
-use crate::broker::Delivery;
+use crate::broker::{Ack, Delivery};
 use crate::crash::{Claim, ClaimError, Kind};
 use crate::loader;
 use bytes::Bytes;
-use cardcage_protocol::{EnvelopeError, TaskEnvelope, TaskId, TaskRecord, Timestamp, header};
+use cardcage_protocol::{EnvelopeError, State, TaskEnvelope, TaskId, TaskRecord, Timestamp, header};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
 /// How often a decision is taken anew because somebody wrote in between. More means that something is wrong.
@@ -44,9 +46,15 @@ pub(super) fn run(unit: Arc<Unit>, delivery: Delivery, slot: Slot) -> impl Futur
             return;
         };
         let delivered = Delivered { unit: &unit, delivery: &delivery, envelope: &envelope };
+        // A task that must never start twice has its attempt written down before it starts.
+        let must_read = unit.limits.lost_is_final;
         let settling = shared.settling.is_settling(shared.broker.link().generation);
-        match arrival::receive(&delivered.arrival(now), settling) {
-            Reception::Start(standing) => delivered.start(standing, &hold.holding, slot).await,
+        match arrival::receive(&delivered.arrival(now), settling || must_read) {
+            // Cancelled while it was on its way here: its record says so.
+            Reception::Start(_) if hold.holding.is_cancelled() => {
+                Box::pin(delivered.consider(&hold.holding, slot)).await
+            }
+            Reception::Start(standing) => delivered.start(standing, Kind::Task, &hold.holding, slot).await,
             Reception::NeverPromised => {
                 bump(&shared.counters.unpromised);
                 tracing::info!(task = %envelope.id, "a task that nobody was promised was dropped");
@@ -64,16 +72,17 @@ impl Unit {
     }
 
     /// Notes an attempt on the board. `None`: it cannot be noted, and runs without.
-    fn try_claim(
-        &self,
-        delivery: &Delivery,
-        id: TaskId,
-        attempt: u32,
-        deadline: u64,
-    ) -> Result<Option<Claim>, BoardFull> {
+    fn try_claim(&self, delivery: &Delivery, note: Note) -> Result<Option<Claim>, BoardFull> {
         let (plugin, task, subject) = (self.room.name.as_str(), self.name.as_str(), delivery.ack_subject());
-        let claim =
-            self.shared.board.claim(Kind::Task, *id.as_bytes(), subject, plugin, task, attempt, deadline);
+        let claim = self.shared.board.claim(
+            note.kind,
+            *note.id.as_bytes(),
+            subject,
+            plugin,
+            task,
+            note.attempt,
+            note.deadline,
+        );
         match claim {
             Ok(claim) => Ok(Some(claim)),
             Err(ClaimError::Full) => Err(BoardFull),
@@ -85,20 +94,31 @@ impl Unit {
     }
 
     /// The same; a full board is waited for, as long as the lease allows.
-    async fn claim(
-        &self,
-        delivery: &Delivery,
-        id: TaskId,
-        attempt: u32,
-        deadline: u64,
-    ) -> Result<Option<Claim>, BoardFull> {
+    async fn claim(&self, delivery: &Delivery, note: Note) -> Result<Option<Claim>, BoardFull> {
         let end = Instant::now() + self.shared.lease / 3;
         loop {
-            match self.try_claim(delivery, id, attempt, deadline) {
+            match self.try_claim(delivery, note) {
                 Err(BoardFull) if Instant::now() < end => tokio::time::sleep(BOARD_AGAIN).await,
                 done => return done,
             }
         }
+    }
+}
+
+/// What is noted on the board.
+#[derive(Clone, Copy)]
+struct Note {
+    kind: Kind,
+    id: TaskId,
+    /// 0 while it waits.
+    attempt: u32,
+    deadline: u64,
+}
+
+impl Note {
+    /// A delivery that is here and was not started.
+    fn waiting(envelope: &TaskEnvelope) -> Self {
+        Self { kind: Kind::Task, id: envelope.id, attempt: 0, deadline: local_deadline(WAITS_AT_MOST) }
     }
 }
 
@@ -139,14 +159,21 @@ impl Delivered<'_> {
     /// Off the happy path: decides with the record.
     async fn consider(self, holding: &Holding, slot: Slot) {
         let (shared, envelope, limits) = (&*self.unit.shared, self.envelope, &self.unit.limits);
-        let until = Instant::now() + shared.lease;
+        let mut until = Instant::now() + shared.lease;
         // Reading takes long while the broker is away, and the lease runs.
-        let claim = self
-            .unit
-            .claim(self.delivery, envelope.id, envelope.attempt, local_deadline(limits.timeout))
-            .await;
+        let claim = self.unit.claim(self.delivery, Note::waiting(envelope)).await;
+        let mut alone = None;
         for _ in 0..ROUNDS {
             let Ok(current) = shared.read(envelope, until).await else { break };
+            if alone.is_none() && current.as_ref().is_some_and(|(record, _)| history::is_suspect(record)) {
+                alone = self.turn(&shared.suspects, holding).await;
+                if alone.is_none() {
+                    let (record, fence) = current.map_or((None, 0), |(record, at)| (Some(record), at));
+                    return self.hand_back(record, fence).await;
+                }
+                until = Instant::now() + shared.lease;
+                continue;
+            }
             // Follow-ups that are redone need the history, which the decision takes.
             let known = current.as_ref().map(|(record, _)| record.clone());
             let arrival = self.arrival(self.unit.now());
@@ -157,7 +184,7 @@ impl Delivered<'_> {
                 },
                 Decision::Start(standing) => {
                     drop(claim);
-                    return self.start(standing, holding, slot).await;
+                    return self.start(standing, Kind::Task, holding, slot).await;
                 }
                 Decision::Append { mut write, attempt, lost } => {
                     match shared.write(&mut write, until).await {
@@ -165,7 +192,8 @@ impl Delivered<'_> {
                             shared.counters.lost.fetch_add(lost.into(), Ordering::Relaxed);
                             drop(claim);
                             let standing = Standing { attempt, record: Some(Box::new(write.record)), fence };
-                            return self.start(standing, holding, slot).await;
+                            let kind = if alone.is_some() { Kind::Suspect } else { Kind::Task };
+                            return self.start(standing, kind, holding, slot).await;
                         }
                         Err(Carried::Conflict) => {}
                         Err(_) => break,
@@ -177,20 +205,26 @@ impl Delivered<'_> {
     }
 
     async fn finish(self, plan: Plan, current: Option<&TaskRecord>, until: Instant) -> Carried {
+        let plan = plan.kept_for(self.unit.limits.result_ttl);
         self.unit.shared.carry_out(self.envelope, self.delivery, plan, current, until).await
     }
 
     /// Runs the handler and ends the attempt.
-    async fn start(self, standing: Standing, holding: &Holding, slot: Slot) {
+    async fn start(self, standing: Standing, kind: Kind, holding: &Holding, slot: Slot) {
         let Self { unit, delivery, envelope } = self;
         let (shared, room, limits) = (&*unit.shared, &*unit.room, &unit.limits);
-        let running = match room.running.try_acquire() {
-            Ok(permit) => Some(permit),
-            Err(_) => Box::pin(self.wait_for_turn(standing.attempt, holding)).await,
+        let running = match unit.try_turn() {
+            Some(turn) => Ok(turn),
+            None => Box::pin(self.wait_for_turn(holding)).await,
         };
+        if matches!(running, Err(Signal::Stopped)) {
+            let record = standing.record.map(|record| unstarted(*record, standing.attempt));
+            return Box::pin(self.hand_back(record, standing.fence)).await;
+        }
         let deadline = local_deadline(limits.timeout);
-        let claim = match unit.try_claim(delivery, envelope.id, standing.attempt, deadline) {
-            Err(BoardFull) => Box::pin(unit.claim(delivery, envelope.id, standing.attempt, deadline)).await,
+        let note = Note { kind, id: envelope.id, attempt: standing.attempt, deadline };
+        let claim = match unit.try_claim(delivery, note) {
+            Err(BoardFull) => Box::pin(unit.claim(delivery, note)).await,
             done => done,
         };
         let Ok(claim) = claim else {
@@ -199,11 +233,12 @@ impl Delivered<'_> {
         };
         let (started, started_at) = (Instant::now(), unit.now());
         holding.started(standing.attempt, started_at);
-        let ended = if running.is_some() {
-            bump(&shared.counters.started);
-            self.handle(standing.attempt, deadline, holding).await
-        } else {
-            Ended::Interrupted
+        let ended = match &running {
+            Ok(_) => {
+                bump(&shared.counters.started);
+                self.handle(standing.attempt, deadline, holding).await
+            }
+            Err(_) => Ended::Cancelled,
         };
         let facts = Facts {
             envelope,
@@ -211,6 +246,7 @@ impl Delivered<'_> {
             attempt: standing.attempt,
             started_at,
             ended_at: unit.now(),
+            told: holding.is_cancelled(),
         };
         // The semaphore is never closed; while the broker is slow, this is what holds the slot.
         let ending = room.ending.acquire().await;
@@ -220,26 +256,48 @@ impl Delivered<'_> {
         drop((ending, claim));
     }
 
-    /// More deliveries came than there are slots: waits, on the board so that the lease is renewed. `None`: stopped.
-    async fn wait_for_turn(
-        &self,
-        attempt: u32,
-        holding: &Holding,
-    ) -> Option<tokio::sync::SemaphorePermit<'_>> {
-        let claim =
-            self.unit.claim(self.delivery, self.envelope.id, attempt, local_deadline(WAITS_AT_MOST)).await;
-        let permit = tokio::select! {
+    /// More deliveries came than there are slots: waits, on the board so that the lease is renewed, unless a signal
+    /// comes first.
+    async fn wait_for_turn(&self, holding: &Holding) -> Result<Turn<'_>, Signal> {
+        let claim = self.unit.claim(self.delivery, Note::waiting(self.envelope)).await;
+        let turn = tokio::select! {
             biased;
-            permit = self.unit.room.running.acquire() => permit.ok(),
-            () = holding.stopped() => None,
+            () = self.unit.shared.stop.cancelled() => Err(Signal::Stopped),
+            signal = holding.signalled() => Err(signal),
+            turn = self.unit.turn() => turn.ok_or(Signal::Stopped),
         };
         drop(claim);
-        permit
+        turn
+    }
+
+    /// `None`: this worker stops first.
+    async fn turn<'s>(&self, line: &'s Semaphore, holding: &Holding) -> Option<SemaphorePermit<'s>> {
+        tokio::select! {
+            biased;
+            () = self.unit.shared.stop.cancelled() => None,
+            permit = line.acquire() => permit.ok(),
+            () = holding.stopped() => None,
+        }
+    }
+
+    /// Gives a delivery that was not started to somebody else, now. It is no attempt, and the record says that it is no
+    /// loss either.
+    async fn hand_back(self, record: Option<TaskRecord>, fence: u64) {
+        let shared = &*self.unit.shared;
+        let mut record = record.unwrap_or_else(|| TaskRecord::new(self.envelope, State::Queued));
+        record.handed_back = record.handed_back.saturating_add(1);
+        let until = Instant::now() + shared.lease / 3;
+        if shared.write(&mut Write { record, fence, ttl: None }, until).await.is_err() {
+            tracing::debug!(task = %self.envelope.id, "a delivery is handed back without a word in its record");
+        }
+        bump(&shared.counters.handed_back);
+        shared.acknowledge(self.delivery, Ack::HandBack).await;
     }
 
     async fn handle(&self, attempt: u32, deadline_unix_ms: u64, holding: &Holding) -> Ended {
-        let (envelope, limits) = (self.envelope, &self.unit.limits);
-        let running = self.unit.room.plugin.start(loader::Attempt {
+        let envelope = self.envelope;
+        let end = Instant::now() + self.unit.limits.timeout;
+        let mut running = self.unit.room.plugin.start(loader::Attempt {
             task_id: *envelope.id.as_bytes(),
             task: self.unit.index,
             attempt,
@@ -251,9 +309,22 @@ impl Delivered<'_> {
         // Whichever comes first, dropping the handler's future cancels it.
         tokio::select! {
             biased;
-            outcome = running => Ended::Handler(outcome),
-            () = holding.stopped() => Ended::Interrupted,
-            () = tokio::time::sleep(limits.timeout) => Ended::TimedOut,
+            outcome = &mut running => return Ended::Handler(outcome),
+            signal = holding.signalled() => if signal == Signal::Stopped { return Ended::Interrupted },
+            () = tokio::time::sleep_until(end) => return Ended::TimedOut,
+        }
+        Box::pin(self.wind_down(running, holding, end)).await
+    }
+
+    /// The task was cancelled: tells the handler, and gives it a grace within its hard limit.
+    async fn wind_down(&self, mut running: loader::TaskStart, holding: &Holding, end: Instant) -> Ended {
+        running.cancel_softly();
+        let grace_ends = Instant::now() + self.unit.shared.cancel_grace;
+        tokio::select! {
+            biased;
+            outcome = &mut running => Ended::Handler(outcome),
+            () = holding.stopped() => Ended::Cancelled,
+            () = tokio::time::sleep_until(end.min(grace_ends)) => Ended::Cancelled,
         }
     }
 
@@ -265,7 +336,8 @@ impl Delivered<'_> {
         let appended = standing.record.is_some();
         let mut standing = standing;
         for _ in 0..ROUNDS {
-            let plan = ending::end(facts, standing.record, standing.fence, ended, limits, &mut rng);
+            let plan = ending::end(facts, standing.record, standing.fence, ended, limits, &mut rng)
+                .kept_for(limits.result_ttl);
             log_end(plugin, task, facts, &plan);
             match shared.carry_out(self.envelope, self.delivery, plan, None, until).await {
                 Carried::Out => return,
@@ -289,6 +361,13 @@ impl Delivered<'_> {
         let attempt = facts.attempt;
         tracing::warn!(plugin, task, %id, attempt, "a completion was refused: the attempt is no longer this worker's");
     }
+}
+
+/// The record without the attempt that was to start.
+fn unstarted(mut record: TaskRecord, attempt: u32) -> TaskRecord {
+    record.attempts.retain(|one| one.n != attempt || one.cause.is_some());
+    record.state = State::Queued;
+    record
 }
 
 fn log_end(plugin: &str, task: &str, facts: &Facts<'_>, plan: &Plan) {

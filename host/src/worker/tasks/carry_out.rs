@@ -68,11 +68,11 @@ impl Shared {
 
     /// Writes a record, and returns the sequence that it stands at.
     pub(super) async fn write(&self, write: &mut Write, until: Instant) -> Result<u64, Carried> {
-        let Write { record, fence } = write;
+        let Write { record, fence, ttl } = write;
         let id = record.id;
         let mut pause = AGAIN_MIN;
         loop {
-            match self.broker.write_record(record, *fence).await {
+            match self.broker.write_record_for(record, *fence, *ttl).await {
                 Ok(sequence) => return Ok(sequence),
                 Err(Error::Conflict { .. }) => return Err(Carried::Conflict),
                 Err(error) => {
@@ -109,8 +109,14 @@ impl Shared {
                 self.again(until, "a retry could not be scheduled; trying again", publish).await.map(|_| ())
             }
             FollowUp::DeadLetter { reason } => {
-                let attempts = record.map_or(&[][..], |record| &record.attempts);
-                let letter = DeadLetter { envelope, reason, attempts };
+                let error = record.and_then(|record| record.error.as_ref());
+                let letter = DeadLetter {
+                    envelope,
+                    reason,
+                    code: error.map_or("unknown", |error| &error.code),
+                    attempts: record.map_or(&[][..], |record| &record.attempts),
+                    attempts_omitted: record.map_or(0, |record| record.attempts_omitted),
+                };
                 let publish = || self.broker.publish_dead(letter, PUBLISH_TIMEOUT);
                 self.again(until, "a dead letter could not be published; trying again", publish)
                     .await

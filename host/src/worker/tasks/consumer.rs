@@ -6,6 +6,7 @@
 //! * At the end nothing that was delivered is lost: what has arrived is started, as it has a slot.
 
 use super::attempt;
+use super::meter::Meter;
 use super::unit::Unit;
 use crate::broker::{ConsumerSpec, Delivery, Pull};
 use std::sync::Arc;
@@ -15,6 +16,8 @@ use tokio::time::Instant;
 
 /// How long a free slot waits for company before it is asked for.
 const LINGER: Duration = Duration::from_millis(1);
+/// How long a task with a rate waits for the broker's clock before it asks.
+const CLOCK_WAIT: Duration = Duration::from_secs(5);
 /// How often a task looks whether its slots are wanted by others.
 const REBALANCE_EVERY: Duration = Duration::from_millis(500);
 
@@ -22,19 +25,38 @@ struct Consumer {
     unit: Arc<Unit>,
     pull: Pull,
     spec: ConsumerSpec,
-    /// Slots that the pull may fill.
+    /// Slots that the pull may fill, with those that wait for a start.
     demand: usize,
+    /// Where the task has a rate.
+    meter: Option<Meter>,
+    /// Slots of the demand that wait for a start.
+    waiting: usize,
 }
 
 /// Consumes until the engine stops.
 pub(super) async fn consume(unit: Arc<Unit>, spec: ConsumerSpec) {
-    let mut consumer = Consumer { pull: Pull::new(&unit.shared.broker, spec.clone()), unit, spec, demand: 0 };
+    let pull = Pull::new(&unit.shared.broker, spec.clone());
+    let meter = unit.limits.rate.map(Meter::new);
+    if meter.is_some() {
+        // Until it was measured, the broker's time is taken to be this machine's.
+        let _ = unit.shared.broker.wait_connected(CLOCK_WAIT).await;
+        unit.shared.broker.measure_clock().await;
+    }
+    let mut consumer = Consumer { pull, unit, spec, demand: 0, meter, waiting: 0 };
     consumer.unit.set_health(consumer.pull.health());
-    consumer.ask(consumer.unit.room.slots.floor());
+    consumer.ask(consumer.unit.room.slots.share(consumer.unit.place));
     consumer.run().await;
     let Consumer { unit, pull, mut demand, .. } = consumer;
     for delivery in pull.close().await {
         start(&unit, delivery, &mut demand);
+    }
+}
+
+/// Waits for starts; without a meter, for ever.
+async fn starts(meter: &mut Option<Meter>, unit: &Arc<Unit>, wish: usize) -> usize {
+    match meter {
+        Some(meter) => meter.starts(unit, wish).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -50,14 +72,16 @@ impl Consumer {
         let unit = self.unit.clone();
         let stopped = unit.shared.stop.cancelled();
         tokio::pin!(stopped);
-        let alone = unit.room.slots.share(unit.place) == unit.room.slots.total();
+        let alone = unit.room.slots.is_unshared();
         let mut linger_until: Option<Instant> = None;
         let mut rebalance_at = Instant::now() + REBALANCE_EVERY;
         while !unit.shared.stop.is_cancelled() {
             let wake_at =
                 linger_until.map_or(rebalance_at, |at| if alone { at } else { at.min(rebalance_at) });
+            let wish = self.wish();
             tokio::select! {
                 biased;
+                starts = starts(&mut self.meter, &unit, wish), if wish > 0 => self.grant(starts),
                 delivery = self.pull.next() => start(&unit, delivery, &mut self.demand),
                 () = unit.wake.notified() => {}
                 () = unit.room.slots.freed(), if !alone => {}
@@ -90,7 +114,23 @@ impl Consumer {
 
     fn ask(&mut self, slots: usize) {
         self.demand += slots;
-        self.pull.add_demand(slots);
+        match self.meter {
+            Some(_) => self.waiting += slots,
+            None => self.pull.add_demand(slots),
+        }
+    }
+
+    /// Starts that are wanted now.
+    fn wish(&self) -> usize {
+        let in_hand = self.demand.saturating_sub(self.waiting);
+        self.meter.as_ref().map_or(0, |meter| meter.wish(self.waiting, in_hand))
+    }
+
+    /// So many slots may be filled now.
+    fn grant(&mut self, starts: usize) {
+        let starts = starts.min(self.waiting);
+        self.waiting -= starts;
+        self.pull.add_demand(starts);
     }
 
     /// Asks for free slots again, or leaves them to others that wait.
@@ -139,7 +179,8 @@ impl Consumer {
         let over = over.min(self.demand);
         slots.give(place, over);
         self.demand -= over;
-        self.pull.add_demand(self.demand);
+        self.waiting = self.waiting.saturating_sub(over);
+        self.pull.add_demand(self.demand.saturating_sub(self.waiting));
         self.set_batch();
     }
 }

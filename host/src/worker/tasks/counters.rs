@@ -24,6 +24,8 @@ pub struct TaskCounters {
     pub refused: AtomicU64,
     /// Attempts handed back by a drain.
     pub interrupted: AtomicU64,
+    /// Deliveries handed back unstarted.
+    pub handed_back: AtomicU64,
     /// Outcomes given up because the broker was away for too long; their tasks run again.
     pub given_up: AtomicU64,
     /// Deliveries that nobody had been promised.
@@ -35,7 +37,7 @@ pub struct TaskCounters {
 impl TaskCounters {
     /// Names and values, in a fixed order.
     #[must_use]
-    pub fn all(&self) -> [(&'static str, u64); 12] {
+    pub fn all(&self) -> [(&'static str, u64); 13] {
         [
             ("started", &self.started),
             ("succeeded", &self.succeeded),
@@ -46,6 +48,7 @@ impl TaskCounters {
             ("lost", &self.lost),
             ("refused", &self.refused),
             ("interrupted", &self.interrupted),
+            ("handed_back", &self.handed_back),
             ("given_up", &self.given_up),
             ("unpromised", &self.unpromised),
             ("unreadable", &self.unreadable),

@@ -26,6 +26,8 @@ pub(super) enum Ended {
     TimedOut,
     /// This worker stops and hands it back.
     Interrupted,
+    /// The task was cancelled: before the handler began, or it did not end in its grace and was dropped.
+    Cancelled,
 }
 
 /// The facts of an attempt that has ended.
@@ -37,6 +39,8 @@ pub(super) struct Facts<'a> {
     pub(super) attempt: u32,
     pub(super) started_at: Timestamp,
     pub(super) ended_at: Timestamp,
+    /// The handler was told, before its end, that the task was cancelled.
+    pub(super) told: bool,
 }
 
 /// What follows for the task.
@@ -64,9 +68,9 @@ pub(super) fn end(
     limits: &TaskLimits,
     rng: &mut fastrand::Rng,
 ) -> Plan {
-    let Verdict { cause, error, next } = judge(ended, limits);
-    let now = facts.ended_at;
     let mut record = record.map_or_else(|| TaskRecord::new(facts.envelope, State::Running), |record| *record);
+    let Verdict { cause, error, next } = obey(judge(ended, limits), facts, &record);
+    let now = facts.ended_at;
     close(&mut record, facts, cause, error.clone());
     let fail = |mut record: TaskRecord, reason: String| {
         record.error.clone_from(&error);
@@ -89,6 +93,8 @@ pub(super) fn end(
             let delay_ms = delay_ms.unwrap_or_else(|| limits.retry.backoff_ms(counted, rng));
             let at = now.plus_ms(delay_ms.min(limits::RETRY_DELAY_MAX_MS));
             record.state = State::Retrying;
+            // The next message begins its own count.
+            record.handed_back = 0;
             record.next_at = Some(at);
             record.follow_up = vec![FollowUp::ScheduleRetry { attempt: facts.attempt.saturating_add(1), at }];
             Plan::record(record, fence)
@@ -143,6 +149,24 @@ fn close(record: &mut TaskRecord, facts: &Facts<'_>, cause: Cause, error: Option
     }
 }
 
+/// What a cancellation makes of a verdict: a result stands, unless the task was cancelled before this attempt started
+/// and nobody told it; anything else ends the task.
+fn obey(verdict: Verdict, facts: &Facts<'_>, record: &TaskRecord) -> Verdict {
+    let asked = record.cancel_requested_at;
+    if asked.is_none() && !facts.told {
+        return verdict;
+    }
+    let came_too_late = !facts.told && asked.is_some_and(|asked| asked < facts.started_at);
+    if matches!(verdict.next, Next::Succeed(_)) && !came_too_late {
+        return verdict;
+    }
+    // What the handler said of its end is worth more than that it was cancelled.
+    let error = verdict.error.unwrap_or_else(|| {
+        TaskError::new("cancelled", "the task was cancelled before this attempt; its result is dropped", None)
+    });
+    Verdict { cause: Cause::Cancelled, error: Some(error), next: Next::Cancel }
+}
+
 fn judge(ended: &Ended, limits: &TaskLimits) -> Verdict {
     let verdict =
         |cause, code: &str, text: &Bytes, next| Verdict { cause, error: Some(failure(code, text)), next };
@@ -171,12 +195,19 @@ fn judge(ended: &Ended, limits: &TaskLimits) -> Verdict {
             let text = format!("the attempt took longer than its limit of {} ms", limits.timeout.as_millis());
             said(Cause::Timeout, "timeout", &text, Next::Retry(None))
         }
+        Ended::Interrupted if limits.lost_is_final => said(
+            Cause::Interrupted,
+            "interrupted",
+            "the worker stopped while it ran, and it must not be started twice (on_lost = \"fail\")",
+            Next::Fail,
+        ),
         Ended::Interrupted => said(
             Cause::Interrupted,
             "interrupted",
             "the worker stopped and handed the task back",
             Next::HandBack,
         ),
+        Ended::Cancelled => said(Cause::Cancelled, "cancelled", "the task was cancelled", Next::Cancel),
     }
 }
 

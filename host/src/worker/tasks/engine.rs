@@ -75,8 +75,10 @@ impl TaskEngine {
             instance,
             unknown,
             lease,
+            cancel_grace: Duration::from_millis(tasks.cancel_grace_ms),
             held: HeldTasks::default(),
             counters: TaskCounters::default(),
+            suspects: Semaphore::new(1),
             attempts: TaskTracker::new(),
             stop: CancellationToken::new(),
             give_up: CancellationToken::new(),
@@ -100,11 +102,13 @@ impl TaskEngine {
                 &unit.room.name,
                 identity.major,
                 &unit.name,
-            );
+            )
+            .declared(&identity.version, unit.limits.max_running);
             consumers.spawn(consumer::consume(unit.clone(), spec));
         }
         let mut helpers = JoinSet::new();
         helpers.spawn(find::answer(shared.clone()));
+        helpers.spawn(find::cancel(shared.clone()));
         let (sender, consuming) = watch::channel(false);
         helpers.spawn(look(shared.clone(), units.clone(), sender));
         Self { shared, units, consumers, helpers, consuming }
@@ -193,6 +197,12 @@ fn capacity(wanted: usize, plugins: usize) -> (usize, usize) {
     (wanted.min(budget.saturating_sub(ending)).max(1), ending)
 }
 
+/// How many tasks of each plugin run at once, where `wanted` were asked for.
+#[must_use]
+pub fn slots_per_plugin(wanted: usize, plugins: usize) -> usize {
+    capacity(wanted, plugins).0
+}
+
 fn units(
     shared: &Arc<Shared>,
     plugin: &Arc<Plugin>,
@@ -206,7 +216,7 @@ fn units(
     let room = Arc::new(Room {
         plugin: plugin.clone(),
         name,
-        slots: Slots::new(slots, tasks.len()),
+        slots: Slots::new(slots, &tasks.iter().map(|task| slots_of(task, slots)).collect::<Vec<_>>()),
         running: Semaphore::new(slots),
         ending: Semaphore::new(ending),
     });
@@ -216,6 +226,11 @@ fn units(
         Some(Arc::new(Unit::new(shared.clone(), room.clone(), place, index, name, limits)))
     };
     tasks.iter().enumerate().filter_map(unit).collect()
+}
+
+/// The most slots that a task may have at once.
+fn slots_of(task: &crate::loader::TaskDescription, all: usize) -> usize {
+    task.concurrency.and_then(|handlers| usize::try_from(handlers).ok()).unwrap_or(all).clamp(1, all.max(1))
 }
 
 fn is_consuming(shared: &Shared, units: &[Arc<Unit>]) -> bool {

@@ -1,5 +1,6 @@
 //! What a record's attempts say: which count, which were lost, which belong to a message.
 
+use super::obituary;
 use cardcage_protocol::{Attempt, Cause, FollowUp, InstanceId, State, TaskError, TaskRecord, Timestamp};
 
 /// Whether an attempt that ended so counts towards `max_attempts`. A cause that this host does not know counts: a bound
@@ -18,6 +19,26 @@ pub(super) fn counted(record: &TaskRecord) -> u32 {
 pub(super) fn lost(record: &TaskRecord) -> u32 {
     let lost = record.attempts.iter().filter(|attempt| attempt.cause == Some(Cause::LeaseLost)).count();
     u32::try_from(lost).unwrap_or(u32::MAX)
+}
+
+/// Attempts that crashed their worker.
+pub(super) fn crashed(record: &TaskRecord) -> u32 {
+    let crashed = record.attempts.iter().filter(|attempt| attempt.cause == Some(Cause::Crashed)).count();
+    u32::try_from(crashed).unwrap_or(u32::MAX)
+}
+
+/// How the last of them went.
+pub(super) fn last_crash(record: &TaskRecord) -> &str {
+    let last = record.attempts.iter().rev().find(|attempt| attempt.cause == Some(Cause::Crashed));
+    last.and_then(|attempt| attempt.error.as_ref()).map_or("", |error| error.message.as_str())
+}
+
+/// Whether the task may have crashed a worker, and no attempt has come to its own end since.
+pub(super) fn is_suspect(record: &TaskRecord) -> bool {
+    let proves_nothing =
+        |cause| matches!(cause, None | Some(Cause::Interrupted | Cause::LeaseLost | Cause::Crashed));
+    let recent = record.attempts.iter().rev().take_while(|attempt| proves_nothing(attempt.cause));
+    recent.filter_map(|attempt| attempt.error.as_ref()).any(|error| error.code == obituary::SUSPECTED)
 }
 
 /// The number of the latest attempt; 0 when there was none.

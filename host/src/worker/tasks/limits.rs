@@ -1,9 +1,13 @@
-//! What bounds a task's attempts: the author's word where it is given, else the operator's.
+//! What bounds a task's attempts: its declaration, over which the operator's options for this task have been laid
+//! already (`loader::overrides`), and the operator's defaults for what it leaves open.
 
-use crate::config::Tasks;
+use crate::config::{OnLost, Tasks};
 use crate::loader::TaskDescription;
-use cardcage_protocol::{RetryPolicy, limits};
+use cardcage_protocol::{Rate, RetryPolicy, limits};
 use std::time::Duration;
+
+/// The shortest time that an outcome is kept: whoever was given a receipt must be able to use it.
+const RESULT_TTL_MIN_S: u64 = 60;
 
 /// The bounds of one task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,8 +18,20 @@ pub(super) struct TaskLimits {
     pub(super) timeout: Duration,
     /// Largest result that is kept.
     pub(super) result_max_bytes: usize,
+    /// Crashes of its worker before it is given up.
+    pub(super) crash_limit: u32,
     /// Unexplained losses before it is given up.
     pub(super) lost_limit: u32,
+    /// How long an outcome is kept, where that is shorter than the operator's time for all.
+    pub(super) result_ttl: Option<Duration>,
+    /// Handlers at the same time in this worker.
+    pub(super) concurrency: Option<u32>,
+    /// Handlers at the same time over all workers.
+    pub(super) max_running: Option<u32>,
+    /// Starts over all workers.
+    pub(super) rate: Option<Rate>,
+    /// Whether a lost lease ends it: it is never started twice.
+    pub(super) lost_is_final: bool,
 }
 
 impl TaskLimits {
@@ -32,7 +48,17 @@ impl TaskLimits {
             retry: RetryPolicy { max_attempts, initial_ms: initial_ms.min(max_ms), max_ms },
             timeout: Duration::from_millis(timeout_ms),
             result_max_bytes: settings.result_max_bytes.min(limits::RESULT_MAX_BYTES),
+            crash_limit: settings.crash_limit.max(1),
             lost_limit: settings.lost_limit.max(1),
+            // The stream's own limit holds for everything in it.
+            result_ttl: task
+                .result_ttl_s
+                .filter(|ttl_s| *ttl_s < settings.result_ttl_s)
+                .map(|ttl_s| Duration::from_secs(ttl_s.max(RESULT_TTL_MIN_S))),
+            concurrency: task.concurrency.map(|handlers| handlers.max(1)),
+            max_running: task.max_running.map(|handlers| handlers.max(1)),
+            rate: task.rate,
+            lost_is_final: task.on_lost == Some(OnLost::Fail),
         }
     }
 }

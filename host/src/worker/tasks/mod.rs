@@ -5,7 +5,8 @@
 //! functions (`arrival`, `ending`, `unreadable`) and carried out in one order (`carry_out`): the fenced record,
 //! then the publishes that it owes, the acknowledgement last. Whoever gets the redelivery redoes what is missing.
 //!
-//! The way of a task: `consumer` pulls as many deliveries as there are free slots (`slots`), `attempt` receives,
+//! The way of a task: `consumer` pulls as many deliveries as there are free slots (`slots`), at the task's rate
+//! (`meter`); `attempt` receives,
 //! runs and ends each, `held` knows which ones are here, `find` says so when asked, `engine` starts and drains.
 //!
 //! # Invariants
@@ -31,6 +32,8 @@ mod find;
 mod held;
 mod history;
 mod limits;
+mod meter;
+pub mod obituary;
 mod plan;
 mod settling;
 mod slots;
@@ -41,5 +44,5 @@ mod unreadable;
 mod tests;
 
 pub use counters::TaskCounters;
-pub use engine::{TaskEngine, TaskEngineOptions};
+pub use engine::{TaskEngine, TaskEngineOptions, slots_per_plugin};
 pub use held::Held;

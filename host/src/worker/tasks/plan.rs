@@ -1,6 +1,7 @@
 //! What is to be written, in which order: the answer of every decision.
 
 use cardcage_protocol::{FollowUp, TaskRecord};
+use std::time::Duration;
 
 /// Writes in their order: the record, then what it owes, then the word to the broker.
 #[derive(Debug)]
@@ -18,6 +19,8 @@ pub(super) struct Plan {
 pub(super) struct Write {
     pub(super) record: TaskRecord,
     pub(super) fence: u64,
+    /// How long it is kept, where that is not as long as records are.
+    pub(super) ttl: Option<Duration>,
 }
 
 /// How a delivery ends.
@@ -40,8 +43,20 @@ impl Plan {
         Self { then: owed.to_vec(), ..Self::done() }
     }
 
+    /// Keeps a final record for this long only, where something is said.
+    pub(super) fn kept_for(mut self, ttl: Option<Duration>) -> Self {
+        if let Some(write) = self.write.as_mut().filter(|write| write.record.state.is_final()) {
+            write.ttl = ttl;
+        }
+        self
+    }
+
     /// Writes the record, publishes what it owes, and removes the delivery.
     pub(super) fn record(record: TaskRecord, fence: u64) -> Self {
-        Self { then: record.follow_up.clone(), write: Some(Write { record, fence }), last: Last::Done }
+        Self {
+            then: record.follow_up.clone(),
+            write: Some(Write { record, fence, ttl: None }),
+            last: Last::Done,
+        }
     }
 }

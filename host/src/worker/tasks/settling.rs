@@ -1,11 +1,12 @@
-//! The time after a reconnect in which a first delivery may be none: a killed broker may deliver again what was finished
-//! and acknowledged just before, and count from one.
+//! The time after a start or a reconnect in which a first delivery may be none: a killed broker may deliver again what was finished
+//! and acknowledged just before, and count from one. A worker that has just started cannot know whether the broker has,
+//! too.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Knows whether the connection came back less than a lease ago.
+/// Knows whether the worker started, or its connection came back, less than a lease ago.
 #[derive(Debug)]
 pub(super) struct Settling {
     started: Instant,
@@ -23,7 +24,7 @@ impl Settling {
             started: Instant::now(),
             lease,
             generation: AtomicU64::new(generation),
-            until_ms: AtomicU64::new(0),
+            until_ms: AtomicU64::new(u64::try_from(lease.as_millis()).unwrap_or(u64::MAX)),
         }
     }
 
@@ -31,21 +32,13 @@ impl Settling {
     /// delivery of a new connection slips through before a watcher has noticed it.
     pub(super) fn is_settling(&self, generation: u64) -> bool {
         let known = self.generation.load(Ordering::Acquire);
-        let until_ms = self.until_ms.load(Ordering::Acquire);
-        if generation == known && until_ms == 0 {
-            return false;
-        }
         let now_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        if generation == known {
-            return now_ms < until_ms;
-        }
-        // The first connection of all follows no other one.
-        if generation > 1 {
+        if generation != known {
             let lease_ms = u64::try_from(self.lease.as_millis()).unwrap_or(u64::MAX);
             self.until_ms.store(now_ms.saturating_add(lease_ms), Ordering::Release);
+            self.generation.store(generation, Ordering::Release);
         }
-        self.generation.store(generation, Ordering::Release);
-        generation > 1
+        now_ms < self.until_ms.load(Ordering::Acquire)
     }
 }
 
@@ -54,11 +47,12 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn records_are_read_for_one_lease_after_a_reconnect_and_not_after_the_first_connect() {
+    async fn records_are_read_for_one_lease_after_the_start_and_after_each_connect() {
         let lease = Duration::from_secs(30);
         let settling = Settling::new(lease, 0);
+        assert!(settling.is_settling(0));
+        tokio::time::advance(Duration::from_secs(31)).await;
         assert!(!settling.is_settling(0));
-        assert!(!settling.is_settling(1), "the first connection");
         assert!(settling.is_settling(2));
         tokio::time::advance(Duration::from_secs(29)).await;
         assert!(settling.is_settling(2));

@@ -17,6 +17,8 @@ const WANTS_FOR: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 struct Share {
     slots: usize,
+    /// The most that it may have.
+    max: usize,
     wanted_at: Option<Instant>,
 }
 
@@ -36,13 +38,17 @@ pub(super) struct Slots {
 }
 
 impl Slots {
-    /// `total` slots for `tasks` tasks; at least one each. Every task begins with its floor.
-    pub(super) fn new(total: usize, tasks: usize) -> Self {
-        let tasks = tasks.max(1);
+    /// `total` slots for as many tasks as there are `maxima`: the most that each may have, at least one. Every task
+    /// begins with its floor.
+    pub(super) fn new(total: usize, maxima: &[usize]) -> Self {
+        let tasks = maxima.len().max(1);
         let total = total.max(tasks);
         let floor = if tasks == 1 { total } else { (total / (2 * tasks)).max(1) };
-        let shares = (0..tasks).map(|_| Share { slots: floor, wanted_at: None }).collect();
-        let state = Mutex::new(State { free: total.saturating_sub(floor * tasks), shares });
+        let share =
+            |max: &usize| Share { slots: floor.min((*max).max(1)), max: (*max).max(1), wanted_at: None };
+        let shares: Vec<_> = maxima.iter().map(share).collect();
+        let given: usize = shares.iter().map(|share| share.slots).sum();
+        let state = Mutex::new(State { free: total.saturating_sub(given), shares });
         Self { floor, total, state, freed: Notify::new() }
     }
 
@@ -51,14 +57,9 @@ impl Slots {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// All of them.
-    pub(super) fn total(&self) -> usize {
-        self.total
-    }
-
-    /// What every task keeps.
-    pub(super) fn floor(&self) -> usize {
-        self.floor
+    /// Whether there is only one task, which has nothing to share.
+    pub(super) fn is_unshared(&self) -> bool {
+        self.lock().shares.len() <= 1
     }
 
     /// Says that `task` has no slot left, and gives it up to `wish` more.
@@ -67,8 +68,8 @@ impl Slots {
         let mut state = self.lock();
         let Some(share) = state.shares.get_mut(task) else { return 0 };
         share.wanted_at = Some(now);
-        let slots = share.slots;
-        let room = state.fair(self, now).saturating_sub(slots);
+        let (slots, share_max) = (share.slots, share.max);
+        let room = state.fair(self, now).min(share_max).saturating_sub(slots);
         let granted = wish.min(room).min(state.free);
         state.free -= granted;
         if let Some(share) = state.shares.get_mut(task) {
@@ -113,11 +114,21 @@ impl Slots {
 }
 
 impl State {
-    /// The most that one wanting task may have: an equal part of what the idle ones leave.
+    /// The most that one wanting task may have: an equal part of what the idle ones leave, and what those leave that may
+    /// not have so many.
     fn fair(&self, slots: &Slots, now: Instant) -> usize {
-        let wanting = self.shares.iter().filter(|share| share.wants(now)).count().max(1);
-        let idle = self.shares.len().saturating_sub(wanting);
-        (slots.total.saturating_sub(idle * slots.floor) / wanting).max(slots.floor)
+        let kept = |share: &Share| share.max.min(slots.floor);
+        let idle: usize = self.shares.iter().filter(|share| !share.wants(now)).map(kept).sum();
+        let mut left = slots.total.saturating_sub(idle);
+        let mut wanting: Vec<usize> =
+            self.shares.iter().filter(|share| share.wants(now)).map(|share| share.max).collect();
+        wanting.sort_unstable();
+        let mut part = left;
+        for (place, max) in wanting.iter().enumerate() {
+            part = left / (wanting.len() - place);
+            left = left.saturating_sub(part.min(*max));
+        }
+        part.max(slots.floor)
     }
 }
 
@@ -133,8 +144,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_busy_task_takes_all_but_the_floors_and_gives_back_when_another_one_waits() {
-        let slots = Slots::new(64, 4);
-        assert_eq!(slots.floor(), 8);
+        let slots = Slots::new(64, &[64; 4]);
+        assert_eq!(slots.share(3), 8);
         assert_eq!(slots.take(0, 1000), 32);
         assert_eq!(slots.share(0), 40);
         assert_eq!(slots.excess(0), 0, "nobody else wants any");
@@ -151,8 +162,17 @@ mod tests {
 
     #[test]
     fn one_task_has_all_slots_and_every_task_has_one() {
-        assert_eq!(Slots::new(64, 1).floor(), 64);
-        assert_eq!(Slots::new(2, 10).floor(), 1);
-        assert_eq!(Slots::new(2, 10).lock().free, 0);
+        assert_eq!(Slots::new(64, &[64]).share(0), 64);
+        assert_eq!(Slots::new(2, &[2; 10]).share(9), 1);
+        assert_eq!(Slots::new(2, &[2; 10]).lock().free, 0);
+    }
+
+    #[test]
+    fn no_task_gets_more_slots_than_it_may_have() {
+        let slots = Slots::new(64, &[3, 64]);
+        assert_eq!((slots.share(0), slots.share(1)), (3, 16));
+        assert_eq!(slots.take(0, 100), 0);
+        assert_eq!(slots.take(1, 100), 45, "what the other one may not have is free");
+        assert_eq!(Slots::new(64, &[2]).share(0), 2);
     }
 }

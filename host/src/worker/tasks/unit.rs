@@ -12,7 +12,7 @@ use cardcage_protocol::{InstanceId, Name};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -25,9 +25,13 @@ pub(super) struct Shared {
     /// Stands for workers that nobody knows.
     pub(super) unknown: InstanceId,
     pub(super) lease: Duration,
+    /// Time a handler has after its task was cancelled.
+    pub(super) cancel_grace: Duration,
     pub(super) held: HeldTasks,
     pub(super) counters: TaskCounters,
     pub(super) settling: Settling,
+    /// For a task that may have crashed a worker: one at a time, so that the next crash has a culprit.
+    pub(super) suspects: Semaphore,
     /// The attempts.
     pub(super) attempts: TaskTracker,
     /// No more pulling.
@@ -65,6 +69,8 @@ pub(super) struct Unit {
     /// So many returned slots wake the consumer at once.
     pub(super) batch: AtomicUsize,
     pub(super) wake: Notify,
+    /// Handlers at the same time, where the task declares it. Deliveries beyond it, which a reconnect may bring, wait.
+    pub(super) running: Option<Semaphore>,
     health: Mutex<PullHealth>,
 }
 
@@ -77,7 +83,8 @@ impl Unit {
         name: Name,
         limits: TaskLimits,
     ) -> Self {
-        let batch = AtomicUsize::new((room.slots.floor() / 4).max(1));
+        let batch = AtomicUsize::new((room.slots.share(place) / 4).max(1));
+        let handlers = limits.concurrency.and_then(|handlers| usize::try_from(handlers).ok());
         Self {
             shared,
             room,
@@ -88,6 +95,7 @@ impl Unit {
             returned: AtomicUsize::new(0),
             batch,
             wake: Notify::new(),
+            running: handlers.map(Semaphore::new),
             health: Mutex::default(),
         }
     }
@@ -101,10 +109,36 @@ impl Unit {
         self.health.lock().unwrap_or_else(PoisonError::into_inner).is_consuming()
     }
 
+    /// The right to run a handler now; `None`: it must wait.
+    pub(super) fn try_turn(&self) -> Option<Turn<'_>> {
+        let task = match &self.running {
+            Some(running) => Some(running.try_acquire().ok()?),
+            None => None,
+        };
+        Some(Turn { _room: self.room.running.try_acquire().ok()?, _task: task })
+    }
+
+    /// Waits for the right to run a handler.
+    pub(super) async fn turn(&self) -> Option<Turn<'_>> {
+        // The task's own first: what waits for it must not hold up the plugin's other tasks. Neither is ever closed.
+        let task = match &self.running {
+            Some(running) => Some(running.acquire().await.ok()?),
+            None => None,
+        };
+        Some(Turn { _room: self.room.running.acquire().await.ok()?, _task: task })
+    }
+
     /// A slot for one delivery. `counted`: it was part of this task's share.
     pub(super) fn slot(self: &Arc<Self>, counted: bool) -> Slot {
         Slot(counted.then(|| self.clone()))
     }
+}
+
+/// The right to run a handler.
+#[derive(Debug)]
+pub(super) struct Turn<'a> {
+    _room: SemaphorePermit<'a>,
+    _task: Option<SemaphorePermit<'a>>,
 }
 
 /// A delivery's slot; dropping it gives the slot back.

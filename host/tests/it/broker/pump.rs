@@ -4,14 +4,14 @@ use cardcage::broker::{Ack, Options, Place, Pull, Pump};
 use cardcage_harness::{Deadline, Nats, eventually};
 use cardcage_protocol::Timestamp;
 
-use super::{WAIT, consumer, envelope, next, options, ready};
+use super::{WAIT, consumer, envelope, next, options, plugin, ready};
 
 #[tokio::test]
 async fn a_delayed_task_is_queued_by_the_pump_when_its_time_has_come() {
     let nats = Nats::start().await.unwrap();
     let broker = ready(options(&nats)).await;
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let pump = tokio::spawn(Pump::new(&broker).run(async move { drop(stopped.await) }));
+    let pump = tokio::spawn(Pump::new(&broker, &plugin()).run(async move { drop(stopped.await) }));
     let mut envelope = envelope();
     envelope.attempt = 2;
     envelope.idempotency_key = Some("key-1".into());
@@ -34,7 +34,7 @@ async fn a_delayed_task_is_queued_by_the_pump_when_its_time_has_come() {
 async fn a_due_task_waits_while_its_queue_is_full() {
     let nats = Nats::start().await.unwrap();
     let broker = ready(Options { queue_max_messages: 1, ..options(&nats) }).await;
-    let pump = tokio::spawn(Pump::new(&broker).run(std::future::pending()));
+    let pump = tokio::spawn(Pump::new(&broker, &plugin()).run(std::future::pending()));
     let (first, second) = (envelope(), envelope());
     broker.publish_task(&first, WAIT).await.unwrap();
     broker.schedule_task(&second, Timestamp::now(), WAIT).await.unwrap();

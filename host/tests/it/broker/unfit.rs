@@ -29,7 +29,7 @@ async fn a_different_stream_is_refused_by_name_and_left_as_it_is() {
         let sentence = differences[0].to_string();
         assert_eq!(
             sentence,
-            "cardcage_TASKS_orders: max_msgs is 1000000 on the broker and 7 in the settings"
+            "cardcage_TASKS_orders: broker.queue_max_messages is 1000000 on the broker and 7 in the settings"
         );
     }
     assert_eq!(other.compare_layout(&[plugin()]).await.unwrap().differences.len(), 1);

@@ -2,7 +2,7 @@
 
 use std::process::Output;
 
-use cardcage_harness::{Nats, NatsOptions};
+use cardcage_harness::{Cardcage, Config, Nats, NatsOptions};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -54,6 +54,35 @@ fn fault(url: &str) -> String {
     let faults = report["broker"]["faults"].as_array().unwrap();
     assert_eq!(faults.len(), 1, "{report}");
     faults[0].as_str().unwrap().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_that_differ_from_what_is_on_the_broker_are_named_by_check_and_refuse_a_worker() {
+    let nats = Nats::start().await.unwrap();
+    let folder = Folder::new();
+    let before = Config::new(&nats).plugin("hello").unwrap();
+    let worker = Cardcage::worker(&before).await.unwrap();
+    drop(worker);
+    for (key, value, told) in [
+        ("tasks.lease_ms", 40_000, "tasks.lease_ms is 30000 on the broker and 40000 in the settings"),
+        ("tasks.ack_pending_max", 77, "tasks.ack_pending_max is 10000 on the broker and 77 in the settings"),
+        (
+            "broker.queue_max_messages",
+            5,
+            "broker.queue_max_messages is 1000000 on the broker and 5 in the settings",
+        ),
+    ] {
+        let after = before.clone().set(key, value);
+        let file = folder.file("cardcage.toml", after.to_toml());
+        let report = cardcage(&["check", "--json", "--config", file.to_str().unwrap()]);
+        assert_eq!(report.status.code(), Some(78), "{report:?}");
+        let differences = json(&report)["broker"]["differences"].to_string();
+        assert!(differences.contains(told) && differences.contains("set it back"), "{report:?}");
+        let worker = cardcage(&["worker", "--config", file.to_str().unwrap()]);
+        assert_eq!(worker.status.code(), Some(78), "{worker:?}");
+        let log = String::from_utf8_lossy(&worker.stderr);
+        assert!(log.contains(told) && log.contains("set it back"), "{log}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -233,4 +262,21 @@ fn check_survives_plugins_that_crash_exit_hang_and_talk() {
     }
     let hello = plugins.iter().find(|one| one["name"] == "hello").unwrap();
     assert_eq!(hello["refused"], Value::Null, "the others are described all the same: {report}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn check_holds_a_plugins_settings_against_its_schema_and_shows_no_value() {
+    let nats = Nats::start().await.unwrap();
+    let folder = Folder::new();
+    let config = Config::new(&nats).plugin("chaos").unwrap();
+    let unfit = config.clone().set("plugins.chaos.config.init", "hunter2");
+    let (text, report) = check(&folder, &unfit.to_toml());
+    assert_eq!(text.status.code(), Some(70), "{text:?}");
+    let refused = report["plugins"][0]["refused"].to_string();
+    assert!(refused.contains("plugins.chaos.config.init") && refused.contains("init_failed"), "{report}");
+    assert!(!stdout(&text).contains("hunter2") && !refused.contains("hunter2"), "{report}");
+    // As the host would.
+    let file = folder.file("unfit.toml", unfit.to_toml());
+    let worker = cardcage(&["worker", "--config", file.to_str().unwrap()]);
+    assert_eq!(worker.status.code(), Some(70), "{worker:?}");
 }

@@ -1,11 +1,11 @@
 //! What is too large or too much, and what it gets.
 
-use cardcage_harness::Reply;
+use cardcage_harness::{Reply, eventually};
 use http_body_util::{BodyExt, Full};
 use serde_json::json;
 
 use super::{FakeWorker, inline, post};
-use crate::serving::{Raw, Serving, assert_problem, http2};
+use crate::serving::{Raw, Serving, assert_problem, http2, soon};
 
 #[tokio::test]
 async fn body_over_its_limit_gets_413_however_its_length_is_told() {
@@ -73,4 +73,23 @@ async fn one_request_too_many_is_told_at_once() {
     worker.answer(reply_to, "late").await;
     assert_eq!(first.await.unwrap().text(), "late");
     assert_eq!(serving.get("/hello/inline").await.status, 200);
+}
+
+#[tokio::test]
+async fn task_for_a_full_queue_gets_503_at_once_and_other_plugins_queues_go_on() {
+    let serving = Serving::api(|config| config.set("broker.queue_max_messages", 3)).await;
+    for _ in 0..3 {
+        assert_eq!(post(&serving, "/hello/task", "1").await.status, 202);
+    }
+    let refused = post(&serving, "/hello/task", "1").await;
+    assert_problem(&refused, 503, "queue_full");
+    assert!(refused.header("retry-after").is_some());
+    assert_eq!(post(&serving, "/chaos/task", r#"{"mode":"ok"}"#).await.status, 202);
+    // Nothing of the refused one is left, and there is room when a worker takes what waits.
+    let _worker = serving.worker().await;
+    eventually(soon(), "there is room", async || {
+        (post(&serving, "/hello/task", "1").await.status == 202).then_some(())
+    })
+    .await
+    .unwrap();
 }

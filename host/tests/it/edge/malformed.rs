@@ -13,6 +13,7 @@ async fn request_that_is_no_http_gets_a_problem_and_the_connection_ends() {
         "GET\r\n\r\n",
         "GET /hello/inline HTTP/9.9\r\n\r\n",
         "GET /hello/inline HTTP/1.1\r\nno colon\r\n\r\n",
+        "GET /hello/inline HTTP/1.1\r\n\r\n",
         "GET /a b HTTP/1.1\r\nhost: x\r\n\r\n",
         "POST /hello/call HTTP/1.1\r\nhost: x\r\ncontent-length: many\r\n\r\n",
         "POST /hello/call HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n",

@@ -4,12 +4,12 @@ use super::super::plan::Last;
 use super::super::unreadable::{self, Unreadable};
 use super::*;
 use crate::loader::Outcome;
-use cardcage_protocol::{Cause, EnvelopeError, FollowUp, State, Subjects};
+use cardcage_protocol::{Attempt, Cause, EnvelopeError, FollowUp, State, Subjects};
 
 /// The record after attempt `n` of `me` ended so, on top of `record`.
 fn after(envelope: &TaskEnvelope, me: &str, n: u32, record: Option<TaskRecord>, ended: &Ended) -> TaskRecord {
     let me = worker(me);
-    let facts = Facts { envelope, me: &me, attempt: n, started_at: at(0), ended_at: at(100) };
+    let facts = Facts { envelope, me: &me, attempt: n, started_at: at(0), ended_at: at(100), told: false };
     let mut rng = fastrand::Rng::with_seed(1);
     end(&facts, record.map(Box::new), 0, ended, &LIMITS, &mut rng).write.unwrap().record
 }
@@ -42,6 +42,53 @@ fn what_was_stored_after_its_enqueuer_gave_up_is_dropped_however_often_it_comes(
     assert!(matches!(receive(&late(3), true), Reception::NeverPromised));
     let in_time = Arrival { stored_at: at(10), ..arrival(&envelope, 1) };
     assert!(matches!(receive(&in_time, false), Reception::Start(_)), "waiting long is no reason");
+}
+
+#[test]
+fn a_retry_that_outlived_its_record_has_used_its_attempts_all_the_same() {
+    let Decision::Append { write, attempt, .. } = decide(&arrival(&envelope(3), 1), None, "w1") else {
+        panic!("it starts")
+    };
+    assert_eq!((attempt, super::super::history::counted(&write.record)), (3, 2));
+}
+
+#[test]
+fn a_marked_task_ends_cancelled_with_whatever_delivery_comes_next() {
+    let envelope = envelope(1);
+    let marked = |mut record: TaskRecord| {
+        record.cancel_requested_at = Some(at(50));
+        record
+    };
+    let queued = marked(TaskRecord::new(&envelope, State::Queued));
+    let retrying = || marked(after(&envelope, "w1", 1, None, &retry()));
+    let next = envelope.retry();
+    let due = TaskEnvelope { attempt: 2, ..next };
+    let cases = [
+        (arrival(&envelope, 1), queued.clone(), vec![]),
+        (arrival(&envelope, 2), queued, vec![(1, Some(Cause::LeaseLost))]),
+        (arrival(&due, 1), retrying(), vec![(1, Some(Cause::Error))]),
+        // Its worker died before it could schedule the next attempt.
+        (arrival(&envelope, 2), retrying(), vec![(1, Some(Cause::Error))]),
+    ];
+    for (arrival, record, left) in cases {
+        let plan = finished(decide(&arrival, Some((record, 7)), "w2"));
+        assert!(plan.then.is_empty(), "{plan:?}");
+        let write = plan.write.unwrap();
+        assert_eq!((write.record.state, write.fence, plan.last), (State::Cancelled, 7, Last::Done));
+        assert_eq!(causes(&write.record), left);
+    }
+    // The next attempt is under way elsewhere: an old delivery says nothing about it.
+    let mut running = retrying();
+    running.state = State::Running;
+    running.attempts.push(Attempt {
+        n: 2,
+        cause: None,
+        ended_at: None,
+        error: None,
+        ..running.attempts[0].clone()
+    });
+    let plan = finished(decide(&arrival(&envelope, 2), Some((running, 8)), "w3"));
+    assert!(plan.write.is_none() && plan.then.is_empty());
 }
 
 #[test]

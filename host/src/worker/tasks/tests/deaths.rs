@@ -4,9 +4,11 @@
 use super::super::arrival::{Reception, Standing, receive};
 use super::super::ending::{Ended, Facts, end, still_mine};
 use super::super::history;
+use super::super::obituary::close;
 use super::super::plan::Last;
 use super::*;
 use crate::loader::Outcome;
+use crate::process::{Death, Fate};
 use cardcage_protocol::{FollowUp, State};
 use std::collections::{HashSet, VecDeque};
 
@@ -55,6 +57,43 @@ impl World {
     }
 }
 
+impl World {
+    /// What a supervisor does: the record, then the hand-back; it may die in between.
+    fn bury(
+        &mut self,
+        envelope: &TaskEnvelope,
+        name: &InstanceId,
+        message: &Message,
+        step: &Step,
+        rng: &mut fastrand::Rng,
+    ) {
+        let attempt = match step {
+            Step::Running(standing) | Step::Ending { standing, .. } => standing.attempt,
+            Step::Arrived => 0,
+            // Recorded already.
+            Step::Owing(..) => return self.hand_back(message),
+        };
+        let fates = [Fate::Crashed, Fate::Suspected, Fate::Interrupted, Fate::Lost];
+        let fate = if attempt == 0 { Fate::Unstarted } else { fates[rng.usize(..fates.len())] };
+        let (record, fence) = match self.record.clone() {
+            Some(found) => found,
+            None => (TaskRecord::new(envelope, State::Queued), 0),
+        };
+        let how = Death::Signalled("SIGSEGV".into());
+        let closed = close(record, name, &super::crashes::entry(envelope, attempt), fate, &how, at(3));
+        if let Some(record) = closed {
+            self.write(&record, fence).unwrap();
+        }
+        if rng.bool() {
+            self.hand_back(message);
+        }
+    }
+
+    fn hand_back(&mut self, message: &Message) {
+        self.queue.iter_mut().for_each(|m| m.leased &= m.key != message.key);
+    }
+}
+
 enum Step {
     Arrived,
     Running(Standing),
@@ -99,9 +138,7 @@ impl Worker {
                 None => {
                     match last {
                         Last::Done => world.queue.retain(|other| other.key != message.key),
-                        Last::HandBack => {
-                            world.queue.iter_mut().for_each(|m| m.leased &= m.key != message.key)
-                        }
+                        Last::HandBack => world.hand_back(&message),
                     }
                     None
                 }
@@ -139,7 +176,8 @@ impl Worker {
         rng: &mut fastrand::Rng,
     ) -> Option<Step> {
         let attempt = standing.attempt;
-        let facts = Facts { envelope, me: &self.name, attempt, started_at: at(1), ended_at: at(2) };
+        let facts =
+            Facts { envelope, me: &self.name, attempt, started_at: at(1), ended_at: at(2), told: false };
         let plan = end(&facts, standing.record, standing.fence, &ended, &LIMITS, rng);
         let write = plan.write.unwrap();
         match world.write(&write.record, write.fence) {
@@ -179,7 +217,11 @@ fn live(seed: u64) {
             // Dies, or stalls for ever: its lease runs out some time.
             0 if troubles > 0 => {
                 troubles -= 1;
-                workers[chosen].job = None;
+                let job = workers[chosen].job.take();
+                // Its supervisor may live, and say so.
+                if let Some((message, step)) = job.filter(|_| rng.bool()) {
+                    world.bury(&envelope, &workers[chosen].name, &message, &step, &mut rng);
+                }
             }
             // The lease runs out, and its holder does not know.
             1 if troubles > 0 => {
@@ -218,7 +260,8 @@ fn live(seed: u64) {
         assert_eq!(history::lost(&record), 0, "seed {seed}: {record:?}");
     }
     assert!(history::counted(&record) <= LIMITS.retry.max_attempts, "seed {seed}: {:?}", record.attempts);
-    assert!(world.starts > 0 || record.error.unwrap().code == "lease_lost", "seed {seed}");
+    let starved = record.error.is_some_and(|error| ["lease_lost", "crashed"].contains(&error.code.as_str()));
+    assert!(world.starts > 0 || starved, "seed {seed}");
 }
 
 #[test]

@@ -15,7 +15,8 @@ fn ended_with(ended: &Ended) -> Plan {
 
 fn ended_after(n: u32, record: Option<TaskRecord>, ended: &Ended) -> Plan {
     let (envelope, me) = (envelope(1), worker("w1"));
-    let facts = Facts { envelope: &envelope, me: &me, attempt: n, started_at: at(10), ended_at: at(30) };
+    let (started_at, ended_at) = (at(10), at(30));
+    let facts = Facts { envelope: &envelope, me: &me, attempt: n, started_at, ended_at, told: false };
     end(&facts, record.map(Box::new), 5, ended, &LIMITS, &mut fastrand::Rng::with_seed(3))
 }
 
@@ -147,8 +148,14 @@ fn any_bytes_are_an_error_and_stay_small() {
 #[test]
 fn a_refused_write_is_merged_while_the_attempt_is_still_ours_and_dropped_otherwise() {
     let (envelope, me) = (envelope(1), worker("w1"));
-    let facts =
-        |attempt| Facts { envelope: &envelope, me: &me, attempt, started_at: at(10), ended_at: at(30) };
+    let facts = |attempt| Facts {
+        envelope: &envelope,
+        me: &me,
+        attempt,
+        started_at: at(10),
+        ended_at: at(30),
+        told: false,
+    };
     let (mine, ..) = appended(decide(&arrival(&envelope, 2), None, "w1"));
     // Somebody touched the record, and left the attempt alone.
     let standing = still_mine(&facts(2), true, Some((mine.clone(), 8))).unwrap();
@@ -172,10 +179,56 @@ fn a_refused_write_is_merged_while_the_attempt_is_still_ours_and_dropped_otherwi
     assert_eq!(still_mine(&facts(1), false, None).unwrap().fence, 0);
 }
 
+fn cancelled(told: bool, asked_at: u64, ended: &Ended) -> Plan {
+    let (envelope, me) = (envelope(1), worker("w1"));
+    let mut record = TaskRecord::new(&envelope, State::Queued);
+    record.cancel_requested_at = Some(at(asked_at));
+    let (started_at, ended_at) = (at(10), at(30));
+    let facts = Facts { envelope: &envelope, me: &me, attempt: 1, started_at, ended_at, told };
+    end(&facts, Some(Box::new(record)), 5, ended, &LIMITS, &mut fastrand::Rng::with_seed(3))
+}
+
+#[test]
+fn a_cancelled_attempt_is_not_tried_again_nor_handed_back_and_leaves_no_letter() {
+    let ends = [
+        outcome(Outcome::Retry(said("busy"))),
+        outcome(Outcome::RetryAfter(7_000, said("later"))),
+        outcome(Outcome::Panicked(said("boom"))),
+        outcome(Outcome::Failed(said("no"))),
+        outcome(Outcome::Discarded(said("stopped"))),
+        outcome(Outcome::Undecodable(said("what"))),
+        outcome(Outcome::Dropped),
+        Ended::TimedOut,
+        Ended::Interrupted,
+        Ended::Cancelled,
+    ];
+    // Told or not, before its start or after it.
+    for (told, asked_at) in [(true, 20), (false, 20), (false, 5)] {
+        for ended in &ends {
+            let plan = cancelled(told, asked_at, ended);
+            let record = plan.write.unwrap().record;
+            assert_eq!((record.state, plan.last), (State::Cancelled, Last::Done), "{ended:?}");
+            assert_eq!(record.attempts[0].cause, Some(Cause::Cancelled), "{ended:?}");
+            assert!(plan.then.is_empty() && record.finished_at.is_some() && record.error.is_some());
+        }
+    }
+}
+
+#[test]
+fn the_result_of_a_cancelled_attempt_stands_unless_nobody_told_it_of_what_came_before_it() {
+    let result = outcome(Outcome::Succeeded(Bytes::from_static(b"1")));
+    let state = |told, asked_at| cancelled(told, asked_at, &result).write.unwrap().record.state;
+    assert_eq!(state(true, 5), State::Succeeded);
+    assert_eq!(state(false, 20), State::Succeeded);
+    assert_eq!(state(false, 5), State::Cancelled);
+    let too_large = outcome(Outcome::Succeeded(Bytes::from("1".repeat(101))));
+    assert_eq!(cancelled(true, 20, &too_large).write.unwrap().record.state, State::Cancelled);
+}
+
 #[test]
 fn the_authors_limits_stand_beside_the_operators_and_the_hard_limit_is_the_shorter_one() {
     let settings: Tasks = serde_json::from_value(serde_json::json!({
-        "lease_ms": 30_000, "timeout_ms": 600_000, "max_attempts": 5, "backoff": "1s..5m", "crash_limit": 3,
+        "lease_ms": 30_000, "timeout_ms": 600_000, "cancel_grace_ms": 10_000, "max_attempts": 5, "backoff": "1s..5m", "crash_limit": 3,
         "lost_limit": 10, "body_max_bytes": 524_288, "result_max_bytes": 262_144, "result_ttl_s": 86_400,
         "idempotency_ttl_s": 604_800, "dead_max_age_s": 2_592_000, "ack_pending_max": 10_000,
     }))

@@ -1,6 +1,7 @@
 //! The decisions, without a broker: each rule by itself, and then all of them against random deaths.
 
 mod arrivals;
+mod crashes;
 mod deaths;
 mod endings;
 
@@ -18,7 +19,13 @@ const LIMITS: TaskLimits = TaskLimits {
     retry: RetryPolicy { max_attempts: 3, initial_ms: 1_000, max_ms: 60_000 },
     timeout: Duration::from_secs(10),
     result_max_bytes: 100,
+    crash_limit: 3,
     lost_limit: 4,
+    result_ttl: None,
+    concurrency: None,
+    max_running: None,
+    rate: None,
+    lost_is_final: false,
 };
 
 fn at(ms: u64) -> Timestamp {
@@ -53,7 +60,7 @@ fn decide(arrival: &Arrival<'_>, current: Option<(TaskRecord, u64)>, me: &str) -
 fn appended(decision: Decision) -> (TaskRecord, u64, u32, u32) {
     match decision {
         Decision::Append { write, attempt, lost } => {
-            let Write { record, fence } = *write;
+            let Write { record, fence, .. } = *write;
             (record, fence, attempt, lost)
         }
         other => panic!("expected an attempt to be appended, got {other:?}"),

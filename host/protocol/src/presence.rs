@@ -1,0 +1,115 @@
+//! What a worker says when it is asked who is there.
+//!
+//! The question goes to `<ns>.presence`, with an empty body or a [`Question`]; every worker's supervisor answers with one
+//! [`Presence`]. It is read by hosts and tools of neighbouring versions: unknown members are ignored, and members that
+//! an older worker does not know have defaults.
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{InstanceId, TaskId};
+use crate::name::Name;
+use crate::timestamp::Timestamp;
+
+/// What may be asked for beyond the plain answer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Question {
+    /// The attempts that the worker holds.
+    #[serde(default)]
+    pub running: bool,
+}
+
+/// One live worker.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Presence {
+    /// Version of this answer; today 1.
+    pub v: u32,
+    /// The instance.
+    pub instance: InstanceId,
+    /// The machine's name.
+    pub host: String,
+    /// The supervisor's process id.
+    pub pid: u32,
+    /// The version of cardcage.
+    pub version: String,
+    /// When the supervisor started.
+    pub started_at: Timestamp,
+    /// `starting`, `serving`, `draining` or `ended`.
+    pub status: String,
+    /// Whether it takes tasks.
+    pub consuming: bool,
+    /// Attempts under way.
+    pub busy: usize,
+    /// Attempts that it can run at the same time.
+    pub slots: usize,
+    /// What it has loaded.
+    #[serde(default)]
+    pub plugins: Vec<PresentPlugin>,
+    /// The attempts that it holds, if they were asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub running: Vec<RunningTask>,
+}
+
+/// A plugin that a worker has loaded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PresentPlugin {
+    /// Its name.
+    pub name: Name,
+    /// Its version.
+    pub version: String,
+    /// Its major version, which decides whose tasks it takes.
+    pub major: u32,
+    /// The names of its tasks.
+    #[serde(default)]
+    pub tasks: Vec<Name>,
+    /// Its attempts under way.
+    #[serde(default)]
+    pub busy: usize,
+    /// Its attempts that can run at the same time.
+    #[serde(default)]
+    pub slots: usize,
+}
+
+/// An attempt that a worker holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunningTask {
+    /// The task.
+    pub id: TaskId,
+    /// Its plugin.
+    pub plugin: Name,
+    /// Its name.
+    pub task: Name,
+    /// The attempt's number.
+    pub attempt: u32,
+    /// The attempt's hard limit, by the worker's clock; until then its lease is renewed.
+    pub until: Timestamp,
+}
+
+impl Presence {
+    /// Whether it takes the tasks of this plugin's major; with `task`, whether it knows that one.
+    #[must_use]
+    pub fn takes(&self, plugin: &Name, major: u32, task: Option<&Name>) -> bool {
+        self.consuming
+            && self.plugins.iter().any(|present| {
+                present.name == *plugin
+                    && present.major == major
+                    && task.is_none_or(|task| present.tasks.contains(task))
+            })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_older_workers_answer_reads_with_defaults() {
+        let json = r#"{"v":1,"instance":"worker-1","host":"h","pid":7,"version":"0.1.0","busy":0,"slots":64,
+            "started_at":"2026-01-31T12:00:00.000Z","status":"serving","consuming":true,"later":1,
+            "plugins":[{"name":"orders","version":"1.2.3","major":1,"tasks":["fulfil"]}]}"#;
+        let presence: Presence = serde_json::from_str(json).unwrap();
+        let (orders, fulfil): (Name, Name) = ("orders".parse().unwrap(), "fulfil".parse().unwrap());
+        assert!(presence.takes(&orders, 1, None) && presence.takes(&orders, 1, Some(&fulfil)));
+        assert!(!presence.takes(&orders, 2, None) && !presence.takes(&orders, 1, Some(&orders)));
+        assert!(presence.running.is_empty());
+    }
+}

@@ -1,0 +1,209 @@
+//! Replaying and purging, one letter or many.
+
+use cardcage_protocol::TaskId;
+use futures_util::{StreamExt as _, stream};
+use serde_json::{Value, json};
+
+use super::super::output;
+use super::super::progress::Progress;
+use super::super::session::{Session, broker_trouble, told};
+use super::{find, meant};
+use crate::broker::{Error, Letter, LetterFilter};
+use crate::cli::DeadAction;
+use crate::exit::Exit;
+
+/// Letters that are acted on at the same time.
+const AT_ONCE: usize = 32;
+
+/// What to do with a letter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Act {
+    Replay,
+    Purge,
+}
+
+impl Act {
+    const fn command(self) -> &'static str {
+        match self {
+            Self::Replay => "dead replay",
+            Self::Purge => "dead purge",
+        }
+    }
+
+    const fn participle(self) -> &'static str {
+        match self {
+            Self::Replay => "replayed",
+            Self::Purge => "purged",
+        }
+    }
+}
+
+/// What came of one letter.
+struct Done {
+    id: TaskId,
+    /// The new task, of a replay.
+    task: Option<TaskId>,
+}
+
+pub(super) async fn run(action: DeadAction, act: Act) -> Result<(), Exit> {
+    if action.id.is_none() && action.filter.is_empty() && !action.all {
+        return Err(told(
+            Exit::Usage,
+            &format!(
+                "`cardcage {}` needs the id of a task, a filter (--plugin, --task, --code, --since) or --all",
+                act.command()
+            ),
+        ));
+    }
+    let (json, yes) = (action.json, action.yes);
+    let session = Session::open(action.configuration.clone(), act.command()).await?;
+    if let Some(id) = action.id {
+        return one(&session, id, act, &action).await;
+    }
+    let filter = meant(&action.filter, &session);
+    let limit = action.limit.map_or(u64::MAX, |limit| u64::try_from(limit).unwrap_or(u64::MAX));
+    let count = count(&session, &filter, limit).await?;
+    if action.dry_run || !yes {
+        if json {
+            output::json(&json!({ "would_be": act.participle(), "count": count, "dry_run": true }));
+        } else {
+            output::result(&format!("{count} dead letters would be {}", act.participle()));
+        }
+        if action.dry_run || count == 0 {
+            return Ok(());
+        }
+        return Err(told(Exit::Usage, "nothing was done: repeat the command with --yes"));
+    }
+    let done = all(&session, filter, limit, count, act).await;
+    let (done, failed) = match done {
+        Ok(done) => (done, None),
+        Err((done, failed)) => (done, Some(failed)),
+    };
+    report(act, &done, json);
+    match failed {
+        None => Ok(()),
+        Some((id, error)) => {
+            let left = count.saturating_sub(u64::try_from(done.len()).unwrap_or(u64::MAX));
+            Err(broker_trouble(
+                &format!(
+                    "{id} could not be {}; {left} are left, and the command can be repeated",
+                    act.participle()
+                ),
+                &error,
+            ))
+        }
+    }
+}
+
+async fn one(session: &Session, id: TaskId, act: Act, action: &DeadAction) -> Result<(), Exit> {
+    let letter = find(session, id).await?;
+    if action.dry_run {
+        match action.json {
+            true => output::json(&json!({ "would_be": act.participle(), "count": 1, "dry_run": true })),
+            false => output::result(&format!("1 dead letter would be {}", act.participle())),
+        }
+        return Ok(());
+    }
+    let done = perform(session, &letter, act).await;
+    let done = done
+        .map_err(|error| broker_trouble(&format!("task {id} could not be {}", act.participle()), &error))?;
+    report(act, &[done], action.json);
+    Ok(())
+}
+
+async fn perform(session: &Session, letter: &Letter, act: Act) -> Result<Done, Error> {
+    match act {
+        Act::Replay => {
+            let replayed = session.broker.replay_letter(letter, session.publish_timeout()).await?;
+            Ok(Done { id: letter.id, task: Some(replayed.id) })
+        }
+        Act::Purge => {
+            session.broker.remove_letter(letter).await?;
+            Ok(Done { id: letter.id, task: None })
+        }
+    }
+}
+
+async fn count(session: &Session, filter: &LetterFilter, limit: u64) -> Result<u64, Exit> {
+    let trouble = |error: Error| broker_trouble("dead letters cannot be read", &error);
+    let mut letters = session.broker.letters(filter.clone()).await.map_err(trouble)?;
+    let mut count = 0_u64;
+    while count < limit {
+        let page = letters.next_page().await.map_err(trouble)?;
+        if page.is_empty() {
+            break;
+        }
+        count += u64::try_from(page.len()).unwrap_or(0);
+    }
+    Ok(count.min(limit))
+}
+
+/// Acts on all; at the first failure no more are begun. What is done is told either way.
+async fn all(
+    session: &Session,
+    filter: LetterFilter,
+    limit: u64,
+    count: u64,
+    act: Act,
+) -> Result<Vec<Done>, (Vec<Done>, (TaskId, Error))> {
+    let mut done = Vec::new();
+    let mut begun = 0_u64;
+    let mut progress = Progress::new(act.participle(), count);
+    let unread = |error| (TaskId::derive_from(0, &[]), error);
+    let mut letters = match session.broker.letters(filter).await {
+        Ok(letters) => letters,
+        Err(error) => return Err((done, unread(error))),
+    };
+    loop {
+        let page = match letters.next_page().await {
+            Ok(page) => page,
+            Err(error) => return Err((done, unread(error))),
+        };
+        let left = usize::try_from(limit.saturating_sub(begun)).unwrap_or(usize::MAX);
+        if page.is_empty() || left == 0 {
+            return Ok(done);
+        }
+        let page: Vec<Letter> = page.into_iter().take(left).collect();
+        begun += u64::try_from(page.len()).unwrap_or(0);
+        let acts = page.iter().map(|letter| async move {
+            perform(session, letter, act).await.map_err(|error| (letter.id, error))
+        });
+        let mut acts = stream::iter(acts).buffer_unordered(AT_ONCE);
+        let mut failed = None;
+        while let Some(outcome) = acts.next().await {
+            match outcome {
+                Ok(one) => done.push(one),
+                Err(failure) => failed = Some(failure),
+            }
+            progress.at(u64::try_from(done.len()).unwrap_or(0));
+        }
+        if let Some(failed) = failed {
+            return Err((done, failed));
+        }
+    }
+}
+
+fn report(act: Act, done: &[Done], json: bool) {
+    let count = done.len();
+    if json {
+        let each: Vec<Value> = done
+            .iter()
+            .map(|done| match done.task {
+                Some(task) => json!({ "id": done.id, "task": task }),
+                None => json!({ "id": done.id }),
+            })
+            .collect();
+        output::json(&json!({ act.participle(): each, "count": count, "dry_run": false }));
+        return;
+    }
+    match (act, done) {
+        (Act::Replay, [Done { id, task: Some(task) }]) => {
+            output::result(&format!("{id} is replayed as {task}; `cardcage tasks show {task}` follows it"));
+        }
+        _ => output::result(&format!(
+            "{count} dead {} {}",
+            if count == 1 { "letter" } else { "letters" },
+            act.participle()
+        )),
+    }
+}

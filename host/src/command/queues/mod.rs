@@ -1,0 +1,149 @@
+//! `cardcage queues list|pause|resume|purge`: where tasks wait.
+//!
+//! Invariants: nothing is asked of a worker but whether it is there; a purge records an outcome for everything that it
+//! removes, and acts only with `--yes`.
+
+mod purge;
+
+use std::time::Duration;
+
+use cardcage_protocol::presence::{Presence, Question};
+use cardcage_protocol::{Name, Timestamp};
+use serde_json::{Value, json};
+
+use super::output;
+use super::session::{Session, age, broker_trouble, told};
+use crate::broker::{Error, Queue, Queues, TaskConsumer};
+use crate::cli::{Configuration, QueueName, QueuesCommand};
+use crate::exit::Exit;
+
+/// A pause without an end: a hundred years.
+const FOR_EVER: Duration = Duration::from_secs(100 * 366 * 86_400);
+
+/// Does what was asked.
+pub async fn run(command: QueuesCommand) -> Exit {
+    let done = match command {
+        QueuesCommand::List { plugin, json, configuration } => list(plugin, json, configuration).await,
+        QueuesCommand::Pause { queue, time, json, configuration } => {
+            let time = time.map_or(FOR_EVER, |span| span.0);
+            pause(&queue, Some(time), json, configuration).await
+        }
+        QueuesCommand::Resume { queue, json, configuration } => {
+            pause(&queue, None, json, configuration).await
+        }
+        QueuesCommand::Purge(args) => purge::run(args).await,
+    };
+    done.map_or_else(|exit| exit, |()| Exit::Success)
+}
+
+async fn list(plugin: Option<Name>, json: bool, configuration: Configuration) -> Result<(), Exit> {
+    let session = Session::open(configuration, "queues list").await?;
+    let trouble = |error: Error| broker_trouble("queues cannot be read", &error);
+    let question = session.broker.ask_workers(Question::default());
+    let (workers, queues) = tokio::join!(question, session.broker.queues(plugin.as_ref()));
+    let (workers, queues) = (workers.map_err(trouble)?, queues.map_err(trouble)?);
+    if json {
+        let each: Vec<Value> = queues.queues.iter().map(|queue| entry(queue, &workers)).collect();
+        output::json(&json!({ "queues": each, "delayed_unread": queues.delayed_unread }));
+    } else if queues.queues.is_empty() {
+        output::result("no queues");
+    } else {
+        output::result(&table(&queues, &workers, session.now()));
+    }
+    for (plugin, count) in &queues.delayed_unread {
+        output::trouble(&format!("{count} tasks of {plugin} wait for their time, too many to be told apart"));
+    }
+    Ok(())
+}
+
+fn takers(queue: &Queue, workers: &[Presence]) -> usize {
+    workers.iter().filter(|worker| worker.takes(&queue.plugin, queue.major, Some(&queue.task))).count()
+}
+
+fn entry(queue: &Queue, workers: &[Presence]) -> Value {
+    json!({
+        "plugin": queue.plugin,
+        "major": queue.major,
+        "task": queue.task,
+        "waiting": queue.waiting,
+        "leased": queue.leased,
+        "delayed": queue.delayed,
+        "dead": queue.dead,
+        "oldest_at": queue.oldest,
+        "workers": takers(queue, workers),
+        "consumed": queue.consumed,
+        "paused_until": queue.paused_until,
+    })
+}
+
+fn table(queues: &Queues, workers: &[Presence], now: Timestamp) -> String {
+    let mut table = output::table();
+    table.set_header([
+        "queue", "major", "waiting", "leased", "delayed", "dead", "oldest", "workers", "paused",
+    ]);
+    for queue in &queues.queues {
+        table.add_row([
+            format!("{}.{}", queue.plugin, queue.task),
+            format!("v{}", queue.major),
+            queue.waiting.to_string(),
+            queue.leased.to_string(),
+            queue.delayed.map_or_else(|| "?".to_owned(), |count| count.to_string()),
+            queue.dead.to_string(),
+            age(queue.oldest, now),
+            takers(queue, workers).to_string(),
+            queue.paused_until.map_or_else(|| "-".to_owned(), super::until),
+        ]);
+    }
+    table.trim_fmt()
+}
+
+/// Pauses for `time`, or lifts the pause.
+async fn pause(
+    queue: &QueueName,
+    time: Option<Duration>,
+    json: bool,
+    configuration: Configuration,
+) -> Result<(), Exit> {
+    let command = if time.is_some() { "queues pause" } else { "queues resume" };
+    let session = Session::open(configuration, command).await?;
+    let trouble = |error: Error| broker_trouble(&format!("{queue} cannot be changed"), &error);
+    let consumers = session.broker.task_consumers(&queue.plugin).await.map_err(trouble)?;
+    let meant: Vec<TaskConsumer> = consumers
+        .into_iter()
+        .filter(|one| queue.task.as_ref().is_none_or(|task| *task == one.task))
+        .collect();
+    if meant.is_empty() {
+        return Err(told(
+            Exit::Unexpected,
+            &format!(
+                "there is no queue {queue} yet: no worker has ever run it, and `cardcage queues list` shows those that are"
+            ),
+        ));
+    }
+    let now = session.now();
+    let until = time.map_or(Timestamp::from_unix_ms(0), |time| {
+        now.plus_ms(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+    });
+    for consumer in &meant {
+        session.broker.pause_consumer(consumer, until).await.map_err(trouble)?;
+    }
+    let paused_until = time.map(|_| until);
+    if json {
+        let each: Vec<Value> = meant
+            .iter()
+            .map(|one| {
+                json!({ "plugin": one.plugin, "major": one.major, "task": one.task, "paused_until": paused_until })
+            })
+            .collect();
+        output::json(&json!({ "queues": each }));
+        return Ok(());
+    }
+    for one in &meant {
+        let name = format!("{}.{} v{}", one.plugin, one.task, one.major);
+        output::result(&match paused_until {
+            Some(until) => format!("{name} is paused {}", super::until(until)),
+            None => format!("{name} goes on"),
+        });
+    }
+    Ok(())
+}

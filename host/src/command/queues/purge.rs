@@ -1,0 +1,146 @@
+//! `cardcage queues purge`: every waiting task ends `cancelled`.
+
+use std::collections::HashSet;
+
+use cardcage_protocol::TaskId;
+use cardcage_protocol::presence::Question;
+use futures_util::{StreamExt as _, stream};
+use serde_json::json;
+
+use super::super::output;
+use super::super::progress::Progress;
+use super::super::session::{Session, broker_trouble, told};
+use crate::broker::{Broker, Error, Purged, QueueWalk};
+use crate::cli::{QueueName, QueuePurgeArgs};
+use crate::exit::Exit;
+
+/// Tasks that are purged at the same time.
+const AT_ONCE: usize = 64;
+
+/// What became of how many.
+#[derive(Debug, Default, Clone, Copy)]
+struct Tally {
+    cancelled: u64,
+    held: u64,
+    ended: u64,
+}
+
+impl Tally {
+    fn count(&mut self, purged: Purged) {
+        match purged {
+            Purged::Cancelled => self.cancelled += 1,
+            Purged::Held => self.held += 1,
+            Purged::Ended => self.ended += 1,
+        }
+    }
+}
+
+pub(super) async fn run(args: QueuePurgeArgs) -> Result<(), Exit> {
+    let QueuePurgeArgs { queue, delayed, dry_run, yes, json, configuration } = args;
+    let session = Session::open(configuration, "queues purge").await?;
+    let trouble = |error: Error| broker_trouble(&format!("{queue} cannot be purged"), &error);
+    let broker = &session.broker;
+    if !broker.queued_plugins().await.map_err(trouble)?.contains(&queue.plugin) {
+        return Err(told(
+            Exit::Unexpected,
+            &format!("there is no queue {queue}; `cardcage queues list` shows those that there are"),
+        ));
+    }
+    let (count, held) = count(broker, &queue, delayed).await.map_err(trouble)?;
+    if dry_run || !yes {
+        if json {
+            output::json(&json!({ "would_be": "cancelled", "count": count, "held": held, "dry_run": true }));
+        } else {
+            output::result(&format!("{count} tasks would be cancelled, {held} that workers hold left alone"));
+        }
+        if dry_run || count == 0 {
+            return Ok(());
+        }
+        return Err(told(Exit::Usage, "nothing was done: repeat the command with --yes"));
+    }
+    let mut tally = Tally::default();
+    let mut progress = Progress::new("purged", count);
+    let mut outcome = Ok(());
+    for part in parts(delayed) {
+        outcome = purge(broker, &queue, *part, &mut tally, &mut progress).await;
+        if outcome.is_err() {
+            break;
+        }
+    }
+    drop(progress);
+    let Tally { cancelled, held, ended } = tally;
+    if json {
+        output::json(&json!({ "cancelled": cancelled, "held": held, "ended": ended, "dry_run": false }));
+    } else {
+        output::result(&format!("{cancelled} tasks are cancelled, {held} that workers hold left alone"));
+    }
+    outcome
+        .map_err(|error| broker_trouble("the purge is incomplete, and the command can be repeated", &error))
+}
+
+/// The schedule first: what becomes due meanwhile is then in the queue.
+fn parts(delayed: bool) -> &'static [bool] {
+    if delayed { &[true, false] } else { &[false] }
+}
+
+async fn walk(broker: &Broker, queue: &QueueName, delayed: bool) -> Result<QueueWalk, Error> {
+    match delayed {
+        true => broker.walk_delayed(&queue.plugin, queue.task.as_ref()).await,
+        false => broker.walk_queue(&queue.plugin, queue.task.as_ref()).await,
+    }
+}
+
+async fn held(broker: &Broker) -> Result<HashSet<TaskId>, Error> {
+    let workers = broker.ask_workers(Question { running: true }).await?;
+    Ok(workers.into_iter().flat_map(|worker| worker.running).map(|task| task.id).collect())
+}
+
+/// How many would be cancelled, and how many left alone.
+async fn count(broker: &Broker, queue: &QueueName, delayed: bool) -> Result<(u64, u64), Error> {
+    let held = held(broker).await?;
+    let (mut free, mut leased) = (0, 0);
+    for part in parts(delayed) {
+        let mut walk = walk(broker, queue, *part).await?;
+        loop {
+            let page = walk.next_page().await?;
+            if page.is_empty() {
+                break;
+            }
+            for task in page {
+                if held.contains(&task.address.id) { leased += 1 } else { free += 1 }
+            }
+        }
+    }
+    Ok((free, leased))
+}
+
+async fn purge(
+    broker: &Broker,
+    queue: &QueueName,
+    delayed: bool,
+    tally: &mut Tally,
+    progress: &mut Progress,
+) -> Result<(), Error> {
+    // Asked once: what is taken after this is the record's to decide.
+    let held = held(broker).await?;
+    let mut walk = walk(broker, queue, delayed).await?;
+    loop {
+        let page = walk.next_page().await?;
+        if page.is_empty() {
+            return Ok(());
+        }
+        let each: Vec<_> = page.iter().map(|task| Box::pin(broker.purge_waiting(task, &held))).collect();
+        let mut each = stream::iter(each).buffer_unordered(AT_ONCE);
+        let mut failed = None;
+        while let Some(purged) = each.next().await {
+            match purged {
+                Ok(purged) => tally.count(purged),
+                Err(error) => failed = Some(error),
+            }
+            progress.at(tally.cancelled);
+        }
+        if let Some(error) = failed {
+            return Err(error);
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! A worker's supervisor answers who asks whether it is there.
+//!
+//! The supervisor answers and not the child, because it runs no plugin code: it answers while every handler blocks its
+//! thread, while the child is being replaced, and while it drains.
+//!
+//! It survives messages without a reply subject, and what is no question.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use cardcage_protocol::presence::{Presence, PresentPlugin, Question, RunningTask};
+use cardcage_protocol::{InstanceId, Name, TaskId, Timestamp};
+
+use crate::broker::{Broker, Incoming};
+use crate::crash::{Board, Entry, Kind};
+use crate::process::{Snapshot, Stage, Status};
+use crate::worker::tasks::slots_per_plugin;
+
+/// Pause before listening again.
+const AGAIN: Duration = Duration::from_millis(500);
+
+/// What a supervisor knows of its worker.
+#[derive(Debug)]
+pub(super) struct Present {
+    pub(super) broker: Broker,
+    pub(super) instance: InstanceId,
+    pub(super) board: Board,
+    pub(super) status: Status,
+    pub(super) task_concurrency: usize,
+    pub(super) started_at: Timestamp,
+}
+
+impl Present {
+    /// Answers until it is dropped.
+    pub(super) async fn answer(self) {
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned();
+        loop {
+            match self.broker.subscribe(self.broker.subjects().presence()).await {
+                Ok(mut questions) => {
+                    while let Some(question) = questions.next().await {
+                        self.reply(&host, &question).await;
+                    }
+                }
+                Err(error) => tracing::debug!(%error, "cannot listen for who asks who is there yet"),
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+
+    async fn reply(&self, host: &str, message: &Incoming) {
+        let Some(asker) = message.reply() else { return };
+        let body = message.payload();
+        let question = if body.is_empty() { Ok(Question::default()) } else { serde_json::from_slice(&body) };
+        let Ok(question) = question else { return };
+        let presence = self.presence(host, question, &self.status.snapshot());
+        let sent = match serde_json::to_vec(&presence) {
+            Ok(json) => self.broker.publish(asker.to_owned(), Bytes::from(json)).await,
+            Err(error) => return tracing::error!(%error, "the presence cannot be written"),
+        };
+        if let Err(error) = sent {
+            tracing::debug!(%error, "a question after who is there could not be answered");
+        }
+    }
+
+    fn presence(&self, host: &str, question: Question, snapshot: &Snapshot) -> Presence {
+        let held: Vec<Entry> =
+            self.board.live().into_iter().filter(|entry| entry.kind == Kind::Task).collect();
+        let slots = slots_per_plugin(self.task_concurrency, snapshot.plugins.len());
+        let plugins: Vec<PresentPlugin> = snapshot
+            .plugins
+            .iter()
+            .filter_map(|plugin| {
+                Some(PresentPlugin {
+                    name: Name::new(&plugin.name).ok()?,
+                    major: plugin.version.split('.').next()?.parse().ok()?,
+                    version: plugin.version.clone(),
+                    tasks: plugin.task_names.iter().filter_map(|name| Name::new(name).ok()).collect(),
+                    busy: held.iter().filter(|entry| entry.plugin == plugin.name).count(),
+                    slots: if plugin.task_names.is_empty() { 0 } else { slots },
+                })
+            })
+            .collect();
+        Presence {
+            v: 1,
+            instance: self.instance.clone(),
+            host: host.to_owned(),
+            pid: std::process::id(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started_at: self.started_at,
+            status: match snapshot.status {
+                Stage::Starting => "starting",
+                Stage::Serving => "serving",
+                Stage::Draining => "draining",
+                Stage::Ended => "ended",
+            }
+            .to_owned(),
+            consuming: snapshot.status == Stage::Serving && snapshot.consuming == Some(true),
+            busy: held.len(),
+            slots: plugins.iter().map(|plugin| plugin.slots).sum(),
+            plugins,
+            running: if question.running { held.iter().filter_map(running).collect() } else { Vec::new() },
+        }
+    }
+}
+
+fn running(entry: &Entry) -> Option<RunningTask> {
+    Some(RunningTask {
+        id: TaskId::from_bytes(entry.id).ok()?,
+        plugin: Name::new(&entry.plugin).ok()?,
+        task: Name::new(&entry.name).ok()?,
+        attempt: entry.attempt,
+        until: Timestamp::from_unix_ms(entry.hard_deadline_unix_ms),
+    })
+}
