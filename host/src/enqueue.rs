@@ -18,7 +18,7 @@ use cardcage_protocol::{
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 /// The longest delay of a task: a year.
 const DELAY_MAX: Duration = Duration::from_secs(366 * 24 * 60 * 60);
@@ -71,10 +71,16 @@ fn refused(error: &Error) -> Problem {
 /// # Errors
 /// A problem for the caller: broker away, queue full, body too large, or a key that was used for another body.
 pub async fn publish(broker: &Broker, new: NewTask<'_>, wait: Duration) -> Result<Published, Problem> {
+    let until = Instant::now() + wait;
+    // What is cut off here has promised nothing, and a repeat goes on from wherever it stood.
+    let accepted = timeout_at(until, accept(broker, new, until)).await;
+    accepted.unwrap_or_else(|_| Err(Problem::new(ProblemCode::BrokerUnavailable).retry_after_s(1)))
+}
+
+async fn accept(broker: &Broker, new: NewTask<'_>, until: Instant) -> Result<Published, Problem> {
     if !broker.connected() {
         return Err(Problem::new(ProblemCode::BrokerUnavailable).retry_after_s(1));
     }
-    let until = Instant::now() + wait;
     let left = || until.saturating_duration_since(Instant::now());
     if new.delay.is_some_and(|delay| delay > DELAY_MAX) {
         return Err(Problem::new(ProblemCode::MalformedRequest)
@@ -135,7 +141,7 @@ pub async fn publish(broker: &Broker, new: NewTask<'_>, wait: Duration) -> Resul
     let now_ms = broker.now_unix_ms();
     let mut envelope =
         TaskEnvelope::new(address, Arc::from(&*new.identity.version), timestamp(now_ms), new.body);
-    envelope.accept_by = Some(accept_by(broker, left()));
+    envelope.accept_by = accept_by(broker, left());
     envelope.idempotency_key = new.idempotency_key;
     (envelope.unique_key, envelope.serial_key) = (keys.unique, keys.serial);
     envelope.traceparent = new.traceparent.filter(|text| text.len() <= limits::TRACEPARENT_MAX_BYTES);
@@ -158,9 +164,12 @@ pub async fn publish(broker: &Broker, new: NewTask<'_>, wait: Duration) -> Resul
             envelope.accept_by = None;
             broker.schedule_task(&envelope, at, left()).await.map(|_| ())
         }
-        _ => match broker.publish_task(&envelope, left()).await {
-            Ok(stored) if is_holders && stored.duplicate => again::confirm(broker, id).await,
-            other => other.map(|_| ()),
+        (_, key, _) => match (broker.publish_task(&envelope, left()).await, key) {
+            (Ok(stored), _) if stored.duplicate && is_holders => again::confirm(broker, id).await,
+            // Of this publish's own repeat, or of a repeat of this request that was faster: hosts whose patience differs
+            // would differ about that one's promise.
+            (Ok(stored), Some(hash)) if stored.duplicate => repeat(broker, &mut envelope, hash, until).await,
+            (stored, _) => stored.map(|_| ()),
         },
     };
     stored.map_err(|error| refused(&error))?;
@@ -176,9 +185,27 @@ pub async fn publish(broker: &Broker, new: NewTask<'_>, wait: Duration) -> Resul
     Ok(Published { id, duplicate: is_holders || repeats.is_some() })
 }
 
-/// Until when a publish counts that has so much time left.
-fn accept_by(broker: &Broker, left: Duration) -> Timestamp {
-    timestamp(broker.now_unix_ms().saturating_add(millis(left)).saturating_add(ACCEPT_MARGIN_MS))
+/// Sees to it that what stands under a key just claimed is a promise.
+async fn repeat(
+    broker: &Broker,
+    envelope: &mut TaskEnvelope,
+    hash: &str,
+    until: Instant,
+) -> Result<(), Error> {
+    let left = until.saturating_duration_since(Instant::now());
+    match broker.claim_key(hash, TaskId::generate(), &envelope.body, left).await? {
+        Claim::Existing(key) if key.task_id == envelope.id => {
+            again::publish(broker, envelope, None, hash, &key, until).await
+        }
+        Claim::Existing(_) | Claim::Fresh => Err(Error::unavailable("the idempotency key expired just now")),
+    }
+}
+
+/// Until when a publish counts that has so much time left. Without knowing the broker's time nobody can say: then a task
+/// that runs unpromised is better than one that is dropped promised.
+fn accept_by(broker: &Broker, left: Duration) -> Option<Timestamp> {
+    let stored_by_ms = broker.now_unix_ms().saturating_add(millis(left)).saturating_add(ACCEPT_MARGIN_MS);
+    broker.knows_time().then(|| timestamp(stored_by_ms))
 }
 
 /// How much later than the caller's deadline a publish may be stored and still count. It may run although its caller was

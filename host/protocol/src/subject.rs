@@ -443,10 +443,10 @@ impl Subjects {
         format!("{}.find", self.ns)
     }
 
-    /// Nobody listens here: the broker says so, and with it that it is alive.
+    /// What one connection says to itself, by way of the broker: an echo means that the broker is alive.
     #[must_use]
-    pub fn pulse(&self) -> String {
-        format!("{}.pulse", self.ns)
+    pub fn pulse(&self, connection: &str) -> String {
+        format!("{}.pulse.{connection}", self.ns)
     }
 
     /// Tells the holder of a task that it was cancelled; only the holder answers.

@@ -6,7 +6,7 @@
 //! Invariants: a measurement is off by at most half its round trip; the best of a few counts. Between two of them a
 //! clock counts that nobody can set, so that a step of this machine's time moves no deadline.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use cardcage_protocol::Timestamp;
@@ -27,15 +27,25 @@ const MEASURE_AGAIN_AFTER: Duration = Duration::from_secs(2);
 pub(super) struct Clock {
     base: Instant,
     at_base_unix_ms: AtomicU64,
+    is_measured: AtomicBool,
 }
 
 impl Default for Clock {
     fn default() -> Self {
-        Self { base: Instant::now(), at_base_unix_ms: AtomicU64::new(Timestamp::now().unix_ms()) }
+        Self {
+            base: Instant::now(),
+            at_base_unix_ms: AtomicU64::new(Timestamp::now().unix_ms()),
+            is_measured: AtomicBool::new(false),
+        }
     }
 }
 
 impl Clock {
+    /// Until the first measurement it is only the local time.
+    pub(super) fn is_measured(&self) -> bool {
+        self.is_measured.load(Ordering::Acquire)
+    }
+
     pub(super) fn now_unix_ms(&self) -> u64 {
         self.at_base_unix_ms.load(Ordering::Relaxed).saturating_add(self.since_base_ms(Instant::now()))
     }
@@ -47,6 +57,7 @@ impl Clock {
     fn set(&self, moment: Instant, unix_ms: u64) {
         let at_base = unix_ms.saturating_sub(self.since_base_ms(moment));
         self.at_base_unix_ms.store(at_base, Ordering::Relaxed);
+        self.is_measured.store(true, Ordering::Release);
     }
 }
 

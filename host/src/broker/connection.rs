@@ -112,7 +112,12 @@ impl Broker {
             last_error,
             options,
         };
-        let pulse = pulse::feel(client.clone(), inner.subjects.pulse(), hangs.clone(), wake.clone());
+        let pulse = pulse::feel(
+            client.clone(),
+            inner.subjects.pulse(&format!("{:016x}", fastrand::u64(..))),
+            hangs.clone(),
+            wake.clone(),
+        );
         let broker = Self { inner: Arc::new(inner) };
         tokio::spawn(async move {
             tokio::select! {
@@ -170,6 +175,12 @@ impl Broker {
     #[must_use]
     pub fn now_unix_ms(&self) -> u64 {
         self.inner.clock.now_unix_ms()
+    }
+
+    /// Whether [`Broker::now_unix_ms`] is the broker's time; at first it is only the local one.
+    #[must_use]
+    pub fn knows_time(&self) -> bool {
+        self.inner.clock.is_measured()
     }
 
     /// Waits until everything published so far has been handed to the server.

@@ -16,7 +16,10 @@ use cardcage_protocol::{Problem, ProblemCode, TaskId};
 use http::{HeaderValue, Method, Response, StatusCode, header};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::time::timeout;
 
+/// Time for all the questions of one lookup: a caller hears within three seconds that the broker does not answer.
+const LOOKUP_MAX: Duration = Duration::from_millis(2_500);
 /// How long a caller that cancels waits for a running handler's end before it is told that the handler is still at it.
 const CANCEL_WAIT: Duration = Duration::from_secs(2);
 /// The longest wait for a task's end; whoever asks for more gets this.
@@ -144,7 +147,11 @@ async fn view(
     status: StatusCode,
     id: RequestId,
 ) -> Result<Response<EdgeBody>, Problem> {
-    match lookup::show(&edge.broker, task).await {
+    let Ok(found) = timeout(LOOKUP_MAX, lookup::show(&edge.broker, task)).await else {
+        tracing::warn!("a task could not be looked up in time");
+        return Err(Problem::new(ProblemCode::BrokerUnavailable));
+    };
+    match found {
         Ok(Some(view)) => Ok(respond::json(status, &view, id)),
         Ok(None) => Err(Problem::new(ProblemCode::NoSuchTask)),
         Err(error) => Err(failed(&error)),

@@ -29,7 +29,7 @@ enum Standing {
     Absent,
 }
 
-/// Publishes the task once more, `at` a time or at once, unless it is there; within `until`.
+/// Publishes the task once more, `at` a time or at once, unless it is there. It is the caller's to end this at `until`.
 pub(super) async fn publish(
     broker: &Broker,
     envelope: &mut TaskEnvelope,
@@ -54,15 +54,12 @@ pub(super) async fn publish(
             }
             Standing::Absent => {}
         }
-        if left() == Duration::ZERO {
-            return Err(Error::Timeout { after_ms: 0 });
-        }
         if let Some(at) = at {
             // A delayed task is in the queue long after its publish was accepted; and it replaces itself.
             envelope.accept_by = None;
             return broker.schedule_task(envelope, at, left()).await.map(|_| ());
         }
-        envelope.accept_by = Some(accept_by(broker, left()));
+        envelope.accept_by = accept_by(broker, left());
         if !broker.publish_task_in_round(envelope, key.round, left()).await?.duplicate {
             return Ok(());
         }

@@ -194,8 +194,12 @@ async fn calls_fail_at_once_without_workers_and_in_time_without_answer() {
 #[tokio::test]
 async fn the_brokers_clock_is_measured() {
     let nats = Nats::start().await.unwrap();
-    let broker = ready(options(&nats)).await;
+    let broker = connect(options(&nats)).await;
+    assert!(!broker.measure_clock().await, "there is no stream yet to read it from");
+    assert!(!broker.knows_time());
+    broker.ensure_layout(&[plugin()]).await.unwrap();
     assert!(broker.measure_clock().await);
+    assert!(broker.knows_time());
     // Server and test share a machine.
     assert!(broker.now_unix_ms().abs_diff(Timestamp::now().unix_ms()) < 1_000);
 }

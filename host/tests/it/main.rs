@@ -8,6 +8,7 @@
     reason = "tests may; clippy.toml reaches only what stands inside a test function"
 )]
 
+mod acceptance;
 mod broker;
 mod calls;
 mod cancel;

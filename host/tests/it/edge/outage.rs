@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use cardcage_harness::{Cardcage, Config, Deadline, Nats, eventually};
+use cardcage_harness::{Cardcage, Config, Deadline, Nats, Signal, eventually};
 use serde_json::json;
 
 use super::post;
-use crate::serving::{Serving, assert_problem, restored, sleep, wait_metric};
+use crate::serving::{Serving, assert_problem, child, pause, restored, signal, sleep, soon, wait_metric};
 
 #[tokio::test]
 async fn no_worker_is_told_at_once() {
@@ -111,6 +111,35 @@ async fn slow_handler_is_not_taken_for_a_broker_that_hangs() {
     let (serving, _worker) = Serving::both(|config| config).await;
     assert_eq!(serving.order(sleep(6_000)).await.status, 200);
     assert!(!serving.api.stderr().contains("does not answer"));
+}
+
+#[tokio::test]
+async fn somebody_who_listens_to_everything_does_not_make_a_broker_seem_to_hang() {
+    let (serving, worker) = Serving::both(|config| config).await;
+    let tap = async_nats::connect(serving.nats.url()).await.unwrap();
+    let _everything = tap.subscribe(">").await.unwrap();
+    tap.flush().await.unwrap();
+    // Nothing else comes to the API meanwhile, for longer than a silent broker is borne.
+    assert_eq!(serving.order(sleep(6_000)).await.status, 200);
+    for host in [&serving.api, &worker] {
+        assert!(!host.stderr().contains("does not answer"), "{}", host.stderr());
+    }
+}
+
+#[tokio::test]
+async fn host_that_was_itself_kept_waiting_does_not_blame_the_broker() {
+    let (serving, _worker) = Serving::both(|config| config).await;
+    pause(child(&serving.api)).await;
+    let began = Instant::now();
+    eventually(soon(), "the child has stood still for long", async || {
+        (began.elapsed() > Duration::from_secs(4)).then_some(())
+    })
+    .await
+    .unwrap();
+    signal(child(&serving.api), Signal::CONT);
+    // Long enough for a verdict on the time before.
+    assert_eq!(serving.order(sleep(3_000)).await.status, 200);
+    assert!(!serving.api.stderr().contains("does not answer"), "{}", serving.api.stderr());
 }
 
 #[tokio::test]
