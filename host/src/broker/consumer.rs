@@ -6,7 +6,7 @@
 //! Refuses: changing an existing consumer, which other hosts may be using, in anything but its cap. The cap is part of
 //! what a task declares, and declarations change from version to version while hosts of both run. So the consumer says
 //! which version of the plugin its cap comes from; that version or a later one changes it, and says so in the log; an
-//! earlier one takes it as it stands. See decision 10.
+//! earlier one takes it as it stands. See decision 14.
 
 use std::time::Duration;
 
