@@ -171,6 +171,16 @@ impl Floor {
     }
 }
 
+/// For a lease after its start a worker reads each task's record first, which is not what is measured.
+async fn settled(worker: &Cardcage) -> Result<()> {
+    let admin = worker.admin()?;
+    eventually(Deadline::seconds(120), "the worker has settled", async || {
+        let metrics = admin.get("/metrics").await.ok()?.text();
+        metrics.lines().any(|line| line == "cardcage_tasks_settling 0").then_some(())
+    })
+    .await
+}
+
 impl Host {
     /// Starts only what the path needs, so that nothing else takes processor time.
     async fn start(path: Path, nats: &Nats) -> Result<Self> {
@@ -184,6 +194,9 @@ impl Host {
             Path::Inline | Path::Call | Path::Enqueue => Some(Cardcage::api(&config).await?),
             Path::Task => None,
         };
+        if let (Path::Task, Some(worker)) = (path, &worker) {
+            settled(worker).await?;
+        }
         let address = match &api {
             Some(api) => Some(answering(api, path).await?),
             None => None,

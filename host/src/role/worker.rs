@@ -174,6 +174,8 @@ fn text(calls: &Calls, engine: &TaskEngine, metrics: &PluginMetrics) -> String {
     }
     text.push_str("# TYPE cardcage_tasks_in_flight gauge\n");
     line(&mut text, "cardcage_tasks_in_flight", "", engine.in_flight());
+    text.push_str("# TYPE cardcage_tasks_settling gauge\n");
+    line(&mut text, "cardcage_tasks_settling", "", u8::from(engine.is_settling()));
     text.push_str("# TYPE cardcage_tasks_total counter\n");
     for (what, count) in engine.counters().all() {
         line(&mut text, "cardcage_tasks_total", &format!("{{what=\"{what}\"}}"), count);

@@ -150,6 +150,12 @@ impl TaskEngine {
         self.shared.held.len()
     }
 
+    /// Whether records are read before anything starts, as for a lease after a start or a reconnect.
+    #[must_use]
+    pub fn is_settling(&self) -> bool {
+        self.shared.settling.is_settling(self.shared.broker.link().generation)
+    }
+
     /// The counters.
     #[must_use]
     pub fn counters(&self) -> &TaskCounters {
