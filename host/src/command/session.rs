@@ -4,17 +4,33 @@
 
 use std::time::Duration;
 
-use cardcage_protocol::{TaskId, Timestamp};
+use cardcage_protocol::Timestamp;
 use serde_json::Value;
 
 use super::output;
-use crate::broker::{Broker, Error};
+use crate::broker::{Broker, Error, Options};
 use crate::cli::Configuration;
 use crate::config::{self, Settings};
 use crate::exit::Exit;
 
 /// How long it may take to connect beyond one attempt.
 const CONNECT_MARGIN: Duration = Duration::from_secs(1);
+
+/// Reads the settings; what is wrong with them has been told.
+pub(super) fn settings(configuration: Configuration) -> Result<Settings, Exit> {
+    config::load(&configuration.sources()).map_err(|errors| {
+        output::trouble_as_is(&errors.render(output::trouble_styled()));
+        Exit::Config
+    })
+}
+
+/// Connects, or says why not after one attempt.
+pub(super) async fn connect(options: Options) -> Result<Broker, Error> {
+    let wait = options.connect_timeout + CONNECT_MARGIN;
+    let broker = Broker::connect(options).await?;
+    broker.wait_connected(wait).await?;
+    Ok(broker)
+}
 
 /// A connection, and the settings that led to it.
 #[derive(Debug)]
@@ -26,19 +42,11 @@ pub(super) struct Session {
 impl Session {
     /// Reads the settings and connects; what goes wrong has been told.
     pub(super) async fn open(configuration: Configuration, command: &str) -> Result<Self, Exit> {
-        let settings = match config::load(&configuration.sources()) {
-            Ok(settings) => settings,
-            Err(errors) => {
-                output::trouble_as_is(&errors.render(output::trouble_styled()));
-                return Err(Exit::Config);
-            }
-        };
+        let settings = settings(configuration)?;
         let options = crate::role::broker_options(&settings, &format!("cardcage {command}"))
             .map_err(|error| told(Exit::Config, &error.to_string()))?;
-        let wait = options.connect_timeout + CONNECT_MARGIN;
         let connected = async {
-            let broker = Broker::connect(options).await?;
-            broker.wait_connected(wait).await?;
+            let broker = connect(options).await?;
             // Ages are told by the broker's clock. Where nothing was ever stored, the local one does.
             broker.measure_clock().await;
             Ok::<_, Error>(broker)
@@ -60,18 +68,18 @@ impl Session {
     pub(super) fn now(&self) -> Timestamp {
         Timestamp::from_unix_ms(self.broker.now_unix_ms())
     }
+}
 
-    /// Says that there is no such task.
-    pub(super) fn unknown_task(&self, id: TaskId) -> Exit {
-        let namespace = &self.settings.broker.namespace;
-        told(
-            Exit::Unexpected,
-            &format!(
-                "there is no task {id} in the namespace `{namespace}`: the id is wrong, or its outcome is older than \
-                 `tasks.result_ttl_s`"
-            ),
-        )
-    }
+/// Says that there is no such task.
+pub(super) fn unknown_task(id: impl std::fmt::Display, settings: &Settings) -> Exit {
+    let namespace = &settings.broker.namespace;
+    told(
+        Exit::Unexpected,
+        &format!(
+            "there is no task {id} in the namespace `{namespace}`: the id is wrong, or its outcome is older than \
+             `tasks.result_ttl_s`"
+        ),
+    )
 }
 
 /// Tells a sentence, and gives the exit code back.

@@ -10,11 +10,10 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::output;
-use super::tasks_show::{connect, unknown};
+use super::session::{connect, settings, unknown_task};
 use crate::broker::{Error, Options};
 use crate::cancel::{self, Cancellation};
 use crate::cli::Configuration;
-use crate::config;
 use crate::exit::Exit;
 
 /// How long a running handler's end is waited for.
@@ -22,21 +21,18 @@ const WAIT: Duration = Duration::from_secs(2);
 
 /// Cancels one task.
 pub async fn run(id: Uuid, json: bool, configuration: Configuration) -> Exit {
-    let settings = match config::load(&configuration.sources()) {
+    let settings = match settings(configuration) {
         Ok(settings) => settings,
-        Err(errors) => {
-            output::trouble_as_is(&errors.render(output::trouble_styled()));
-            return Exit::Config;
-        }
+        Err(exit) => return exit,
     };
     // An id of another kind of UUID was never given to a task.
-    let Ok(task) = id.to_string().parse::<TaskId>() else { return unknown(id, &settings) };
+    let Ok(task) = id.to_string().parse::<TaskId>() else { return unknown_task(id, &settings) };
     let cancelled = match crate::role::broker_options(&settings, "cardcage tasks cancel") {
         Ok(options) => cancelled(options, task).await,
         Err(error) => Err(Error::Settings(error.to_string())),
     };
     let (state, text) = match cancelled {
-        Ok(Cancellation::Unknown) => return unknown(id, &settings),
+        Ok(Cancellation::Unknown) => return unknown_task(id, &settings),
         Ok(Cancellation::Ended(state)) => {
             output::trouble(&format!("task {id} has ended {state}; see `cardcage tasks show {id}`"));
             return Exit::Unexpected;

@@ -7,7 +7,7 @@ use cardcage_protocol::{State, TaskId};
 use serde_json::{Value, json};
 
 use super::output;
-use super::session::{Session, broker_trouble, told};
+use super::session::{Session, broker_trouble, told, unknown_task};
 use crate::broker::{Error, Place, replay_id};
 use crate::cli::OneTaskArgs;
 use crate::exit::Exit;
@@ -35,7 +35,7 @@ async fn retry(session: &Session, id: TaskId) -> Result<(Value, String), Exit> {
     };
     match found {
         // A letter outlives its task's record.
-        None => replay(session, id, || session.unknown_task(id)).await,
+        None => replay(session, id, || unknown_task(id, &session.settings)).await,
         Some(Place::Recorded(record, _)) if record.state == State::Failed => {
             replay(session, id, || {
                 let again = replay_id(id);

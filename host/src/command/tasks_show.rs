@@ -5,35 +5,29 @@
 //! with 69, because then nothing is known.
 
 use std::fmt::Write as _;
-use std::time::Duration;
 
 use cardcage_protocol::TaskId;
 use serde_json::Value;
 use uuid::Uuid;
 
 use super::output;
-use crate::broker::{Broker, Error, Options};
+use super::session::{connect, settings, unknown_task};
+use crate::broker::{Error, Options};
 use crate::cli::Configuration;
-use crate::config::{self, Settings};
 use crate::exit::Exit;
 use crate::lookup;
 
-/// How long it may take to connect beyond one attempt.
-const CONNECT_MARGIN: Duration = Duration::from_secs(1);
 /// A result that is longer as text is shown in part; `--json` has all of it.
 const RESULT_SHOWN_CHARS: usize = 4_000;
 
 /// Shows one task.
 pub async fn run(id: Uuid, json: bool, configuration: Configuration) -> Exit {
-    let settings = match config::load(&configuration.sources()) {
+    let settings = match settings(configuration) {
         Ok(settings) => settings,
-        Err(errors) => {
-            output::trouble_as_is(&errors.render(output::trouble_styled()));
-            return Exit::Config;
-        }
+        Err(exit) => return exit,
     };
     // An id of another kind of UUID was never given to a task.
-    let Ok(task) = id.to_string().parse::<TaskId>() else { return unknown(id, &settings) };
+    let Ok(task) = id.to_string().parse::<TaskId>() else { return unknown_task(id, &settings) };
     let found = match crate::role::broker_options(&settings, "cardcage tasks show") {
         Ok(options) => find(options, task).await,
         Err(error) => Err(Error::Settings(error.to_string())),
@@ -41,7 +35,7 @@ pub async fn run(id: Uuid, json: bool, configuration: Configuration) -> Exit {
     match found {
         Ok(Some(view)) if json => output::json(&view),
         Ok(Some(view)) => output::result(&text(&view)),
-        Ok(None) => return unknown(id, &settings),
+        Ok(None) => return unknown_task(id, &settings),
         Err(error) => {
             output::trouble(&output::shown(&format!(
                 "task {id} cannot be looked up: {error}; start nats-server, or correct `broker.url`"
@@ -52,13 +46,6 @@ pub async fn run(id: Uuid, json: bool, configuration: Configuration) -> Exit {
     Exit::Success
 }
 
-pub(super) async fn connect(options: Options) -> Result<Broker, Error> {
-    let wait = options.connect_timeout + CONNECT_MARGIN;
-    let broker = Broker::connect(options).await?;
-    broker.wait_connected(wait).await?;
-    Ok(broker)
-}
-
 async fn find(options: Options, task: TaskId) -> Result<Option<Value>, Error> {
     let broker = connect(options).await?;
     // Where the streams were never created, nothing was ever accepted.
@@ -66,15 +53,6 @@ async fn find(options: Options, task: TaskId) -> Result<Option<Value>, Error> {
         Err(Error::NoResponders { .. }) => Ok(None),
         other => other,
     }
-}
-
-pub(super) fn unknown(id: Uuid, settings: &Settings) -> Exit {
-    let namespace = &settings.broker.namespace;
-    output::trouble(&format!(
-        "there is no task {id} in the namespace `{namespace}`: the id is wrong, or its outcome is older than \
-         `tasks.result_ttl_s`"
-    ));
-    Exit::Unexpected
 }
 
 fn text(view: &Value) -> String {

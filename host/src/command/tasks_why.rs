@@ -8,7 +8,7 @@ use cardcage_protocol::{State, TaskAddress, TaskError, TaskId, TaskRecord, Times
 use serde_json::json;
 
 use super::output;
-use super::session::{Session, brief, broker_trouble};
+use super::session::{Session, brief, broker_trouble, unknown_task};
 use crate::broker::{Error, Place, TaskConsumer, replay_id};
 use crate::cli::OneTaskArgs;
 use crate::exit::Exit;
@@ -34,7 +34,7 @@ pub async fn run(args: OneTaskArgs) -> Exit {
             "id": args.id, "state": why.state, "code": why.code, "why": why.sentence,
         })),
         Ok(Some(why)) => output::result(&output::shown(&why.sentence)),
-        Ok(None) | Err(Error::NoResponders { .. }) => return session.unknown_task(args.id),
+        Ok(None) | Err(Error::NoResponders { .. }) => return unknown_task(args.id, &session.settings),
         Err(error) => return broker_trouble(&format!("task {} cannot be looked up", args.id), &error),
     }
     Exit::Success

@@ -2,18 +2,14 @@
 //!
 //! It creates nothing: a stream that is not there yet is a note, since a starting host creates it.
 
-use std::time::Duration;
-
 use cardcage_protocol::Name;
 
 use super::report::BrokerReport;
 use crate::broker::{Broker, DIFFERENCES_REMEDY, Difference, Error, Options};
+use crate::command::session::connect;
 use crate::config::Settings;
 use crate::loader::Description;
 use crate::role::consumers;
-
-/// How long it may take beyond one attempt to connect.
-const CONNECT_MARGIN: Duration = Duration::from_secs(1);
 
 /// Connects, and looks at version and JetStream. Answers with the connection where that is worth a closer look.
 pub(super) async fn probe(settings: &Settings) -> (BrokerReport, Option<Broker>) {
@@ -36,13 +32,7 @@ pub(super) async fn probe(settings: &Settings) -> (BrokerReport, Option<Broker>)
 }
 
 async fn examine(report: &mut BrokerReport, options: Options) -> Option<Broker> {
-    let wait = options.connect_timeout + CONNECT_MARGIN;
-    let connected = async {
-        let broker = Broker::connect(options).await?;
-        broker.wait_connected(wait).await?;
-        Ok::<_, Error>(broker)
-    };
-    let broker = match connected.await {
+    let broker = match connect(options).await {
         Ok(broker) => broker,
         Err(error) => {
             report.faults.push(format!("{error}; start nats-server, or correct `broker.url`"));
