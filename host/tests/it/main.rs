@@ -14,6 +14,7 @@ mod calls;
 mod cancel;
 mod command;
 mod config;
+mod containment;
 mod crashes;
 mod declarations;
 mod dev;
