@@ -18,6 +18,7 @@ mod containment;
 mod crashes;
 mod declarations;
 mod dev;
+mod drain;
 mod edge;
 mod follow;
 mod in_flight;
