@@ -210,6 +210,12 @@ impl Subjects {
         format!("{}.done.{id}", self.ns)
     }
 
+    /// Where the stored records of all tasks are republished.
+    #[must_use]
+    pub fn dones(&self) -> String {
+        format!("{}.done.*", self.ns)
+    }
+
     /// The destination that the record stream republishes to, in NATS' mapping syntax.
     #[must_use]
     pub fn done_mapping(&self) -> String {
