@@ -18,6 +18,7 @@ mod containment;
 mod crashes;
 mod declarations;
 mod dev;
+mod docs;
 mod drain;
 mod edge;
 mod follow;
