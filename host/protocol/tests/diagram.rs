@@ -1,4 +1,9 @@
 //! The diagram of a task's states in the book is made from the table of transitions, and says what the table says.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "tests; clippy.toml covers only the test functions"
+)]
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
