@@ -138,6 +138,9 @@ fn readyz(now: &Snapshot, verbose: bool) -> Response<Full<Bytes>> {
         match (now.ready, now.status) {
             (true, _) => "ready\n",
             (false, Stage::Starting) => "not ready: starting\n",
+            (false, Stage::Serving) if !now.responding => {
+                "not ready: the child shows no sign of life; it may be stopped\n"
+            }
             (false, Stage::Serving) => "not ready: not consuming\n",
             (false, Stage::Draining) => "not ready: draining\n",
             (false, Stage::Ended) => "not ready: ended\n",

@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::oneshot;
 
 /// The oldest heartbeat that counts as alive.
-const ALIVE: Duration = Duration::from_secs(10);
+pub(super) const ALIVE: Duration = Duration::from_secs(10);
 
 /// Tells the broker that tasks are alive.
 pub trait Renewer: Send + Sync {

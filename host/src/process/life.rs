@@ -8,7 +8,7 @@
 //! before its end was read. It never waits for a child without a deadline, except for one that serves.
 
 use super::control::{Error, Phase, Reader, Start, ToChild, ToSupervisor, encode, send_prefix_with_fds};
-use super::lease::now_unix_ms;
+use super::lease::{ALIVE, now_unix_ms};
 use super::overdue::{LOOK, Overdue, Watch};
 use super::retiree::Retiree;
 use super::spawn::{Process, Spawn};
@@ -188,7 +188,8 @@ impl Life<'_, '_> {
                 () = sleep_until(at), if deadline.is_some() => self.kill(why),
                 Some(request) = self.setting.metrics.recv() => self.ask_metrics(request),
                 // Asked at each tick: what it hangs on changes while nothing else wakes this loop.
-                _ = looks.tick(), if self.setting.replaceable.is_some() => {
+                _ = looks.tick() => {
+                    self.feel_pulse();
                     if self.is_replaceable()
                         && let Some(overdue) = self.watch.look(&self.setting.board, now_unix_ms()) {
                         return self.retire(born, overdue);
@@ -212,6 +213,25 @@ impl Life<'_, '_> {
         };
         let ending = self.ending(&death);
         Outcome::Ended(Lived { ending, death, alive: born.elapsed() })
+    }
+
+    /// A child that is stopped, or starved, still stands in the broker's lists and behind open sockets: only its heart
+    /// says that it does nothing.
+    fn feel_pulse(&self) {
+        if !self.served {
+            return;
+        }
+        let responding = self.setting.board.heartbeat_age().is_some_and(|age| age <= ALIVE);
+        let status = self.setting.status;
+        if status.snapshot().responding == responding {
+            return;
+        }
+        let pid = self.process.id();
+        match responding {
+            true => tracing::warn!(pid, "the child shows signs of life again"),
+            false => tracing::error!(pid, "the child shows no sign of life; it is not ready"),
+        }
+        status.update(|now| now.responding = responding);
     }
 
     fn is_replaceable(&self) -> bool {
@@ -348,6 +368,7 @@ impl Life<'_, '_> {
         tracing::info!(pid, plugins = ready.plugins.len(), bound = ?ready.bound, "the child serves");
         self.setting.status.update(|now| {
             now.status = Stage::Serving;
+            now.responding = true;
             now.plugins = ready.plugins;
             now.bound = ready.bound;
         });

@@ -33,6 +33,8 @@ pub struct Snapshot {
     pub ready: bool,
     /// Whether a worker takes work; `None` for an API.
     pub consuming: Option<bool>,
+    /// Whether the child shows signs of life; one that is stopped shows none.
+    pub responding: bool,
     /// What is missing; it serves what it can.
     pub degraded: Vec<String>,
     /// Plugins that are not loaded, and why.
@@ -49,7 +51,7 @@ pub struct Snapshot {
 
 impl Snapshot {
     fn judge(&mut self) {
-        self.ready = self.status == Stage::Serving && self.consuming != Some(false);
+        self.ready = self.status == Stage::Serving && self.consuming != Some(false) && self.responding;
     }
 
     /// Shows a refusal; one per plugin, the first stands.
@@ -74,6 +76,7 @@ impl Status {
             status: Stage::Starting,
             ready: false,
             consuming: (role == Role::Worker).then_some(false),
+            responding: true,
             degraded: Vec::new(),
             refused: Vec::new(),
             plugins: Vec::new(),

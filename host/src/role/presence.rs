@@ -94,7 +94,9 @@ impl Present {
                 Stage::Ended => "ended",
             }
             .to_owned(),
-            consuming: snapshot.status == Stage::Serving && snapshot.consuming == Some(true),
+            consuming: snapshot.status == Stage::Serving
+                && snapshot.consuming == Some(true)
+                && snapshot.responding,
             busy: held.len(),
             slots: plugins.iter().map(|plugin| plugin.slots).sum(),
             plugins,

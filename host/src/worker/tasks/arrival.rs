@@ -24,8 +24,6 @@ pub(super) struct Arrival<'a> {
 /// What can be decided without the record.
 #[derive(Debug)]
 pub(super) enum Reception {
-    /// Stored later than its enqueuer waited: nobody was promised anything.
-    NeverPromised,
     /// A first delivery of a first attempt, too late: the plan writes `expired`.
     Expired(Box<Plan>),
     /// A first delivery of a first attempt: run it.
@@ -67,9 +65,6 @@ impl Standing {
 pub(super) fn receive(arrival: &Arrival<'_>, settling: bool) -> Reception {
     let envelope = arrival.envelope;
     let first = envelope.attempt == 1;
-    if !envelope.is_promised(arrival.stored_at) {
-        return Reception::NeverPromised;
-    }
     if !first || arrival.num_delivered > 1 || settling {
         return Reception::Read;
     }

@@ -4,28 +4,22 @@ use super::arrival::{self, Arrival, Decision, Reception, Standing};
 use super::carry_out::Carried;
 use super::counters::bump;
 use super::ending::{self, Ended, Facts};
-use super::held::{Holding, Signal};
+use super::held::{Hold, Holding, Message, Signal};
 use super::history;
+use super::note::{BoardFull, Note, local_deadline};
 use super::plan::{Plan, Write};
 use super::unit::{Slot, Turn, Unit};
 use super::unreadable::{self, Unreadable};
 use crate::broker::{Ack, Delivery};
-use crate::crash::{Claim, ClaimError, Kind, Polling};
-use crate::loader;
-use bytes::Bytes;
-use cardcage_protocol::{EnvelopeError, State, TaskEnvelope, TaskId, TaskRecord, Timestamp, header};
+use crate::crash::Kind;
+use cardcage_protocol::{EnvelopeError, State, TaskEnvelope, TaskRecord, Timestamp};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
 /// How often a decision is taken anew because somebody wrote in between. More means that something is wrong.
 const ROUNDS: usize = 8;
-/// How often a full board is asked again.
-const BOARD_AGAIN: Duration = Duration::from_millis(10);
-/// A delivery that waits for a slot is on the board for this long at most.
-const WAITS_AT_MOST: Duration = Duration::from_secs(24 * 3600);
 
 /// Runs one delivery to its end. `slot` is free again when the handler is done.
 ///
@@ -39,21 +33,25 @@ pub(super) fn run(unit: Arc<Unit>, delivery: Delivery, slot: Slot) -> impl Futur
             Ok(envelope) => envelope,
             Err(error) => return Box::pin(end_unreadable(&unit, &delivery, error)).await,
         };
-        let now = unit.now();
-        let Some(hold) = shared.held.enter(envelope.id, envelope.attempt, now) else {
-            // Its lease went unrenewed while the broker was away. The attempt under way acknowledges both.
-            tracing::info!(task = %envelope.id, "a task that is held here was delivered again");
-            return;
-        };
         let delivered = Delivered { unit: &unit, delivery: &delivery, envelope: &envelope };
+        if !envelope.is_promised(delivery.stored_at) {
+            // Before it is entered: the message that was accepted in its place has the same id, and may come with it.
+            return Box::pin(delivered.drop_unpromised()).await;
+        }
+        let now = unit.now();
+        let message = Message { attempt: envelope.attempt, sequence: delivery.stream_sequence };
+        let (hold, came_first) = match shared.held.enter(envelope.id, message, now) {
+            Ok(hold) => (hold, true),
+            Err(other) => match Box::pin(delivered.enter_after(other)).await {
+                Some(hold) => (hold, false),
+                None => return,
+            },
+        };
         // A task that must never start twice has its attempt written down before it starts.
         // One that was put back from a line may come twice, and neither delivery would look like a second one.
-        let must_read = unit.limits.lost_is_final || envelope.serial_key.is_some();
+        let must_read = unit.limits.lost_is_final || envelope.serial_key.is_some() || !came_first;
         let settling = shared.settling.is_settling(shared.broker.link().generation);
-        if envelope.serial_key.is_some()
-            && envelope.is_promised(delivery.stored_at)
-            && !Box::pin(shared.has_turn(&envelope, &delivery)).await
-        {
+        if envelope.serial_key.is_some() && !Box::pin(shared.has_turn(&envelope, &delivery)).await {
             return;
         }
         match arrival::receive(&delivered.arrival(now), settling || must_read) {
@@ -62,11 +60,6 @@ pub(super) fn run(unit: Arc<Unit>, delivery: Delivery, slot: Slot) -> impl Futur
                 Box::pin(delivered.consider(&hold.holding, slot)).await
             }
             Reception::Start(standing) => delivered.start(standing, Kind::Task, &hold.holding, slot).await,
-            Reception::NeverPromised => {
-                bump(&shared.counters.unpromised);
-                tracing::info!(task = %envelope.id, "a task that nobody was promised was dropped");
-                Box::pin(delivered.finish(Plan::done(), None, Instant::now() + shared.lease)).await;
-            }
             Reception::Expired(plan) => Box::pin(delivered.expire(*plan, &hold.holding, slot)).await,
             Reception::Read => Box::pin(delivered.consider(&hold.holding, slot)).await,
         }
@@ -77,73 +70,14 @@ impl Unit {
     fn now(&self) -> Timestamp {
         Timestamp::from_unix_ms(self.shared.broker.now_unix_ms())
     }
-
-    /// Notes an attempt on the board. `None`: it cannot be noted, and runs without.
-    fn try_claim(&self, delivery: &Delivery, note: Note) -> Result<Option<Claim>, BoardFull> {
-        let (plugin, task, subject) = (self.room.name.as_str(), self.name.as_str(), delivery.ack_subject());
-        let claim = self.shared.board.claim(
-            note.kind,
-            *note.id.as_bytes(),
-            subject,
-            plugin,
-            task,
-            note.attempt,
-            note.deadline,
-        );
-        match claim {
-            Ok(claim) => Ok(Some(claim)),
-            Err(ClaimError::Full) => Err(BoardFull),
-            Err(error @ ClaimError::TooLong(_)) => {
-                tracing::warn!(plugin, task, %error, "a task's lease cannot be renewed; shorten the names");
-                Ok(None)
-            }
-        }
-    }
-
-    /// The same; a full board is waited for, as long as the lease allows.
-    async fn claim(&self, delivery: &Delivery, note: Note) -> Result<Option<Claim>, BoardFull> {
-        let end = Instant::now() + self.shared.lease / 3;
-        loop {
-            match self.try_claim(delivery, note) {
-                Err(BoardFull) if Instant::now() < end => tokio::time::sleep(BOARD_AGAIN).await,
-                done => return done,
-            }
-        }
-    }
-}
-
-/// What is noted on the board.
-#[derive(Clone, Copy)]
-struct Note {
-    kind: Kind,
-    id: TaskId,
-    /// 0 while it waits.
-    attempt: u32,
-    deadline: u64,
-}
-
-impl Note {
-    /// A delivery that is here and was not started.
-    fn waiting(envelope: &TaskEnvelope) -> Self {
-        Self { kind: Kind::Task, id: envelope.id, attempt: 0, deadline: local_deadline(WAITS_AT_MOST) }
-    }
-}
-
-/// Nothing was noted; a retry helps once something has ended.
-struct BoardFull;
-
-/// A time from now by this machine's clock, with which the supervisor and the plugin compare: milliseconds since 1970.
-fn local_deadline(from_now: Duration) -> u64 {
-    let ms = u64::try_from(from_now.as_millis()).unwrap_or(u64::MAX);
-    Timestamp::now().plus_ms(ms).unix_ms()
 }
 
 /// A readable delivery and where it belongs.
 #[derive(Clone, Copy)]
-struct Delivered<'a> {
-    unit: &'a Arc<Unit>,
-    delivery: &'a Delivery,
-    envelope: &'a TaskEnvelope,
+pub(super) struct Delivered<'a> {
+    pub(super) unit: &'a Arc<Unit>,
+    pub(super) delivery: &'a Delivery,
+    pub(super) envelope: &'a TaskEnvelope,
 }
 
 impl Delivered<'_> {
@@ -154,6 +88,53 @@ impl Delivered<'_> {
             stored_at: self.delivery.stored_at,
             now,
         }
+    }
+
+    /// Removes what nobody was promised. It had no turn of its serial key; its unique key is that of the message in its
+    /// place as well.
+    async fn drop_unpromised(self) {
+        let (shared, envelope) = (&*self.unit.shared, self.envelope);
+        bump(&shared.counters.unpromised);
+        tracing::info!(task = %envelope.id, "a task that nobody was promised was dropped");
+        if shared.held.get(envelope.id).is_none() {
+            let until = Instant::now() + shared.lease;
+            if shared.release_unique(envelope, until).await.is_err() {
+                return;
+            }
+        }
+        shared.acknowledge(self.delivery, Ack::Done).await;
+    }
+
+    /// What to do with a delivery whose task is here already, as message `other`: enters it after that one, or deals with
+    /// it and answers `None`.
+    async fn enter_after(&self, other: Message) -> Option<Hold<'_>> {
+        let (shared, envelope, delivery) = (&*self.unit.shared, self.envelope, self.delivery);
+        if other.sequence == delivery.stream_sequence {
+            // Its lease went unrenewed while the broker was away. The attempt under way acknowledges both.
+            tracing::info!(task = %envelope.id, "a task that is held here was delivered again");
+            return None;
+        }
+        if envelope.attempt <= other.attempt {
+            // A copy: the message that is here stays with the broker until the task has had its outcome.
+            tracing::info!(task = %envelope.id, "a second message of a task that is held here was dropped");
+            shared.acknowledge(delivery, Ack::Done).await;
+            return None;
+        }
+        // The next attempt's message, while the last writes of this one are under way: on the board, so that it costs no
+        // lease.
+        let claim = self.unit.claim(delivery, Note::waiting(envelope)).await;
+        let message = Message { attempt: envelope.attempt, sequence: delivery.stream_sequence };
+        let hold = tokio::select! {
+            biased;
+            hold = shared.held.enter_next(envelope.id, message, || self.unit.now()) => Some(hold),
+            () = shared.stop.cancelled() => None,
+        };
+        drop(claim);
+        if hold.is_none() {
+            bump(&shared.counters.handed_back);
+            shared.acknowledge(delivery, Ack::HandBack).await;
+        }
+        hold
     }
 
     async fn expire(self, plan: Plan, holding: &Holding, slot: Slot) {
@@ -304,65 +285,6 @@ impl Delivered<'_> {
         shared.acknowledge(self.delivery, Ack::HandBack).await;
     }
 
-    async fn handle(&self, attempt: u32, deadline_unix_ms: u64, holding: &Holding) -> Ended {
-        let envelope = self.envelope;
-        let end = Instant::now() + self.unit.limits.timeout;
-        // An earlier attempt of this very task may still hold its thread.
-        let before = if attempt > 1 { self.polled() } else { Vec::new() };
-        let mut running = self.unit.room.plugin.start(loader::Attempt {
-            task_id: *envelope.id.as_bytes(),
-            task: self.unit.index,
-            attempt,
-            deadline_unix_ms,
-            enqueued_unix_ms: envelope.enqueued_at.unix_ms(),
-            headers: trace_headers(envelope),
-            body: envelope.body.clone(),
-        });
-        // Whichever comes first, dropping the handler's future cancels it.
-        tokio::select! {
-            biased;
-            outcome = &mut running => return Ended::Handler(outcome),
-            signal = holding.signalled() => if signal == Signal::Stopped { return Ended::Interrupted },
-            () = tokio::time::sleep_until(end) => return match self.is_held_up(&before) {
-                true => Ended::HeldUp,
-                false => Ended::TimedOut,
-            },
-        }
-        Box::pin(self.wind_down(running, holding, end)).await
-    }
-
-    /// The task was cancelled: tells the handler, and gives it a grace within its hard limit.
-    async fn wind_down(&self, mut running: loader::TaskStart, holding: &Holding, end: Instant) -> Ended {
-        running.cancel_softly();
-        let grace_ends = Instant::now() + self.unit.shared.cancel_grace;
-        tokio::select! {
-            biased;
-            outcome = &mut running => Ended::Handler(outcome),
-            () = holding.stopped() => Ended::Cancelled,
-            () = tokio::time::sleep_until(end.min(grace_ends)) => Ended::Cancelled,
-        }
-    }
-
-    /// Whether a handler of this plugin that was given up still holds a thread: then others wait behind it in vain, and
-    /// the child is about to be replaced. Rare, so it may read the whole board.
-    fn is_held_up(&self, before: &[Polling]) -> bool {
-        let held = self.polled();
-        if held.is_empty() {
-            return false;
-        }
-        let live = self.unit.shared.board.live();
-        let given_up = |thread: &Polling| live.iter().all(|entry| entry.id != thread.id);
-        held.iter().any(|thread| {
-            (thread.id == *self.envelope.id.as_bytes() && before.contains(thread)) || given_up(thread)
-        })
-    }
-
-    /// What threads are polling of this plugin's.
-    fn polled(&self) -> Vec<Polling> {
-        let (board, plugin) = (&self.unit.shared.board, self.unit.room.plugin.index);
-        board.polling().into_iter().filter(|thread| thread.plugin == plugin).collect()
-    }
-
     /// Stores the outcome, with the fence of this attempt or not at all.
     async fn end(&self, facts: &Facts<'_>, standing: Standing, ended: &Ended, until: Instant) {
         let (shared, limits) = (&*self.unit.shared, &self.unit.limits);
@@ -411,18 +333,6 @@ fn log_end(plugin: &str, task: &str, facts: &Facts<'_>, plan: &Plan) {
         plugin, task, id = %facts.envelope.id, attempt = facts.attempt, state = write.record.state.as_str(),
         code = error.code, error = error.message, "an attempt did not succeed"
     );
-}
-
-/// The trace context as a header block.
-fn trace_headers(envelope: &TaskEnvelope) -> Bytes {
-    let named = [(header::TRACEPARENT, &envelope.traceparent), (header::TRACESTATE, &envelope.tracestate)];
-    let mut block = Vec::new();
-    for (name, value) in named {
-        if let Some(value) = value {
-            cardcage_abi::headers::push(&mut block, name, value.as_bytes());
-        }
-    }
-    Bytes::from(block)
 }
 
 /// Ends a message that is no envelope.

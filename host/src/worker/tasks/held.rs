@@ -1,27 +1,31 @@
 //! Which tasks are here, and how to tell one of them to stop or that it was cancelled.
 //!
-//! A cancellation that comes for a task that is not here is remembered for a while: its delivery may be on the way,
-//! and a first delivery would be run without a look at its record.
+//! A cancellation that comes for a task that is not here is remembered for a while (`cancellations`): its delivery may be
+//! on the way, and a first delivery would be run without a look at its record.
 //!
-//! Invariants: one entry per task id; it is there from the reception of a delivery until its last write. What is
-//! remembered is bounded.
+//! Invariants: one entry per task id; it is there from the reception of a delivery until its last write.
 
+use super::cancellations::Cancellations;
 use super::progress::{EVENT_EVERY, Progress};
 use cardcage_protocol::{TaskId, Timestamp};
 use futures_util::task::AtomicWaker;
+use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
-use std::time::Duration;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// How long a cancellation is remembered: what is on its way arrives within the time of a publish and a pull.
-const REMEMBERED_FOR: Duration = Duration::from_secs(120);
-/// At most so many; the oldest go first.
-const REMEMBERED_MAX: usize = 10_000;
+/// Which of a task's messages a delivery is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Message {
+    /// The attempt that it is for.
+    pub(super) attempt: u32,
+    /// Where it stands in its stream.
+    pub(super) sequence: u64,
+}
 
 /// What is known of a task that this worker holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +39,7 @@ pub struct Held {
 /// One task that is here.
 #[derive(Debug)]
 pub(super) struct Holding {
+    message: Message,
     since_unix_ms: AtomicU64,
     attempt: AtomicU32,
     stopped: AtomicBool,
@@ -119,53 +124,69 @@ struct Inner {
     tasks: HashMap<TaskId, Arc<Holding>>,
     /// Whoever comes now is stopped at once.
     stopping: bool,
-    /// Cancelled while they were not here, oldest first.
-    cancelled: VecDeque<(TaskId, Instant)>,
-}
-
-impl Inner {
-    fn was_cancelled(&mut self, id: TaskId) -> bool {
-        while self.cancelled.front().is_some_and(|(_, at)| at.elapsed() > REMEMBERED_FOR) {
-            self.cancelled.pop_front();
-        }
-        self.cancelled.iter().any(|(cancelled, _)| *cancelled == id)
-    }
+    /// Cancelled while they were not here.
+    cancelled: Cancellations,
+    /// Messages that wait for another one of their task.
+    waiting: usize,
 }
 
 /// All tasks that are here.
 #[derive(Debug, Default)]
-pub(super) struct HeldTasks(Mutex<Inner>);
+pub(super) struct HeldTasks {
+    inner: Mutex<Inner>,
+    /// Told of each task that goes while a message waits.
+    gone: Notify,
+}
 
 impl HeldTasks {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // Nothing that holds the lock panics.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Enters a task until the hold is dropped; `None` when it is here already.
-    pub(super) fn enter(&self, id: TaskId, attempt: u32, since: Timestamp) -> Option<Hold<'_>> {
+    /// Enters a task until the hold is dropped.
+    ///
+    /// # Errors
+    /// It is here already, as this message.
+    pub(super) fn enter(&self, id: TaskId, message: Message, since: Timestamp) -> Result<Hold<'_>, Message> {
+        let mut inner = self.lock();
+        let (stopped, cancelled) = (inner.stopping, inner.cancelled.contains(id));
+        let free = match inner.tasks.entry(id) {
+            Entry::Occupied(here) => return Err(here.get().message),
+            Entry::Vacant(free) => free,
+        };
         let holding = Arc::new(Holding {
+            message,
             since_unix_ms: AtomicU64::new(since.unix_ms()),
-            attempt: AtomicU32::new(attempt),
-            stopped: AtomicBool::new(false),
-            cancelled: AtomicBool::new(false),
+            attempt: AtomicU32::new(message.attempt),
+            stopped: AtomicBool::new(stopped),
+            cancelled: AtomicBool::new(cancelled),
             waker: AtomicWaker::new(),
             progress: Mutex::default(),
         });
-        let mut inner = self.lock();
-        let stopping = inner.stopping;
-        // Nothing is remembered most of the time.
-        let cancelled = !inner.cancelled.is_empty() && inner.was_cancelled(id);
-        match inner.tasks.entry(id) {
-            Entry::Occupied(_) => return None,
-            Entry::Vacant(free) => free.insert(holding.clone()),
-        };
+        free.insert(holding.clone());
         drop(inner);
-        if cancelled {
-            holding.cancel();
+        Ok(Hold { tasks: self, id, holding })
+    }
+
+    /// Enters a task as soon as what is here of it has gone.
+    pub(super) async fn enter_next(
+        &self,
+        id: TaskId,
+        message: Message,
+        now: impl Fn() -> Timestamp,
+    ) -> Hold<'_> {
+        let _waiting = Waiting::new(self);
+        loop {
+            let gone = self.gone.notified();
+            tokio::pin!(gone);
+            // Before the look, so that nothing that goes in between is missed.
+            gone.as_mut().enable();
+            if let Ok(hold) = self.enter(id, message, now()) {
+                return hold;
+            }
+            gone.await;
         }
-        holding.stopped.store(stopping, Ordering::Release);
-        Some(Hold { tasks: self, id, holding })
     }
 
     pub(super) fn get(&self, id: TaskId) -> Option<Held> {
@@ -176,12 +197,7 @@ impl HeldTasks {
     pub(super) fn cancel(&self, id: TaskId) -> Option<Held> {
         let mut inner = self.lock();
         let Some(holding) = inner.tasks.get(&id).cloned() else {
-            if !inner.was_cancelled(id) {
-                if inner.cancelled.len() >= REMEMBERED_MAX {
-                    inner.cancelled.pop_front();
-                }
-                inner.cancelled.push_back((id, Instant::now()));
-            }
+            inner.cancelled.remember(id);
             return None;
         };
         drop(inner);
@@ -234,6 +250,63 @@ pub(super) struct Hold<'a> {
 
 impl Drop for Hold<'_> {
     fn drop(&mut self) {
-        self.tasks.lock().tasks.remove(&self.id);
+        let mut inner = self.tasks.lock();
+        inner.tasks.remove(&self.id);
+        let is_awaited = inner.waiting > 0;
+        drop(inner);
+        if is_awaited {
+            self.tasks.gone.notify_waiters();
+        }
+    }
+}
+
+/// A message that waits, as long as it does.
+struct Waiting<'a>(&'a HeldTasks);
+
+impl<'a> Waiting<'a> {
+    fn new(tasks: &'a HeldTasks) -> Self {
+        tasks.lock().waiting += 1;
+        Self(tasks)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let mut inner = self.0.lock();
+        inner.waiting = inner.waiting.saturating_sub(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(attempt: u32, sequence: u64) -> Message {
+        Message { attempt, sequence }
+    }
+
+    #[tokio::test]
+    async fn next_message_of_a_task_enters_when_the_one_before_has_gone() {
+        let (held, id, now) = (HeldTasks::default(), TaskId::generate(), Timestamp::now());
+        let first = held.enter(id, message(1, 7), now).unwrap();
+        assert_eq!(held.enter(id, message(1, 7), now).unwrap_err(), message(1, 7));
+        let next = held.enter_next(id, message(2, 9), || now);
+        tokio::pin!(next);
+        assert!(futures_util::poll!(&mut next).is_pending());
+        drop(first);
+        let next = next.await;
+        assert_eq!((next.holding.message, held.lock().waiting), (message(2, 9), 0));
+        drop(next);
+        assert_eq!(held.len(), 0);
+    }
+
+    #[tokio::test]
+    async fn who_enters_after_the_stop_or_a_cancellation_is_told_at_once() {
+        let (held, id, now) = (HeldTasks::default(), TaskId::generate(), Timestamp::now());
+        assert_eq!(held.cancel(id), None);
+        assert_eq!(held.enter(id, message(1, 1), now).unwrap().holding.signalled().await, Signal::Cancelled);
+        held.stop_all();
+        let late = held.enter(id, message(1, 1), now).unwrap();
+        assert_eq!(late.holding.signalled().await, Signal::Stopped);
     }
 }

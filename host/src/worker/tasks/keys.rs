@@ -60,15 +60,25 @@ impl Shared {
         ended: bool,
         until: Instant,
     ) -> Result<(), Carried> {
-        if let Some(key) = unique_hash(envelope).filter(|_| ended) {
-            let release = || self.broker.release_unique(&key, envelope.id);
-            self.again(until, "a unique key could not be released; trying again", release).await?;
+        if ended {
+            self.release_unique(envelope, until).await?;
         }
         if let Some(key) = serial_hash(envelope) {
             let pass_on = || self.broker.pass_on(&key, turn(envelope));
             self.again(until, "a serial key could not be passed on; trying again", pass_on).await?;
         }
         Ok(())
+    }
+
+    /// Releases the unique key, where the task has one.
+    pub(super) async fn release_unique(
+        &self,
+        envelope: &TaskEnvelope,
+        until: Instant,
+    ) -> Result<(), Carried> {
+        let Some(key) = unique_hash(envelope) else { return Ok(()) };
+        let release = || self.broker.release_unique(&key, envelope.id);
+        self.again(until, "a unique key could not be released; trying again", release).await
     }
 }
 

@@ -6,13 +6,13 @@
 //! then the publishes that it owes, the acknowledgement last. Whoever gets the redelivery redoes what is missing.
 //!
 //! The way of a task: `consumer` pulls as many deliveries as there are free slots (`slots`), at the task's rate
-//! (`meter`); `attempt` receives,
-//! runs and ends each, `held` knows which ones are here, `find` says so when asked, `engine` starts and drains.
+//! (`meter`); `attempt` receives, runs (`handling`) and ends each, `note` puts it on the board, `held` knows which ones are here, `find` says so when asked, `engine` starts and drains.
 //!
 //! # Invariants
 //! * The happy path costs one record and one acknowledgement; nothing is read.
 //! * A handler runs only while its claim is on the board, so that the supervisor renews its lease or hands it back.
-//! * One process never runs the same task twice at once: a redelivery of what is held here is ignored.
+//! * One process never runs the same task twice at once: a redelivery of what is held here is ignored, a copy of its message is
+//!   dropped, the message of its next attempt waits.
 //! * An outcome is written with the fence of its own attempt or not at all; a refused one is dropped with its follow-ups.
 //! * Nothing is acknowledged before its record, and the publishes that the record owes, are stored.
 //! * No lock is held over an await.
@@ -23,17 +23,20 @@
 
 mod arrival;
 mod attempt;
+mod cancellations;
 mod carry_out;
 mod consumer;
 mod counters;
 mod ending;
 mod engine;
 mod find;
+mod handling;
 mod held;
 mod history;
 mod keys;
 mod limits;
 mod meter;
+mod note;
 pub mod obituary;
 mod plan;
 mod progress;
