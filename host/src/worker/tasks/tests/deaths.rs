@@ -182,7 +182,7 @@ impl Worker {
                     return Some(Step::Owing(plan.then.into(), plan.last));
                 }
             }
-            Reception::NeverPromised | Reception::Read => {}
+            Reception::Read => {}
         }
         match consider(arrival, world.record.clone(), &self.name, &worker("unknown"), &LIMITS) {
             Decision::Start(standing) => Some(Step::Running(standing)),
