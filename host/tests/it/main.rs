@@ -30,6 +30,7 @@ mod loading;
 mod operators;
 mod orders;
 mod payments;
+mod priorities;
 mod promises;
 mod recycling;
 mod repeats;
