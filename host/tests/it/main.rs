@@ -38,3 +38,4 @@ mod serving;
 mod streams;
 mod tasks;
 mod webhooks;
+mod wire;
