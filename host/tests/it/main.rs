@@ -25,6 +25,7 @@ mod follow;
 mod in_flight;
 mod isolation;
 mod keys;
+mod killed_between_writes;
 mod lifecycle;
 mod loading;
 mod operators;
