@@ -30,6 +30,7 @@ mod operators;
 mod orders;
 mod payments;
 mod promises;
+mod quarantine;
 mod recycling;
 mod repeats;
 mod serving;

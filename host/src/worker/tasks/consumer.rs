@@ -9,6 +9,7 @@ use super::attempt;
 use super::meter::Meter;
 use super::unit::Unit;
 use crate::broker::{ConsumerSpec, Delivery, Pull};
+use crate::quarantine::Gate;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -33,8 +34,22 @@ struct Consumer {
     waiting: usize,
 }
 
-/// Consumes until the engine stops.
+/// Consumes until the engine stops, but for the times in which the plugin is quarantined.
 pub(super) async fn consume(unit: Arc<Unit>, spec: ConsumerSpec) {
+    let mut gate = unit.room.gate.clone();
+    let mut demand = unit.room.slots.share(unit.place);
+    loop {
+        tokio::select! {
+            biased;
+            () = unit.shared.stop.cancelled() => return,
+            () = gate.opened() => {}
+        }
+        demand = consume_while_open(&unit, spec.clone(), demand, &mut gate).await;
+    }
+}
+
+/// `demand`: the slots that nothing has yet; answers how many there are in the end.
+async fn consume_while_open(unit: &Arc<Unit>, spec: ConsumerSpec, demand: usize, gate: &mut Gate) -> usize {
     let pull = Pull::new(&unit.shared.broker, spec.clone());
     let meter = unit.limits.rate.map(Meter::new);
     if meter.is_some() {
@@ -42,14 +57,16 @@ pub(super) async fn consume(unit: Arc<Unit>, spec: ConsumerSpec) {
         let _ = unit.shared.broker.wait_connected(CLOCK_WAIT).await;
         unit.shared.broker.measure_clock().await;
     }
-    let mut consumer = Consumer { pull, unit, spec, demand: 0, meter, waiting: 0 };
-    consumer.unit.set_health(consumer.pull.health());
-    consumer.ask(consumer.unit.room.slots.share(consumer.unit.place));
-    consumer.run().await;
+    let mut consumer = Consumer { pull, unit: unit.clone(), spec, demand: 0, meter, waiting: 0 };
+    unit.set_health(consumer.pull.health());
+    consumer.ask(demand);
+    consumer.run(gate).await;
     let Consumer { unit, pull, mut demand, .. } = consumer;
     for delivery in pull.close().await {
+        // Where the plugin is quarantined, each is handed back as it is about to start.
         start(&unit, delivery, &mut demand);
     }
+    demand
 }
 
 /// Waits for starts; without a meter, for ever.
@@ -68,10 +85,11 @@ fn start(unit: &Arc<Unit>, delivery: Delivery, demand: &mut usize) {
 }
 
 impl Consumer {
-    async fn run(&mut self) {
+    /// Until the engine stops or the gate closes.
+    async fn run(&mut self, gate: &mut Gate) {
         let unit = self.unit.clone();
-        let stopped = unit.shared.stop.cancelled();
-        tokio::pin!(stopped);
+        let (stopped, closed) = (unit.shared.stop.cancelled(), gate.closed());
+        tokio::pin!(stopped, closed);
         let alone = unit.room.slots.is_unshared();
         let mut linger_until: Option<Instant> = None;
         let mut rebalance_at = Instant::now() + REBALANCE_EVERY;
@@ -87,6 +105,7 @@ impl Consumer {
                 () = unit.room.slots.freed(), if !alone => {}
                 () = tokio::time::sleep_until(wake_at), if !alone || linger_until.is_some() => {}
                 () = &mut stopped => return,
+                () = &mut closed => return,
             }
             let returned = unit.returned.load(Ordering::Acquire);
             let now_due = linger_until.is_some_and(|at| at <= Instant::now());
