@@ -16,6 +16,7 @@ pub mod loader;
 pub mod logging;
 pub mod lookup;
 pub mod process;
+pub mod quarantine;
 pub mod role;
 pub mod stream;
 pub mod terms;
