@@ -12,6 +12,7 @@ pub mod enqueue;
 pub mod exit;
 pub mod failpoint;
 pub mod follow;
+pub mod live_limits;
 pub mod loader;
 pub mod logging;
 pub mod lookup;

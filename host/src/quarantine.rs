@@ -1,8 +1,7 @@
 //! Which plugin versions are quarantined: known in every child, and acted upon where work would begin.
 //!
 //! The truth stands with the broker ([`crate::broker::Broker::note_crash`]). Here is a copy that follows it: read before
-//! anything is served, then whenever somebody writes, whenever the connection comes back, and every few seconds, since the
-//! notice of a write may be lost.
+//! anything is served, then whenever it may have changed.
 //!
 //! Invariants: while the broker cannot be asked, what was known last holds. A gate belongs to one plugin version and costs
 //! one atomic read where work begins.
@@ -12,13 +11,7 @@
 use crate::broker::{Broker, Error};
 use cardcage_protocol::{CrashHistory, Name};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 use tokio::sync::watch;
-
-/// How often the broker is asked without a notice.
-const LOOK_EVERY: Duration = Duration::from_secs(10);
-/// Pause after a failure.
-const AGAIN: Duration = Duration::from_millis(500);
 
 /// What is known. Clones see the same.
 #[derive(Debug, Clone, Default)]
@@ -121,36 +114,7 @@ impl Quarantines {
 
     /// Follows the broker until it is dropped.
     pub async fn follow(self, broker: Broker) {
-        let mut link = broker.watch();
-        loop {
-            let mut changes = match broker.crash_histories_changed().await {
-                Ok(changes) => changes,
-                Err(error) => {
-                    tracing::debug!(%error, "cannot listen for quarantines yet");
-                    tokio::time::sleep(AGAIN).await;
-                    continue;
-                }
-            };
-            let mut noticed = false;
-            loop {
-                let pause = match self.refresh(&broker).await {
-                    // The notice of a write may be faster than the write.
-                    Ok(()) if std::mem::take(&mut noticed) => AGAIN,
-                    Ok(()) => LOOK_EVERY,
-                    Err(error) => {
-                        tracing::debug!(%error, "quarantines cannot be read now");
-                        AGAIN
-                    }
-                };
-                tokio::select! {
-                    change = changes.next() => match change {
-                        Some(_) => noticed = true,
-                        None => break,
-                    },
-                    changed = link.changed() => if changed.is_err() { return },
-                    () = tokio::time::sleep(pause) => {}
-                }
-            }
-        }
+        let filter = broker.subjects().crash_histories(None);
+        broker.follow_limits(filter, || self.refresh(&broker)).await;
     }
 }

@@ -337,6 +337,18 @@ impl Subjects {
         format!("$KV.{}_LIMITS.rate.{plugin}.{task}", self.ns)
     }
 
+    /// What an operator has set for a task.
+    #[must_use]
+    pub fn live_limits(&self, plugin: &Name, task: &Name) -> String {
+        format!("$KV.{}_LIMITS.set.{plugin}.{task}", self.ns)
+    }
+
+    /// What operators have set for all tasks.
+    #[must_use]
+    pub fn all_live_limits(&self) -> String {
+        format!("$KV.{}_LIMITS.set.*.*", self.ns)
+    }
+
     /// The entry of one unique key; `hash` is hexadecimal.
     #[must_use]
     pub fn unique_key(&self, hash: &str) -> String {

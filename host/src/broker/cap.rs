@@ -9,6 +9,10 @@ use serde_json::{Map, Value};
 /// The consumer's metadata that names the version.
 pub(super) const DECLARED_BY: &str = "cardcage-declared-by";
 
+/// Stands in the place of a version where an operator has set the cap. Every host that runs knows what is set, and says
+/// the same; once it is lifted, any version may say otherwise.
+pub(super) const OPERATOR: &str = "operator";
+
 /// What to do with a consumer that exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
@@ -27,6 +31,9 @@ pub(super) fn declared_by(config: &Map<String, Value>) -> Option<&str> {
 
 /// `ours` and `theirs` are versions of the plugin.
 pub(super) fn judge(ours: &str, theirs: Option<&str>, differs: bool) -> Verdict {
+    if ours == OPERATOR {
+        return if differs || theirs != Some(OPERATOR) { Verdict::Change } else { Verdict::Keep };
+    }
     match theirs.map_or(Ordering::Greater, |theirs| numbers(ours).cmp(&numbers(theirs))) {
         Ordering::Less if differs => Verdict::TakeTheirs,
         Ordering::Less => Verdict::Keep,
@@ -63,6 +70,11 @@ mod tests {
             ("1.2.3", Some("1.2.3"), false, Verdict::Keep),
             ("1.2.3-rc.1", Some("1.2.3"), false, Verdict::Keep),
             ("0.0.1", None, true, Verdict::Change),
+            (OPERATOR, Some("1.2.3"), true, Verdict::Change),
+            (OPERATOR, Some("1.2.3"), false, Verdict::Change),
+            (OPERATOR, Some(OPERATOR), true, Verdict::Change),
+            (OPERATOR, Some(OPERATOR), false, Verdict::Keep),
+            ("0.0.1", Some(OPERATOR), true, Verdict::Change),
         ] {
             assert_eq!(judge(ours, theirs, differs), verdict, "{ours} {theirs:?} {differs}");
         }

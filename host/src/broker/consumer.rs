@@ -7,7 +7,7 @@
 //! Refuses: changing an existing consumer, which other hosts may be using, in anything but its cap. The cap is part of
 //! what a task declares, and declarations change from version to version while hosts of both run. So the consumer says
 //! which version of the plugin its cap comes from; that version or a later one changes it, and says so in the log; an
-//! earlier one takes it as it stands. See decision 14.
+//! earlier one takes it as it stands. What an operator has set while hosts run stands over all versions. See decision 14.
 
 use std::time::Duration;
 
@@ -85,6 +85,14 @@ impl ConsumerSpec {
         if let Some(max_running) = max_running {
             self.config.insert(CAP.to_owned(), max_running.into());
         }
+        self
+    }
+
+    /// Lets at most so many deliveries be unacknowledged at the same time, whatever any version declares.
+    #[must_use]
+    pub fn set_by_operator(mut self, max_running: u32) -> Self {
+        self.declared_by = Some(cap::OPERATOR.to_owned());
+        self.config.insert(CAP.to_owned(), max_running.into());
         self
     }
 

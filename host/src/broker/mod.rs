@@ -16,6 +16,7 @@
 
 mod ack;
 mod api;
+mod bucket;
 mod calls;
 mod cap;
 mod check;
@@ -31,6 +32,7 @@ mod inbox;
 mod lanes;
 mod layout;
 mod letter;
+mod live_limits;
 mod look;
 mod lookup;
 mod options;

@@ -1,8 +1,7 @@
 //! Crash histories of plugin versions, in the bucket of limits: noted, read, released.
 //!
 //! Invariants: a history is changed by compare-and-set, so that no crash is lost; one without a quarantine goes with its
-//! time to live, a quarantine stays until it is released. Every write is also seen by who listens
-//! ([`super::Broker::crash_histories_changed`]), which is a hint and no truth: a write that was refused is seen as well.
+//! time to live, a quarantine stays until it is released.
 
 use std::time::Duration;
 
@@ -10,9 +9,9 @@ use async_nats::HeaderMap;
 use bytes::Bytes;
 use cardcage_protocol::{Crash, CrashHistory, Name, QuarantinePolicy, header};
 
+use super::bucket::Entry;
 use super::publish::set;
-use super::scan::PAGE_MAX;
-use super::{Broker, Error, Subscription};
+use super::{Broker, Error};
 
 /// Time for one write.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -80,28 +79,8 @@ impl Broker {
         Ok(released)
     }
 
-    /// A message for each write of a history, also for one that is refused.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`].
-    pub async fn crash_histories_changed(&self) -> Result<Subscription, Error> {
-        self.subscribe(self.subjects().crash_histories(None)).await
-    }
-
-    async fn histories(&self, plugin: Option<&Name>) -> Result<Vec<(CrashHistory, String, u64)>, Error> {
-        let (stream, filter) = (self.subjects().limits_stream(), self.subjects().crash_histories(plugin));
-        let (mut found, mut from) = (Vec::new(), 1);
-        loop {
-            let page = self.page(&stream, &filter, from, PAGE_MAX).await?;
-            let Some(last) = page.messages.last() else { return Ok(found) };
-            from = last.sequence.saturating_add(1);
-            for message in page.messages {
-                found.push((parse(&message.payload)?, message.subject, message.sequence));
-            }
-            if page.left == 0 {
-                return Ok(found);
-            }
-        }
+    async fn histories(&self, plugin: Option<&Name>) -> Result<Vec<Entry<CrashHistory>>, Error> {
+        self.limit_entries(&self.subjects().crash_histories(plugin), "a crash history").await
     }
 
     async fn write_history(

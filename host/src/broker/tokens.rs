@@ -30,6 +30,9 @@ struct NextStart {
     v: u32,
     /// Microseconds since 1970, by the broker's clock.
     next_unix_us: u64,
+    /// Microseconds between two starts, when that was written.
+    #[serde(default)]
+    interval_us: u64,
 }
 
 impl Broker {
@@ -47,18 +50,21 @@ impl Broker {
         let (stream, subject) = (self.subjects().limits_stream(), self.subjects().rate(plugin, task));
         let mut conflict = Error::Conflict { last_sequence: None };
         for _ in 0..ROUNDS {
-            let (next, sequence) = match self.last_message(&stream, &subject).await? {
+            let (next, before_us, sequence) = match self.last_message(&stream, &subject).await? {
                 Some(message) => {
                     let next: NextStart = serde_json::from_slice(&message.payload)
                         .map_err(|error| Error::unreadable("a rate's record", error))?;
-                    (next.next_unix_us, message.sequence)
+                    (next.next_unix_us, next.interval_us, message.sequence)
                 }
-                None => (0, 0),
+                None => (0, 0, 0),
             };
             let now = self.now_unix_ms().saturating_mul(1_000);
+            let interval_us = rate.interval_us();
+            // What was reserved at a slower rate, perhaps an hour ahead, must not hold up a faster one.
+            let next = if before_us > interval_us { next.min(now.saturating_add(interval_us)) } else { next };
             let start = next.max(now);
-            let taken = rate.interval_us().saturating_mul(u64::from(count));
-            let record = NextStart { v: 1, next_unix_us: start.saturating_add(taken) };
+            let taken = interval_us.saturating_mul(u64::from(count));
+            let record = NextStart { v: 1, next_unix_us: start.saturating_add(taken), interval_us };
             let json =
                 serde_json::to_vec(&record).map_err(|error| Error::unreadable("a rate's record", error))?;
             let mut headers = HeaderMap::new();

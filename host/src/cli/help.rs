@@ -128,6 +128,15 @@ Examples:
 Tasks are still accepted, and wait; what workers hold already goes on. The pause is kept by the broker: it outlives hosts \
 and broker, and a starting host does not lift it. A major version that no worker has run yet is not paused by it.";
 
+pub(super) const QUEUES_LIMIT: &str = "\
+Examples:
+  cardcage queues limit orders.fulfil --rate 5/s --config cardcage.toml
+  cardcage queues limit orders.fulfil --max-running 2 --config cardcage.toml
+  cardcage queues limit orders.fulfil --rate declared --max-running declared --config cardcage.toml
+
+Holds for the task in all majors, in every worker within a second or two; what runs already goes on. It is kept by the broker and \
+stands over what plugin and configuration declare, also after restarts, until it is set back to `declared`.";
+
 pub(super) const QUEUES_RESUME: &str = "\
 Examples:
   cardcage queues resume orders.fulfil --config cardcage.toml";

@@ -24,7 +24,7 @@ use crate::config::{Assignment, Sources};
 
 pub use dead::{DeadAction, DeadCommand, LetterArgs};
 pub use plugin::{PluginCommand, ReleaseArgs};
-pub use queues::{QueueName, QueuePurgeArgs, QueuesCommand};
+pub use queues::{QueueLimitArgs, QueueName, QueuePurgeArgs, QueuesCommand};
 pub use span::Span;
 pub use tasks::{EnqueueArgs, OneTaskArgs, TaskListArgs, TaskName, WorkersCommand};
 

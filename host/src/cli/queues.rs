@@ -1,8 +1,9 @@
 //! `cardcage queues …`
 
+use std::num::NonZeroU32;
 use std::str::FromStr;
 
-use cardcage_protocol::Name;
+use cardcage_protocol::{Name, Rate};
 use clap::{Args, Subcommand};
 
 use super::{Configuration, TaskName, help, span::Span};
@@ -52,6 +53,9 @@ pub enum QueuesCommand {
         #[command(flatten)]
         configuration: Configuration,
     },
+    /// Change how fast a queue is worked off, in all workers and at once.
+    #[command(after_long_help = help::QUEUES_LIMIT)]
+    Limit(QueueLimitArgs),
     /// Cancel every task that waits in a queue.
     #[command(after_long_help = help::QUEUES_PURGE)]
     Purge(QueuePurgeArgs),
@@ -78,6 +82,58 @@ pub struct QueuePurgeArgs {
     /// Where the broker is.
     #[command(flatten)]
     pub configuration: Configuration,
+}
+
+/// `cardcage queues limit`
+#[derive(Debug, Clone, Args)]
+#[group(skip)]
+pub struct QueueLimitArgs {
+    /// The queue.
+    #[arg(value_name = "PLUGIN.TASK")]
+    pub queue: TaskName,
+    /// Starts over all workers, such as 10/s, 100/m or 5/h; `declared` goes back to what plugin and configuration say.
+    #[arg(long, value_name = "RATE", required_unless_present = "max_running")]
+    pub rate: Option<Setting<Rate>>,
+    /// Handlers at the same time, over all workers; `declared` goes back to what plugin and configuration say.
+    #[arg(long, value_name = "COUNT")]
+    pub max_running: Option<Setting<NonZeroU32>>,
+    /// Write JSON instead of text.
+    #[arg(long)]
+    pub json: bool,
+    /// Where the broker is.
+    #[command(flatten)]
+    pub configuration: Configuration,
+}
+
+/// A value, or what is declared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Setting<T> {
+    /// This one.
+    To(T),
+    /// What plugin and configuration say.
+    Declared,
+}
+
+impl<T: FromStr<Err: std::fmt::Display>> FromStr for Setting<T> {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "declared" => Ok(Self::Declared),
+            text => text.parse().map(Self::To).map_err(|error| format!("{error}, or `declared`")),
+        }
+    }
+}
+
+impl<T> Setting<T> {
+    /// The value, if it is one.
+    #[must_use]
+    pub fn value(self) -> Option<T> {
+        match self {
+            Self::To(value) => Some(value),
+            Self::Declared => None,
+        }
+    }
 }
 
 /// `PLUGIN` or `PLUGIN.TASK`

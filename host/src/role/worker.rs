@@ -7,6 +7,7 @@ use super::options;
 use super::services::HostServices;
 use crate::broker::{Broker, ConsumerSpec};
 use crate::exit::Exit;
+use crate::live_limits::AllLiveLimits;
 use crate::loader::{Description, Plugin, PluginSet, TaskDescription};
 use crate::process::child::Outbox;
 use crate::process::control::ToSupervisor;
@@ -46,6 +47,9 @@ pub(super) async fn serve(mut context: Context) -> Result<Exit, Failure> {
     let quarantines = Quarantines::default();
     quarantines.refresh(&broker).await.map_err(|error| broker_failure(&error))?;
     super::quarantine::follow(&quarantines, &broker, &context.outbox, &set);
+    let live_limits = AllLiveLimits::default();
+    live_limits.refresh(&broker).await.map_err(|error| broker_failure(&error))?;
+    tokio::spawn(live_limits.clone().follow(broker.clone()));
 
     let mux = Arc::new(Mux::default());
     let call_options = CallOptions {
@@ -67,6 +71,7 @@ pub(super) async fn serve(mut context: Context) -> Result<Exit, Failure> {
         tasks: context.settings.tasks.clone(),
         task_concurrency: context.settings.worker.task_concurrency,
         quarantines,
+        live_limits,
     });
     let _ = progress.set(engine.progress_reports());
     context.ready(&set, Vec::new());

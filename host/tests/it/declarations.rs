@@ -6,11 +6,11 @@ use cardcage_harness::{Cardcage, Config, Launch, eventually};
 use cardcage_protocol::Timestamp;
 use serde_json::{Value, json};
 
-fn quick(config: Config) -> Config {
+pub(crate) fn quick(config: Config) -> Config {
     config.set("tasks.lease_ms", 3_000).set("drain.grace_ms", 2_000)
 }
 
-async fn accepted(serving: &Serving, path: &str, body: &Value) -> String {
+pub(crate) async fn accepted(serving: &Serving, path: &str, body: &Value) -> String {
     let reply = serving.http.post_json(path, body).await.unwrap();
     assert_eq!(reply.status, 202, "{}", reply.text());
     reply.task_id().unwrap()
@@ -25,7 +25,7 @@ async fn running(serving: &Serving, id: &str) {
     .unwrap();
 }
 
-async fn outcomes(serving: &Serving, ids: &[String]) -> Vec<Value> {
+pub(crate) async fn outcomes(serving: &Serving, ids: &[String]) -> Vec<Value> {
     let mut outcomes = Vec::new();
     for id in ids {
         outcomes.push(serving.http.final_task(id, soon()).await.unwrap());
@@ -34,7 +34,7 @@ async fn outcomes(serving: &Serving, ids: &[String]) -> Vec<Value> {
 }
 
 /// The most attempts of these tasks that ran at the same time.
-fn most_at_once(tasks: &[Value]) -> usize {
+pub(crate) fn most_at_once(tasks: &[Value]) -> usize {
     let time = |value: &Value| value.as_str().unwrap().parse::<Timestamp>().unwrap().unix_ms();
     let mut spans = Vec::new();
     for attempt in tasks.iter().flat_map(|task| task["attempts"].as_array().unwrap()) {
@@ -50,7 +50,7 @@ async fn stream(serving: &Serving, name: &str) -> jetstream::stream::Stream {
     jetstream::new(client).get_stream(name).await.unwrap()
 }
 
-async fn cap_of_short(serving: &Serving) -> i64 {
+pub(crate) async fn cap_of_short(serving: &Serving) -> i64 {
     let stream = stream(serving, "TASKS_chaos").await;
     stream.consumer_info("chaos_v0_short").await.unwrap().config.max_ack_pending
 }

@@ -27,6 +27,7 @@ mod isolation;
 mod keys;
 mod killed_between_writes;
 mod lifecycle;
+mod live_limits;
 mod loading;
 mod operators;
 mod orders;

@@ -1,14 +1,15 @@
-//! `cardcage queues list|pause|resume|purge`: where tasks wait.
+//! `cardcage queues list|pause|resume|limit|purge`: where tasks wait.
 //!
 //! Invariants: nothing is asked of a worker but whether it is there; a purge records an outcome for everything that it
 //! removes, and acts only with `--yes`.
 
+mod limit;
 mod purge;
 
 use std::time::Duration;
 
 use cardcage_protocol::presence::{Presence, Question};
-use cardcage_protocol::{Name, Timestamp};
+use cardcage_protocol::{LiveLimits, Name, Timestamp};
 use serde_json::{Value, json};
 
 use super::output;
@@ -31,6 +32,7 @@ pub async fn run(command: QueuesCommand) -> Exit {
         QueuesCommand::Resume { queue, json, configuration } => {
             pause(&queue, None, json, configuration).await
         }
+        QueuesCommand::Limit(args) => limit::run(args).await,
         QueuesCommand::Purge(args) => purge::run(args).await,
     };
     done.map_or_else(|exit| exit, |()| Exit::Success)
@@ -40,15 +42,17 @@ async fn list(plugin: Option<Name>, json: bool, configuration: Configuration) ->
     let session = Session::open(configuration, "queues list").await?;
     let trouble = |error: Error| broker_trouble("queues cannot be read", &error);
     let question = session.broker.ask_workers(Question::default());
-    let (workers, queues) = tokio::join!(question, session.broker.queues(plugin.as_ref()));
-    let (workers, queues) = (workers.map_err(trouble)?, queues.map_err(trouble)?);
+    let (workers, queues, live) =
+        tokio::join!(question, session.broker.queues(plugin.as_ref()), session.broker.live_limits());
+    let (workers, queues, live) =
+        (workers.map_err(trouble)?, queues.map_err(trouble)?, live.map_err(trouble)?);
     if json {
-        let each: Vec<Value> = queues.queues.iter().map(|queue| entry(queue, &workers)).collect();
+        let each: Vec<Value> = queues.queues.iter().map(|queue| entry(queue, &workers, &live)).collect();
         output::json(&json!({ "queues": each, "delayed_unread": queues.delayed_unread }));
     } else if queues.queues.is_empty() {
         output::result("no queues");
     } else {
-        output::result(&table(&queues, &workers, session.now()));
+        output::result(&table(&queues, &workers, &live, session.now()));
     }
     for (plugin, count) in &queues.delayed_unread {
         output::trouble(&format!("{count} tasks of {plugin} wait for their time, too many to be told apart"));
@@ -60,7 +64,13 @@ fn takers(queue: &Queue, workers: &[Presence]) -> usize {
     workers.iter().filter(|worker| worker.takes(&queue.plugin, queue.major, Some(&queue.task))).count()
 }
 
-fn entry(queue: &Queue, workers: &[Presence]) -> Value {
+/// What an operator has set for a queue.
+fn set<'a>(queue: &Queue, live: &'a [LiveLimits]) -> Option<&'a LiveLimits> {
+    live.iter().find(|limits| limits.plugin == queue.plugin && limits.task == queue.task)
+}
+
+fn entry(queue: &Queue, workers: &[Presence], live: &[LiveLimits]) -> Value {
+    let set = set(queue, live);
     json!({
         "plugin": queue.plugin,
         "major": queue.major,
@@ -73,13 +83,15 @@ fn entry(queue: &Queue, workers: &[Presence]) -> Value {
         "workers": takers(queue, workers),
         "consumed": queue.consumed,
         "paused_until": queue.paused_until,
+        "set_rate": set.and_then(|limits| limits.rate),
+        "set_max_running": set.and_then(|limits| limits.max_running),
     })
 }
 
-fn table(queues: &Queues, workers: &[Presence], now: Timestamp) -> String {
+fn table(queues: &Queues, workers: &[Presence], live: &[LiveLimits], now: Timestamp) -> String {
     let mut table = output::table();
     table.set_header([
-        "queue", "major", "waiting", "leased", "delayed", "dead", "oldest", "workers", "paused",
+        "queue", "major", "waiting", "leased", "delayed", "dead", "oldest", "workers", "paused", "set",
     ]);
     for queue in &queues.queues {
         table.add_row([
@@ -92,6 +104,7 @@ fn table(queues: &Queues, workers: &[Presence], now: Timestamp) -> String {
             age(queue.oldest, now),
             takers(queue, workers).to_string(),
             queue.paused_until.map_or_else(|| "-".to_owned(), super::until),
+            set(queue, live).map_or_else(|| "-".to_owned(), limit::in_words),
         ]);
     }
     table.trim_fmt()

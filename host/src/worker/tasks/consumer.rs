@@ -9,6 +9,7 @@ use super::attempt;
 use super::meter::Meter;
 use super::unit::Unit;
 use crate::broker::{ConsumerSpec, Delivery, Intake};
+use crate::live_limits::InForce;
 use crate::quarantine::Gate;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -36,8 +37,9 @@ struct Consumer {
     debt: usize,
 }
 
-/// Consumes until the engine stops, but for the times in which the plugin is quarantined.
-pub(super) async fn consume(unit: Arc<Unit>, specs: Vec<ConsumerSpec>) {
+/// Consumes until the engine stops, but for the times in which the plugin is quarantined. What an operator sets for the task
+/// is taken up by beginning anew.
+pub(super) async fn consume(unit: Arc<Unit>) {
     let mut gate = unit.room.gate.clone();
     let mut demand = unit.room.slots.share(unit.place);
     loop {
@@ -46,36 +48,53 @@ pub(super) async fn consume(unit: Arc<Unit>, specs: Vec<ConsumerSpec>) {
             () = unit.shared.stop.cancelled() => return,
             () = gate.opened() => {}
         }
-        let Some(left) = consume_while_open(&unit, &specs, demand, &mut gate).await else { return };
+        let Some(left) = consume_while_open(&unit, demand, &mut gate).await else { return };
         demand = left;
     }
 }
 
 /// `demand`: the slots that nothing has yet; answers how many there are in the end. `None`: there is nothing to consume.
-async fn consume_while_open(
-    unit: &Arc<Unit>,
-    specs: &[ConsumerSpec],
-    demand: usize,
-    gate: &mut Gate,
-) -> Option<usize> {
-    let intake = Intake::new(&unit.shared.broker, specs)?;
-    let meter = unit.limits.rate.map(Meter::new);
+async fn consume_while_open(unit: &Arc<Unit>, demand: usize, gate: &mut Gate) -> Option<usize> {
+    let set = unit.live.now();
+    if set != InForce::default() {
+        let (plugin, task) = (unit.room.name.as_str(), unit.name.as_str());
+        let (rate, max_running) = (set.rate.map(|rate| rate.to_string()), set.max_running);
+        tracing::info!(plugin, task, rate, max_running, "an operator has set a task's limits");
+    }
+    let specs = specs(unit, set);
+    let intake = Intake::new(&unit.shared.broker, &specs)?;
+    let meter = set.rate.or(unit.limits.rate).map(Meter::new);
     if meter.is_some() {
         // Until it was measured, the broker's time is taken to be this machine's.
         let _ = unit.shared.broker.wait_connected(CLOCK_WAIT).await;
         unit.shared.broker.measure_clock().await;
     }
-    let mut consumer =
-        Consumer { intake, unit: unit.clone(), specs: specs.to_vec(), demand: 0, meter, waiting: 0, debt: 0 };
+    let mut consumer = Consumer { intake, unit: unit.clone(), specs, demand: 0, meter, waiting: 0, debt: 0 };
     unit.set_healths(consumer.intake.healths());
     consumer.ask(demand);
-    consumer.run(gate).await;
+    consumer.run(gate, set).await;
     let Consumer { unit, intake, mut demand, .. } = consumer;
     for delivery in intake.close().await {
         // Where the plugin is quarantined, each is handed back as it is about to start.
         start(&unit, delivery, &mut demand);
     }
     Some(demand)
+}
+
+/// The task's consumers as they must be now.
+fn specs(unit: &Unit, set: InForce) -> Vec<ConsumerSpec> {
+    let (broker, identity, priorities) =
+        (&unit.shared.broker, &unit.room.plugin.identity, unit.limits.priorities);
+    let (options, subjects) = (broker.options(), broker.subjects());
+    let specs =
+        ConsumerSpec::of_task(options, subjects, &unit.room.name, identity.major, &unit.name, priorities);
+    // Several consumers cannot keep one cap; whoever sets one is told so.
+    let set = set.max_running.filter(|_| !priorities);
+    let declared = |spec: ConsumerSpec| match set {
+        Some(max_running) => spec.set_by_operator(max_running),
+        None => spec.declared(&identity.version, unit.limits.max_running),
+    };
+    specs.into_iter().map(declared).collect()
 }
 
 /// Waits for starts; without a meter, for ever.
@@ -94,11 +113,13 @@ fn start(unit: &Arc<Unit>, delivery: Delivery, demand: &mut usize) {
 }
 
 impl Consumer {
-    /// Until the engine stops or the gate closes.
-    async fn run(&mut self, gate: &mut Gate) {
+    /// Until the engine stops, the gate closes, or something else is set than `set`.
+    async fn run(&mut self, gate: &mut Gate, set: InForce) {
         let unit = self.unit.clone();
         let (stopped, closed) = (unit.shared.stop.cancelled(), gate.closed());
-        tokio::pin!(stopped, closed);
+        let mut live = unit.live.clone();
+        let changed = live.changed_from(set);
+        tokio::pin!(stopped, closed, changed);
         let alone = unit.room.slots.is_unshared();
         let mut linger_until: Option<Instant> = None;
         let mut rebalance_at = Instant::now() + REBALANCE_EVERY;
@@ -115,6 +136,7 @@ impl Consumer {
                 () = tokio::time::sleep_until(wake_at), if !alone || linger_until.is_some() => {}
                 () = &mut stopped => return,
                 () = &mut closed => return,
+                () = &mut changed => return,
             }
             let returned = unit.returned.load(Ordering::Acquire);
             let now_due = linger_until.is_some_and(|at| at <= Instant::now());

@@ -10,9 +10,10 @@ use super::progress::ProgressReports;
 use super::settling::Settling;
 use super::slots::Slots;
 use super::unit::{Room, Shared, Unit};
-use crate::broker::{Broker, ConsumerSpec};
+use crate::broker::Broker;
 use crate::config::Tasks;
 use crate::crash::{Board, ENTRIES};
+use crate::live_limits::AllLiveLimits;
 use crate::loader::Plugin;
 use crate::quarantine::Quarantines;
 use cardcage_protocol::{InstanceId, Name, TaskId};
@@ -51,6 +52,8 @@ pub struct TaskEngineOptions {
     pub task_concurrency: usize,
     /// Which plugins take no tasks.
     pub quarantines: Quarantines,
+    /// What operators have set for tasks.
+    pub live_limits: AllLiveLimits,
 }
 
 /// Runs durable tasks. Dropping it undrained stops pulling and leaves what runs to itself.
@@ -69,8 +72,16 @@ impl TaskEngine {
     /// can be reached.
     #[must_use]
     pub fn start(options: TaskEngineOptions) -> Self {
-        let TaskEngineOptions { broker, board, instance, plugins, tasks, task_concurrency, quarantines } =
-            options;
+        let TaskEngineOptions {
+            broker,
+            board,
+            instance,
+            plugins,
+            tasks,
+            task_concurrency,
+            quarantines,
+            live_limits,
+        } = options;
         let lease = broker.options().lease;
         // The name is one, so the fallback is never taken.
         let unknown = InstanceId::new("unknown").unwrap_or_else(|_| instance.clone());
@@ -99,22 +110,11 @@ impl TaskEngine {
         }
         let units: Vec<_> = plugins
             .iter()
-            .flat_map(|plugin| units(&shared, plugin, &quarantines, &tasks, slots, ending))
+            .flat_map(|plugin| units(&shared, plugin, (&quarantines, &live_limits), &tasks, slots, ending))
             .collect();
         let mut consumers = JoinSet::new();
         for unit in &units {
-            let (broker, identity) = (&unit.shared.broker, &unit.room.plugin.identity);
-            let specs = ConsumerSpec::of_task(
-                broker.options(),
-                broker.subjects(),
-                &unit.room.name,
-                identity.major,
-                &unit.name,
-                unit.limits.priorities,
-            );
-            let declared = |spec: ConsumerSpec| spec.declared(&identity.version, unit.limits.max_running);
-            let specs = specs.into_iter().map(declared).collect();
-            consumers.spawn(consumer::consume(unit.clone(), specs));
+            consumers.spawn(consumer::consume(unit.clone()));
         }
         let mut helpers = JoinSet::new();
         helpers.spawn(find::answer(shared.clone()));
@@ -232,7 +232,7 @@ pub fn slots_per_plugin(wanted: usize, plugins: usize) -> usize {
 fn units(
     shared: &Arc<Shared>,
     plugin: &Arc<Plugin>,
-    quarantines: &Quarantines,
+    (quarantines, live_limits): (&Quarantines, &AllLiveLimits),
     settings: &Tasks,
     slots: usize,
     ending: usize,
@@ -251,7 +251,8 @@ fn units(
     let unit = |(place, task): (usize, &crate::loader::TaskDescription)| {
         let (index, name) = (u32::try_from(place).ok()?, Name::new(&task.name).ok()?);
         let limits = TaskLimits::of(task, settings);
-        Some(Arc::new(Unit::new(shared.clone(), room.clone(), place, index, name, limits)))
+        let live = live_limits.of(room.name.clone(), name.clone());
+        Some(Arc::new(Unit::new(shared.clone(), room.clone(), place, index, name, limits, live)))
     };
     tasks.iter().enumerate().filter_map(unit).collect()
 }

@@ -7,6 +7,7 @@ use super::settling::Settling;
 use super::slots::Slots;
 use crate::broker::{Broker, PullHealth};
 use crate::crash::Board;
+use crate::live_limits::OfTask;
 use crate::loader::Plugin;
 use crate::quarantine::Gate;
 use cardcage_protocol::{InstanceId, Name};
@@ -67,6 +68,8 @@ pub(super) struct Unit {
     pub(super) index: u32,
     pub(super) name: Name,
     pub(super) limits: TaskLimits,
+    /// What an operator has set over them.
+    pub(super) live: OfTask,
     /// Slots that came back and are not yet asked for again.
     pub(super) returned: AtomicUsize,
     /// So many returned slots wake the consumer at once.
@@ -86,6 +89,7 @@ impl Unit {
         index: u32,
         name: Name,
         limits: TaskLimits,
+        live: OfTask,
     ) -> Self {
         let batch = AtomicUsize::new((room.slots.share(place) / 4).max(1));
         let handlers = limits.concurrency.and_then(|handlers| usize::try_from(handlers).ok());
@@ -96,6 +100,7 @@ impl Unit {
             index,
             name,
             limits,
+            live,
             returned: AtomicUsize::new(0),
             batch,
             wake: Notify::new(),

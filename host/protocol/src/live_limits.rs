@@ -1,0 +1,39 @@
+//! What an operator has set for a task while hosts run: it stands over what plugin and configuration declare, in every
+//! worker, until it is lifted.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Name, Rate, Timestamp};
+
+/// The limits of one task that an operator has set. A member that is absent leaves what is declared.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LiveLimits {
+    /// The format's version.
+    pub v: u32,
+    /// The plugin.
+    pub plugin: Name,
+    /// The task, of every major.
+    pub task: Name,
+    /// Starts over all workers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<Rate>,
+    /// Handlers at the same time, over all workers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_running: Option<u32>,
+    /// When it was last changed, by the broker's time.
+    pub set_at: Timestamp,
+}
+
+impl LiveLimits {
+    /// Limits that set nothing yet.
+    #[must_use]
+    pub fn new(plugin: Name, task: Name, set_at: Timestamp) -> Self {
+        Self { v: 1, plugin, task, rate: None, max_running: None, set_at }
+    }
+
+    /// Whether everything is as declared.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.rate.is_none() && self.max_running.is_none()
+    }
+}
