@@ -27,7 +27,7 @@ dev *ARGS: fetch-tools build
 torture *ARGS: fetch-tools build
     @scripts/torture "$@"
 
-# measure the three paths against their floors (release build; see docs/performance.md)
+# measure all paths against their floors, and run the trials (release build; see docs/performance.md)
 bench *ARGS: fetch-tools
     cargo build --release --workspace
     cargo run --release --quiet --package cardcage-bench -- "$@"

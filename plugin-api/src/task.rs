@@ -37,6 +37,24 @@ pub struct Failure {
     pub details: Option<Value>,
 }
 
+/// Longer messages are cut before they cross to the host, which keeps less than that.
+const MESSAGE_MAX_BYTES: usize = 8 * 1024;
+/// Larger details are left out, as the host would do.
+const DETAILS_MAX_BYTES: usize = 8 * 1024;
+
+impl Failure {
+    /// As the host reads it, within its bounds: what is larger it would keep as the beginning of a text.
+    fn encode(mut self) -> Vec<u8> {
+        if self.message.len() > MESSAGE_MAX_BYTES {
+            self.message.truncate(self.message.floor_char_boundary(MESSAGE_MAX_BYTES));
+            self.message.push('…');
+        }
+        let fits = |details: &Value| details.to_string().len() <= DETAILS_MAX_BYTES;
+        self.details = self.details.filter(fits);
+        serde_json::to_vec(&self).unwrap_or_default()
+    }
+}
+
 impl TaskError {
     /// See [`TaskError::Retry`].
     pub fn retry(message: impl Into<String>) -> Self {
@@ -273,7 +291,7 @@ pub(crate) struct Outcome {
 impl Outcome {
     pub(crate) fn failure(code: u32, message: impl Into<String>) -> Self {
         let failure = Failure { message: message.into(), details: None };
-        Self { code, delay_ms: 0, value: serde_json::to_vec(&failure).unwrap_or_default() }
+        Self { code, delay_ms: 0, value: failure.encode() }
     }
 
     fn from_result<T: Serialize>(result: TaskResult<T>) -> Self {
@@ -293,7 +311,7 @@ impl Outcome {
             Err(TaskError::Discard(failure)) => (code::TASK_DISCARDED, Duration::ZERO, failure),
         };
         let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
-        Self { code, delay_ms, value: serde_json::to_vec(&failure).unwrap_or_default() }
+        Self { code, delay_ms, value: failure.encode() }
     }
 }
 

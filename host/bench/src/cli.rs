@@ -3,9 +3,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::builder::PossibleValue;
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::path::Path;
+use crate::trial::Trial;
 
 /// Measures cardcage's paths against floors built from bare crates, in turns.
 #[derive(Debug, Parser)]
@@ -40,7 +42,7 @@ pub(crate) struct Options {
     turns: u32,
     /// Only this path; may be given several times.
     #[arg(long = "path", value_enum)]
-    paths: Vec<Path>,
+    paths: Vec<Wanted>,
     /// Only the floors: says what bare crates do on this machine, without cardcage.
     #[arg(long)]
     floors_only: bool,
@@ -55,6 +57,37 @@ pub(crate) struct Options {
     allow_debug: bool,
 }
 
+/// What can be measured: a path against its floor, or a trial without one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    Path(Path),
+    Trial(Trial),
+}
+
+impl ValueEnum for Wanted {
+    fn value_variants<'a>() -> &'a [Self] {
+        const ALL: [Wanted; 9] = [
+            Wanted::Path(Path::Inline),
+            Wanted::Path(Path::Call),
+            Wanted::Path(Path::Task),
+            Wanted::Path(Path::Enqueue),
+            Wanted::Trial(Trial::Workers),
+            Wanted::Trial(Trial::HalfLoad),
+            Wanted::Trial(Trial::Backlog),
+            Wanted::Trial(Trial::Due),
+            Wanted::Trial(Trial::Memory),
+        ];
+        &ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        match self {
+            Self::Path(path) => path.to_possible_value(),
+            Self::Trial(trial) => trial.to_possible_value(),
+        }
+    }
+}
+
 /// What a run is asked for.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
@@ -62,6 +95,8 @@ pub(crate) struct Settings {
     pub(crate) measured: Duration,
     pub(crate) turns: u32,
     pub(crate) paths: Vec<Path>,
+    pub(crate) trials: Vec<Trial>,
+    pub(crate) smoke: bool,
     pub(crate) floors_only: bool,
     pub(crate) allow_debug: bool,
     pub(crate) json: Option<PathBuf>,
@@ -71,11 +106,23 @@ impl Options {
     pub(crate) fn settings(self) -> Settings {
         let (warm_up, measured, turns) =
             if self.smoke { (0.1, 0.3, 1) } else { (self.warm_up_seconds, self.seconds, self.turns) };
+        let (mut paths, mut trials) = (Vec::new(), Vec::new());
+        for wanted in self.paths {
+            match wanted {
+                Wanted::Path(path) => paths.push(path),
+                Wanted::Trial(trial) => trials.push(trial),
+            }
+        }
+        if paths.is_empty() && trials.is_empty() {
+            (paths, trials) = (Path::ALL.to_vec(), Trial::ALL.to_vec());
+        }
         Settings {
             warm_up: Duration::from_secs_f64(warm_up),
             measured: Duration::from_secs_f64(measured),
             turns,
-            paths: if self.paths.is_empty() { Path::ALL.to_vec() } else { self.paths },
+            paths,
+            trials: if self.floors_only { Vec::new() } else { trials },
+            smoke: self.smoke,
             floors_only: self.floors_only,
             allow_debug: self.allow_debug,
             json: self.json,
@@ -98,7 +145,17 @@ mod tests {
     fn smoke_is_one_short_turn_of_all_paths() {
         let settings = Cli::parse_from(["cardcage-bench", "--smoke"]).options.settings();
         assert_eq!((settings.turns, settings.measured), (1, Duration::from_millis(300)));
-        assert_eq!(settings.paths, Path::ALL);
+        assert_eq!((settings.paths, settings.trials), (Path::ALL.to_vec(), Trial::ALL.to_vec()));
+        let one = Cli::parse_from(["cardcage-bench", "--path", "half-load"]).options.settings();
+        assert_eq!((one.paths, one.trials), (vec![], vec![Trial::HalfLoad]));
+        for value in Path::ALL
+            .iter()
+            .map(ValueEnum::to_possible_value)
+            .chain(Trial::ALL.iter().map(ValueEnum::to_possible_value))
+        {
+            let name = value.unwrap().get_name().to_owned();
+            assert!(Cli::try_parse_from(["cardcage-bench", "--path", &name]).is_ok(), "{name}");
+        }
         assert!(Cli::try_parse_from(["cardcage-bench", "--smoke", "--turns", "2"]).is_err());
         assert!(Cli::try_parse_from(["cardcage-bench", "--seconds", "0"]).is_err());
     }

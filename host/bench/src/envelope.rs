@@ -6,7 +6,9 @@ use std::time::Duration;
 use async_nats::HeaderMap;
 use bytes::Bytes;
 use cardcage_harness::{Error, Result};
-use cardcage_protocol::{Name, Namespace, Priority, Subjects, TaskAddress, TaskEnvelope, TaskId, Timestamp};
+use cardcage_protocol::{
+    Name, Namespace, Priority, Subjects, TaskAddress, TaskEnvelope, TaskId, Timestamp, header,
+};
 
 /// The plugin that is measured.
 pub(crate) const PLUGIN: &str = "hello";
@@ -41,15 +43,32 @@ impl Envelopes {
         })
     }
 
-    /// Subject and headers of a new task.
-    pub(crate) fn write(&self, id: TaskId, body: &Bytes) -> (String, HeaderMap) {
-        let address = TaskAddress {
+    fn address(&self, id: TaskId) -> TaskAddress {
+        TaskAddress {
             plugin: self.plugin.clone(),
             major: self.major,
             task: self.task.clone(),
             priority: Priority::Normal,
             id,
-        };
+        }
+    }
+
+    /// Subject and headers of a new task that is due at `at`.
+    pub(crate) fn write_delayed(&self, id: TaskId, body: &Bytes, at: Timestamp) -> (String, HeaderMap) {
+        let address = self.address(id);
+        let subject = self.subjects.schedule(&self.plugin, id);
+        let mut headers = HeaderMap::new();
+        headers.insert(header::NATS_SCHEDULE, format!("@at {at}"));
+        headers.insert(header::NATS_SCHEDULE_TARGET, self.subjects.due(&address));
+        let envelope = TaskEnvelope::new(address, self.version.clone(), Timestamp::now(), body.clone());
+        headers.insert(header::NATS_MSG_ID, envelope.message_id());
+        envelope.for_each_header(|name, value| headers.insert(name, value));
+        (subject, headers)
+    }
+
+    /// Subject and headers of a new task.
+    pub(crate) fn write(&self, id: TaskId, body: &Bytes) -> (String, HeaderMap) {
+        let address = self.address(id);
         let subject = self.subjects.task(&address);
         let now = Timestamp::now();
         let mut envelope = TaskEnvelope::new(address, self.version.clone(), now, body.clone());

@@ -25,6 +25,7 @@ mod stage;
 mod streams;
 mod table;
 mod traffic;
+mod trial;
 mod turns;
 
 use std::process::ExitCode;
@@ -56,6 +57,11 @@ async fn run(cli: cli::Cli) -> cardcage_harness::Result<()> {
         return part::play(&part).await;
     }
     let settings = cli.options.settings();
+    if settings.paths.is_empty() && settings.trials.is_empty() {
+        return Err(cardcage_harness::Error::new(
+            "--floors-only leaves nothing of these paths: they have no floor",
+        ));
+    }
     let origin = origin::Origin::find(&settings)?;
     table::introduce(&origin, &settings);
     let report = turns::measure(&settings, origin).await?;

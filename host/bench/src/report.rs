@@ -9,6 +9,7 @@ use crate::figures::{self, Figures, Spread};
 use crate::machine::Machine;
 use crate::origin::Origin;
 use crate::path::{Path, Side};
+use crate::trial::Finding;
 
 /// Version of the JSON; a change that breaks a reader raises it.
 const VERSION: u32 = 1;
@@ -25,6 +26,8 @@ pub(crate) struct Report {
     pub(crate) warm_up_seconds: f64,
     pub(crate) turns: u32,
     pub(crate) rows: Vec<Row>,
+    /// What no floor does.
+    pub(crate) trials: Vec<Finding>,
     /// What makes a figure less than it seems, a sentence each.
     pub(crate) notes: Vec<String>,
 }
@@ -61,6 +64,7 @@ impl Report {
             warm_up_seconds: settings.warm_up.as_secs_f64(),
             turns: settings.turns,
             rows: Vec::new(),
+            trials: Vec::new(),
             notes: Vec::new(),
         }
     }

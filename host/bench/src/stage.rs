@@ -172,7 +172,7 @@ impl Floor {
 }
 
 /// For a lease after its start a worker reads each task's record first, which is not what is measured.
-async fn settled(worker: &Cardcage) -> Result<()> {
+pub(crate) async fn settled(worker: &Cardcage) -> Result<()> {
     let admin = worker.admin()?;
     eventually(Deadline::seconds(120), "the worker has settled", async || {
         let metrics = admin.get("/metrics").await.ok()?.text();

@@ -10,6 +10,7 @@ use crate::load::LOAD_CLIENT;
 use crate::origin::Origin;
 use crate::path::{Path, Side};
 use crate::report::{Report, Row, SideFigures};
+use crate::trial::{Finding, Trial};
 
 /// Says what is about to be measured.
 pub(crate) fn introduce(origin: &Origin, settings: &Settings) {
@@ -33,16 +34,27 @@ pub(crate) fn progress(path: Path, callers: usize, side: Side, turn: u32) {
     eprintln!("{}, {callers} at a time, turn {turn}: {}", path.name(), side.name());
 }
 
+/// Says which trial begins.
+pub(crate) fn trial(trial: Trial) {
+    eprintln!("{trial}");
+}
+
 /// Prints the figures.
 pub(crate) fn show(report: &Report) {
     let machine = &report.machine;
     println!("\n{} processors ({}), Linux {}", machine.processors, machine.model, machine.kernel);
     println!("load of the machine before the run: {}\n", machine.load_before);
-    println!("{}\n", figures(&report.rows));
-    println!(
-        "Processor time per request in microseconds, and messages and bytes through the broker per request:"
-    );
-    println!("{}", processor_times(&report.rows));
+    if !report.rows.is_empty() {
+        println!("{}\n", figures(&report.rows));
+        println!(
+            "Processor time per request in microseconds, and messages and bytes through the broker per request:"
+        );
+        println!("{}", processor_times(&report.rows));
+    }
+    if !report.trials.is_empty() {
+        println!("\nTrials, which have no floor:");
+        println!("{}", trials(&report.trials));
+    }
     for note in &report.notes {
         println!("note: {note}");
     }
@@ -94,6 +106,15 @@ fn processor_times(rows: &[Row]) -> Table {
                 by_process(figures),
             ]);
         }
+    }
+    table
+}
+
+fn trials(findings: &[Finding]) -> Table {
+    let mut table = new_table(&["trial", "what", "figure", "unit"], 2..3);
+    for Finding { trial, what, value, unit } in findings {
+        let figure = if *value < 100.0 { format!("{value:.1}") } else { format!("{value:.0}") };
+        table.add_row([trial.to_string(), what.clone(), figure, (*unit).to_owned()]);
     }
     table
 }

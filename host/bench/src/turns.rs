@@ -21,6 +21,9 @@ pub(crate) async fn measure(settings: &Settings, origin: Origin) -> Result<Repor
         }
         report.notes.extend(stage.notes().await?);
     }
+    for trial in &settings.trials {
+        report.trials.extend(trial.run(settings).await?);
+    }
     Ok(report)
 }
 

@@ -60,13 +60,41 @@ fn smoke_measures_every_floor_under_every_load() {
 
 #[test]
 fn smoke_compares_cardcage_with_every_floor() {
-    let report = smoke("cardcage.json", &[]);
+    let paths = ["inline", "call", "task", "enqueue"].map(|path| ["--path", path]).concat();
+    let report = smoke("cardcage.json", &paths);
+    assert_eq!(report["trials"].as_array().unwrap().len(), 0);
     for (path, callers, sides) in sides(&report) {
         assert!(sides.iter().any(|side| side == "cardcage"), "{path}, {callers} callers: {sides:?}");
     }
     for row in report["rows"].as_array().unwrap() {
         assert!(row["ratio"]["median"].as_f64().unwrap() > 0.0, "{row}");
     }
+}
+
+#[test]
+fn smoke_of_every_trial_finds_what_it_is_for() {
+    let trials = ["workers", "half-load", "backlog", "due", "memory"];
+    let report = smoke("trials.json", &trials.map(|trial| ["--path", trial]).concat());
+    assert_eq!(report["rows"].as_array().unwrap().len(), 0);
+    let findings = report["trials"].as_array().unwrap();
+    let of = |trial: &str| {
+        let of: Vec<_> = findings.iter().filter(|finding| finding["trial"] == trial).collect();
+        of.iter().map(|finding| finding["value"].as_f64().unwrap()).collect::<Vec<_>>()
+    };
+    let (workers, half, backlog, due, memory) =
+        (of("workers"), of("half_load"), of("backlog"), of("due"), of("memory"));
+    assert_eq!((workers.len(), half.len(), backlog.len(), due.len(), memory.len()), (6, 3, 2, 3, 4));
+    assert!(due.is_sorted(), "{due:?}");
+    for value in [workers, half, backlog, memory].concat() {
+        assert!(value > 0.0, "{findings:?}");
+    }
+}
+
+#[test]
+fn paths_that_have_no_floor_are_refused_where_only_floors_are_wanted() {
+    let output = bench(&["--floors-only", "--path", "memory", "--allow-debug"]);
+    let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && complaint.contains("no floor"), "{complaint}");
 }
 
 #[test]

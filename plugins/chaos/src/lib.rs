@@ -265,6 +265,9 @@ async fn attempt(ctx: &TaskContext<App>, order: &Order) -> TaskResult<Value> {
 async fn misbehave(ctx: &TaskContext<App>, order: &Order) -> TaskResult<Value> {
     let attempt = ctx.attempt();
     let mut told = json!({ "mode": order.mode, "attempt": attempt, "pid": std::process::id() });
+    if let (Some(traceparent), Some(told)) = (ctx.traceparent(), told.as_object_mut()) {
+        told.insert("traceparent".to_owned(), traceparent.into());
+    }
     if let (Some(note), Some(told)) = (&order.note, told.as_object_mut()) {
         told.insert("note".to_owned(), note.as_str().into());
     }

@@ -3,9 +3,10 @@
 //! Invariants: a request counts if its answer came within the measured window; every answer is checked; the first
 //! wrong one ends the load with an error.
 //!
-//! It is a closed loop, and so it does not show what happens when more comes in than can be done.
+//! It is a closed loop, and so it does not show what happens when more comes in than can be done; `paced` is an open one.
 
 mod http;
+mod paced;
 mod task;
 mod window;
 
@@ -21,6 +22,7 @@ use crate::traffic::Traffic;
 use window::Window;
 
 pub(crate) use http::HttpTarget;
+pub(crate) use paced::paced;
 pub(crate) use task::TaskTarget;
 
 /// What the client is called in the report.

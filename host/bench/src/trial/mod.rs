@@ -1,0 +1,76 @@
+//! Trials: what cardcage does that no floor does, so that there is no ratio; the figures stand for themselves.
+//!
+//! Invariants: every task's outcome is checked, and one that is not `succeeded` ends the run; a delayed task that started
+//! early ends it too.
+
+mod backlog;
+mod crew;
+mod due;
+mod memory;
+mod workers;
+
+use std::fmt;
+
+use cardcage_harness::Result;
+use clap::ValueEnum;
+use serde::Serialize;
+
+use crate::cli::Settings;
+use crate::table;
+
+/// One of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Trial {
+    /// Tasks per second with one worker and with three.
+    Workers,
+    /// How long a task takes while half as many come as one worker can do.
+    HalfLoad,
+    /// 100,000 queued tasks, drained by one worker.
+    Backlog,
+    /// 100,000 delayed tasks due within the same minute: how late they start.
+    Due,
+    /// A worker's resident memory over 1,000,000 tasks.
+    Memory,
+}
+
+/// One figure of a trial.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct Finding {
+    pub(crate) trial: Trial,
+    pub(crate) what: String,
+    pub(crate) value: f64,
+    pub(crate) unit: &'static str,
+}
+
+impl Trial {
+    pub(crate) const ALL: [Trial; 5] =
+        [Trial::Workers, Trial::HalfLoad, Trial::Backlog, Trial::Due, Trial::Memory];
+
+    pub(crate) async fn run(self, settings: &Settings) -> Result<Vec<Finding>> {
+        table::trial(self);
+        match self {
+            Self::Workers => workers::throughput(settings).await,
+            Self::HalfLoad => workers::half_load(settings).await,
+            Self::Backlog => backlog::run(settings).await,
+            Self::Due => due::run(settings).await,
+            Self::Memory => memory::run(settings).await,
+        }
+    }
+
+    fn found(self, what: impl Into<String>, value: f64, unit: &'static str) -> Finding {
+        Finding { trial: self, what: what.into(), value, unit }
+    }
+}
+
+impl fmt::Display for Trial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Workers => "workers",
+            Self::HalfLoad => "half load",
+            Self::Backlog => "backlog",
+            Self::Due => "due in a minute",
+            Self::Memory => "memory",
+        })
+    }
+}
