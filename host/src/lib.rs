@@ -14,6 +14,7 @@ pub mod follow;
 pub mod loader;
 pub mod logging;
 pub mod lookup;
+pub mod once;
 pub mod process;
 pub mod role;
 pub mod stream;

@@ -33,6 +33,7 @@ mod layout;
 mod letter;
 mod look;
 mod lookup;
+mod once;
 mod options;
 mod presence;
 mod publish;

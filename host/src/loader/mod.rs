@@ -39,5 +39,7 @@ pub use open::exit_now;
 pub use overrides::task_faults;
 pub use plugin::{Call, CallFuture, KeepRunning, Plugin, TaskStart};
 pub use refusal::{Code, Refusal};
-pub use services::{EnqueueRequest, Identity, OutgoingCall, Receipt, ServiceFuture, ServiceResult, Services};
+pub use services::{
+    Asker, EnqueueRequest, Identity, OutgoingCall, Question, Receipt, ServiceFuture, ServiceResult, Services,
+};
 pub use set::{LoadOptions, OnStep, PluginSet, Source, describe_all, load_all};

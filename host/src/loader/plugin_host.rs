@@ -8,14 +8,14 @@
 //! It decides nothing: what a plugin asks for goes to the role's [`Services`].
 
 use super::description::Description;
-use super::services::{EnqueueRequest, Identity, OutgoingCall, Services};
+use super::services::{Asker, EnqueueRequest, Identity, OutgoingCall, Question, Services};
 use super::{call_side, lending, task_side};
 use crate::crash::Board;
 use crate::terms::Terms;
 use bytes::Bytes;
 use cardcage_abi::{
-    Answer, CallOut, EnqueueHead, FfiBytes, FfiCallback, Host, HostCtx, LogRecord, MetricRecord, SpanRecord,
-    TaskNote, code,
+    Answer, AskHead, CallOut, EnqueueHead, FfiBytes, FfiCallback, Host, HostCtx, LogRecord, MetricRecord,
+    SpanRecord, TaskNote, code,
 };
 use serde::Deserialize;
 use std::sync::Arc;
@@ -160,6 +160,21 @@ extern "C" fn task_progress(ctx: HostCtx, note: TaskNote) {
     }
 }
 
+extern "C" fn ask(ctx: HostCtx, head: AskHead, callback: FfiCallback) {
+    let host = host(ctx);
+    let question: Question = match serde_json::from_slice(head.question.as_slice()) {
+        Ok(question) => question,
+        Err(error) => return callback.answer(Answer::error(code::REJECTED, error.to_string())),
+    };
+    let answered = host.services.ask(Asker { context_id: head.context_id, attempt: head.attempt }, question);
+    lending::spawn(&host.runtime, async move {
+        callback.answer(match answered.await {
+            Ok(value) => Answer::ok(FfiBytes::from_owner(value)),
+            Err(refused) => problem(&refused),
+        });
+    });
+}
+
 extern "C" fn now_unix_ns(ctx: HostCtx) -> u64 {
     host(ctx).services.now_unix_ns()
 }
@@ -208,5 +223,6 @@ pub(super) fn vtable() -> Host {
         metric,
         polling,
         task_progress,
+        ask,
     }
 }

@@ -9,6 +9,9 @@
 //! | `POST /chaos/keyed` | enqueue | the same, as the task `keyed`, whose body may have a `unique` and a `serial` key |
 //! | `POST /chaos/delayed?delay_ms=` | inline | enqueues the task `chaos` for later, with the request's `Idempotency-Key` |
 //! | `POST /chaos/ranked/{priority}` | worker | enqueues the task `ranked`, which has priorities and runs one at a time |
+//! | `POST /chaos/effects` | enqueue | things that are done once per task, as the task `effects` |
+//! | `POST /chaos/wait?ms=` | worker | enqueues the task `chaos` and waits for its end; with `id`, for that task's |
+//! | `POST /chaos/inline_wait?ms=` | inline | the same, in the API instance |
 //! | `POST /chaos/echo_stream` | worker | streams the request's body back |
 //! | `GET /chaos/seen` | worker | how many handlers started, finished, panicked, were cancelled |
 //! | `GET /chaos/inline_seen` | inline | the same, in the API instance |
@@ -18,6 +21,7 @@
 //! `exit`, `abort`) makes `describe` go wrong, which has no settings to read.
 
 mod order;
+mod reach;
 mod seen;
 #[cfg(test)]
 mod tests;
@@ -319,17 +323,21 @@ fn definition() -> Plugin<App> {
         .routes(routes!(call))
         .routes(routes!(echo_stream))
         .routes(routes!(rank))
+        .routes(routes!(reach::wait))
         .routes(routes!(seen))
         .inline(routes!(inline_seen))
         .inline(routes!(inline_block))
+        .inline(routes!(reach::inline_wait))
         .inline(routes!(delayed))
         .enqueue(Method::POST, "/task", chaos)
         .enqueue(Method::POST, "/short", short)
         .enqueue(Method::POST, "/keyed", keyed)
+        .enqueue(Method::POST, "/effects", reach::effects)
         .task(chaos)
         .task(short)
         .task(keyed)
         .task(ranked)
+        .task(reach::effects)
 }
 
 plugin! {
