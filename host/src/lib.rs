@@ -10,6 +10,7 @@ pub mod crash;
 pub mod edge;
 pub mod enqueue;
 pub mod exit;
+pub mod failpoint;
 pub mod follow;
 pub mod loader;
 pub mod logging;

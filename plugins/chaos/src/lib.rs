@@ -218,7 +218,7 @@ enum Rank {
 }
 
 /// Enqueues the task `ranked`; with `?plain` the task `chaos`, which has no priorities.
-#[utoipa::path(post, path = "/ranked/{priority}", params(("priority" = Rank, Path)), request_body = Order,
+#[utoipa::path(post, path = "/ranked/{priority}", params(("priority" = inline(Rank), Path)), request_body = Order,
     responses((status = 202, description = "Enqueued")))]
 async fn rank(
     tasks: Tasks,

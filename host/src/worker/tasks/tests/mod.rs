@@ -4,6 +4,7 @@ mod arrivals;
 mod crashes;
 mod deaths;
 mod endings;
+mod transitions;
 
 use super::arrival::{Arrival, Decision, consider};
 use super::limits::TaskLimits;
