@@ -66,7 +66,7 @@ pub mod testing;
 mod wait;
 
 pub use context::{InitError, PluginContext, RequestContext};
-pub use enqueue::{Accepted, Enqueue, Tasks};
+pub use enqueue::{Accepted, Enqueue, OtherTasks, Tasks};
 pub use plugin::{Definition, ErasedPlugin, Plugin};
 pub use problem::Problem;
 pub use progress::Progress;

@@ -8,6 +8,7 @@
 //! It decides nothing: what a plugin asks for goes to the role's [`Services`].
 
 use super::description::Description;
+use super::neighbours::{self, Neighbour};
 use super::services::{Asker, EnqueueRequest, Identity, OutgoingCall, Question, Services};
 use super::{call_side, lending, task_side};
 use crate::crash::Board;
@@ -24,6 +25,7 @@ use std::sync::Arc;
 pub(super) struct PluginHost {
     pub(super) identity: Identity,
     pub(super) description: Arc<Description>,
+    pub(super) neighbours: Arc<Vec<Neighbour>>,
     pub(super) index: u32,
     pub(super) config: Bytes,
     pub(super) services: Arc<dyn Services>,
@@ -66,8 +68,17 @@ extern "C" fn enqueue(ctx: HostCtx, head: EnqueueHead, callback: FfiCallback) {
     }
     let request =
         EnqueueRequest { context_id: head.context_id, body: Bytes::from_owner(head.body), ..request };
-    let declared = host.description.tasks.iter().find(|task| is_own && task.name == request.task);
-    let published = host.services.enqueue(&host.identity, declared.map(Terms::of), request);
+    let own = host.description.tasks.iter().find(|task| is_own && task.name == request.task);
+    let target = match own {
+        Some(task) => Ok((host.identity.clone(), Terms::of(task))),
+        None => neighbours::target(&host.neighbours, &host.description, &request),
+    };
+    let (identity, terms) = match target {
+        Ok(target) => target,
+        Err(refused) => return callback.answer(problem(&refused)),
+    };
+    let request = EnqueueRequest { from: (!is_own).then(|| host.identity.name.clone()), ..request };
+    let published = host.services.enqueue(&identity, terms, request);
     lending::spawn(&host.runtime, async move {
         callback.answer(match published.await {
             Ok(receipt) => Answer::ok(serde_json::to_string(&receipt).unwrap_or_default()),

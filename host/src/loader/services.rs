@@ -28,6 +28,12 @@ pub struct EnqueueRequest {
     /// Another plugin's name; its own where absent.
     #[serde(default)]
     pub plugin: Option<String>,
+    /// With it the other plugin's major.
+    #[serde(default)]
+    pub major: Option<u32>,
+    /// The plugin that enqueues, where it is another one than the task's.
+    #[serde(skip)]
+    pub from: Option<Arc<str>>,
     /// The key that makes a repeat harmless.
     #[serde(default)]
     pub idempotency_key: Option<String>,
@@ -109,13 +115,8 @@ pub type ServiceFuture<T> = Pin<Box<dyn Future<Output = ServiceResult<T>> + Send
 
 /// What the host does for plugins; each role has its own.
 pub trait Services: Send + Sync + 'static {
-    /// Publishes a task; done once the broker has stored it. `terms` are those of the plugin's own task of that name.
-    fn enqueue(
-        &self,
-        plugin: &Identity,
-        terms: Option<Terms>,
-        request: EnqueueRequest,
-    ) -> ServiceFuture<Receipt>;
+    /// Publishes a task of `plugin`; done once the broker has stored it. `terms` are those of the task.
+    fn enqueue(&self, plugin: &Identity, terms: Terms, request: EnqueueRequest) -> ServiceFuture<Receipt>;
     /// Calls a route of another plugin; answers status, header block and body in the boundary's encoding.
     fn call(&self, plugin: &Identity, call: OutgoingCall) -> ServiceFuture<Bytes>;
     /// Answers what a handler asks, as JSON.

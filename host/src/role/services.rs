@@ -96,24 +96,16 @@ impl HostServices {
 }
 
 impl Services for HostServices {
-    fn enqueue(
-        &self,
-        plugin: &Identity,
-        terms: Option<Terms>,
-        request: EnqueueRequest,
-    ) -> ServiceFuture<Receipt> {
+    fn enqueue(&self, plugin: &Identity, terms: Terms, request: EnqueueRequest) -> ServiceFuture<Receipt> {
         let (this, identity) = (self.clone(), plugin.clone());
         Box::pin(async move {
-            if request.plugin.as_deref().is_some_and(|other| other != &*identity.name) {
-                return Err(unusable("tasks of other plugins cannot be enqueued yet"));
-            }
             let task = Name::new(&request.task).map_err(|error| unusable(&error.to_string()))?;
-            let unknown = || unusable(&format!("it has no task `{task}` registered"));
-            let terms = terms.ok_or_else(unknown)?;
+            // A key belongs to whoever chose it.
+            let route = request.from.map_or_else(String::new, |from| format!("plugin {from}"));
             let new = NewTask {
                 identity: &identity,
                 task: &task,
-                route: "",
+                route: &route,
                 idempotency_key: request.idempotency_key,
                 traceparent: request.traceparent,
                 // A request's id is no task's: only a UUIDv7 names a parent.

@@ -9,6 +9,7 @@
 )]
 
 mod acceptance;
+mod appointed;
 mod broker;
 mod calls;
 mod cancel;
@@ -28,6 +29,7 @@ mod keys;
 mod killed_between_writes;
 mod lifecycle;
 mod loading;
+mod neighbours;
 mod once;
 mod operators;
 mod orders;

@@ -208,7 +208,7 @@ pub struct CallOut {
 pub struct EnqueueHead {
     /// The context: id of the request or task that enqueues, zero outside one.
     pub context_id: [u8; 16],
-    /// JSON `{"task", "plugin"?, "idempotency_key"?, "delay_ms"?, "traceparent"?}`.
+    /// JSON `{"task", "plugin"?, "major"?, "idempotency_key"?, "delay_ms"?, "traceparent"?}`.
     pub options: FfiBytes,
     /// The author's JSON.
     pub body: FfiBytes,

@@ -5,6 +5,7 @@ use crate::{App, chaos};
 use plugin_api::Ended;
 use plugin_api::prelude::*;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::UNIX_EPOCH;
 
 /// The body of the task `effects`.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -47,6 +48,28 @@ pub(crate) async fn effects(ctx: TaskContext<App>, body: Effects) -> TaskResult<
         tokio::time::sleep(Duration::from_millis(body.hold_ms)).await;
     }
     if ctx.attempt() < body.fail_until { Err(TaskError::retry("failed as told")) } else { Ok(did) }
+}
+
+/// Enqueues a task of the plugin payments, with the body as it is.
+#[utoipa::path(post, path = "/refund", request_body = Value, responses((status = 202, description = "Enqueued")))]
+pub(crate) async fn refund(tasks: Tasks, Json(body): Json<Value>) -> Result<Accepted, Problem> {
+    tasks.plugin("payments", 0).enqueue("record_refund", &body).idempotency_key("refund").await
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+pub(crate) struct Time {
+    /// Milliseconds since 1970.
+    unix_ms: u64,
+}
+
+/// Enqueues the task `chaos` for a time.
+#[utoipa::path(post, path = "/at", params(Time), request_body = Order, responses((status = 202, description = "Enqueued")))]
+pub(crate) async fn at(
+    tasks: Tasks,
+    Query(time): Query<Time>,
+    Json(order): Json<Order>,
+) -> Result<Accepted, Problem> {
+    tasks.enqueue(chaos, order).at(UNIX_EPOCH + Duration::from_millis(time.unix_ms)).await
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
