@@ -17,6 +17,7 @@ pub mod logging;
 pub mod lookup;
 pub mod once;
 pub mod process;
+pub mod quarantine;
 pub mod role;
 pub mod stream;
 pub mod terms;

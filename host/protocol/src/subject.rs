@@ -361,6 +361,20 @@ impl Subjects {
         format!("$KV.{}_LIMITS.serial.*", self.ns)
     }
 
+    /// The crashes of one plugin version. Of what a version may hold, only `.` and `+` mean something in a subject.
+    #[must_use]
+    pub fn crash_history(&self, plugin: &Name, version: &str) -> String {
+        let version = version.replace('.', "_").replace('+', "=");
+        format!("$KV.{}_LIMITS.crashes.{plugin}.{version}", self.ns)
+    }
+
+    /// The crashes of one plugin's versions, or of all plugins'.
+    #[must_use]
+    pub fn crash_histories(&self, plugin: Option<&Name>) -> String {
+        let plugin = plugin.map_or("*", Name::as_str);
+        format!("$KV.{}_LIMITS.crashes.{plugin}.*", self.ns)
+    }
+
     // Tasks that wait for their turn.
 
     /// The stream of tasks that wait for their serial key.

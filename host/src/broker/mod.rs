@@ -40,6 +40,7 @@ mod publish;
 mod pull;
 mod pulse;
 mod pump;
+mod quarantine;
 mod queue_overview;
 mod queue_purge;
 mod queues;

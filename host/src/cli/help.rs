@@ -181,6 +181,17 @@ What is purged cannot be replayed. Records of tasks are not touched.
 
 Exit codes: 0 done, 1 no such letter, 2 several and neither --yes nor --dry-run, 69 broker unavailable.";
 
+pub(super) const PLUGIN_RELEASE: &str = "\
+Examples:
+  cardcage plugin release orders --config cardcage.toml
+  cardcage plugin release orders --version 1.4.2 --config cardcage.toml
+
+A plugin version of which different tasks crashed their worker (tasks.quarantine_after of them within \
+tasks.quarantine_window_s) gets neither tasks nor calls any more. Its tasks wait in their queues. A release holds for \
+all workers within seconds, and the count of its crashes begins anew. Workers with another version need none.
+
+Exit codes: 0 done, 1 nothing of it is quarantined, 69 broker unavailable.";
+
 pub(super) const COMPLETIONS: &str = "\
 Examples:
   cardcage completions bash > ~/.local/share/bash-completion/completions/cardcage

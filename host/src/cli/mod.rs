@@ -5,6 +5,7 @@
 
 mod dead;
 mod help;
+mod plugin;
 mod queues;
 pub mod reference;
 mod span;
@@ -22,6 +23,7 @@ use uuid::Uuid;
 use crate::config::{Assignment, Sources};
 
 pub use dead::{DeadAction, DeadCommand, LetterArgs};
+pub use plugin::{PluginCommand, ReleaseArgs};
 pub use queues::{QueueName, QueuePurgeArgs, QueuesCommand};
 pub use span::Span;
 pub use tasks::{EnqueueArgs, OneTaskArgs, TaskListArgs, TaskName, WorkersCommand};
@@ -58,7 +60,7 @@ pub enum Command {
         #[command(flatten)]
         configuration: Configuration,
     },
-    /// Look at plugin libraries.
+    /// Look at plugin libraries; release a plugin from its quarantine.
     #[command(subcommand)]
     Plugin(PluginCommand),
     /// Look at tasks, start them, help them on.
@@ -94,20 +96,6 @@ pub enum Command {
         /// The nats-server and its arguments.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
         command: Vec<OsString>,
-    },
-}
-
-/// `cardcage plugin …`
-#[derive(Debug, Subcommand)]
-pub enum PluginCommand {
-    /// Show what a library says about itself, without running any of its code.
-    #[command(after_long_help = help::INSPECT)]
-    Inspect {
-        /// The library file.
-        file: PathBuf,
-        /// Write JSON instead of text.
-        #[arg(long)]
-        json: bool,
     },
 }
 

@@ -190,6 +190,21 @@ fn reason(
         );
     }
     if takers.is_empty() {
+        let of_major = workers
+            .iter()
+            .flat_map(|worker| &worker.plugins)
+            .filter(|one| one.name == *plugin && one.major == *major);
+        let quarantined = of_major.filter_map(|one| one.quarantined_at.map(|since| (one, since))).next();
+        if let Some((present, since)) = quarantined {
+            return (
+                "quarantined",
+                format!(
+                    "waiting: {plugin} {} is quarantined since {since}, for it crashed its workers in different tasks; \
+                     `cardcage plugin release {plugin}` lifts it, and another version is free of it",
+                    present.version
+                ),
+            );
+        }
         let idle = workers.iter().filter(has).filter(|worker| !worker.consuming).count();
         let other = workers.iter().filter(has).count().saturating_sub(idle);
         let sentence = if workers.is_empty() {
@@ -281,6 +296,7 @@ mod tests {
                 tasks: tasks.iter().map(|task| name(task)).collect(),
                 busy: 2,
                 slots: 4,
+                quarantined_at: None,
             }],
             running: Vec::new(),
         }
@@ -305,6 +321,13 @@ mod tests {
         assert!(said(&without, None).contains("knows the task pay (1 have the plugin)"));
         let draining = [worker(1, "refunds", 2, &["pay"], false)];
         assert!(said(&draining, None).contains("starting or draining"));
+        let mut crashing = worker(1, "refunds", 2, &["pay"], true);
+        crashing.plugins[0].quarantined_at = Some(Timestamp::from_unix_ms(0));
+        let quarantined = reason(&[crashing.clone()], &at, None, None, 30);
+        assert_eq!(quarantined.0, "quarantined");
+        assert!(quarantined.1.contains("refunds 2.0.0 is quarantined since 1970"), "{}", quarantined.1);
+        let newer = [crashing, worker(2, "refunds", 2, &["pay"], true)];
+        assert!(said(&newer, Some((9, 7))).contains("1 worker has it"), "the other version takes it");
         let busy = [worker(1, "refunds", 2, &["pay"], true), worker(2, "refunds", 2, &["pay"], true)];
         assert_eq!(
             said(&busy, Some((9, 7))),

@@ -2,4 +2,5 @@
 
 mod bodies;
 pub mod calls;
+pub mod places;
 pub mod tasks;

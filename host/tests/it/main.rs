@@ -36,6 +36,7 @@ mod orders;
 mod payments;
 mod priorities;
 mod promises;
+mod quarantine;
 mod recycling;
 mod repeats;
 mod serving;

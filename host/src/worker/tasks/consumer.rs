@@ -9,6 +9,7 @@ use super::attempt;
 use super::meter::Meter;
 use super::unit::Unit;
 use crate::broker::{ConsumerSpec, Delivery, Intake};
+use crate::quarantine::Gate;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -35,23 +36,46 @@ struct Consumer {
     debt: usize,
 }
 
-/// Consumes until the engine stops.
+/// Consumes until the engine stops, but for the times in which the plugin is quarantined.
 pub(super) async fn consume(unit: Arc<Unit>, specs: Vec<ConsumerSpec>) {
-    let Some(intake) = Intake::new(&unit.shared.broker, &specs) else { return };
+    let mut gate = unit.room.gate.clone();
+    let mut demand = unit.room.slots.share(unit.place);
+    loop {
+        tokio::select! {
+            biased;
+            () = unit.shared.stop.cancelled() => return,
+            () = gate.opened() => {}
+        }
+        let Some(left) = consume_while_open(&unit, &specs, demand, &mut gate).await else { return };
+        demand = left;
+    }
+}
+
+/// `demand`: the slots that nothing has yet; answers how many there are in the end. `None`: there is nothing to consume.
+async fn consume_while_open(
+    unit: &Arc<Unit>,
+    specs: &[ConsumerSpec],
+    demand: usize,
+    gate: &mut Gate,
+) -> Option<usize> {
+    let intake = Intake::new(&unit.shared.broker, specs)?;
     let meter = unit.limits.rate.map(Meter::new);
     if meter.is_some() {
         // Until it was measured, the broker's time is taken to be this machine's.
         let _ = unit.shared.broker.wait_connected(CLOCK_WAIT).await;
         unit.shared.broker.measure_clock().await;
     }
-    let mut consumer = Consumer { intake, unit, specs, demand: 0, meter, waiting: 0, debt: 0 };
-    consumer.unit.set_healths(consumer.intake.healths());
-    consumer.ask(consumer.unit.room.slots.share(consumer.unit.place));
-    consumer.run().await;
+    let mut consumer =
+        Consumer { intake, unit: unit.clone(), specs: specs.to_vec(), demand: 0, meter, waiting: 0, debt: 0 };
+    unit.set_healths(consumer.intake.healths());
+    consumer.ask(demand);
+    consumer.run(gate).await;
     let Consumer { unit, intake, mut demand, .. } = consumer;
     for delivery in intake.close().await {
+        // Where the plugin is quarantined, each is handed back as it is about to start.
         start(&unit, delivery, &mut demand);
     }
+    Some(demand)
 }
 
 /// Waits for starts; without a meter, for ever.
@@ -70,10 +94,11 @@ fn start(unit: &Arc<Unit>, delivery: Delivery, demand: &mut usize) {
 }
 
 impl Consumer {
-    async fn run(&mut self) {
+    /// Until the engine stops or the gate closes.
+    async fn run(&mut self, gate: &mut Gate) {
         let unit = self.unit.clone();
-        let stopped = unit.shared.stop.cancelled();
-        tokio::pin!(stopped);
+        let (stopped, closed) = (unit.shared.stop.cancelled(), gate.closed());
+        tokio::pin!(stopped, closed);
         let alone = unit.room.slots.is_unshared();
         let mut linger_until: Option<Instant> = None;
         let mut rebalance_at = Instant::now() + REBALANCE_EVERY;
@@ -89,6 +114,7 @@ impl Consumer {
                 () = unit.room.slots.freed(), if !alone => {}
                 () = tokio::time::sleep_until(wake_at), if !alone || linger_until.is_some() => {}
                 () = &mut stopped => return,
+                () = &mut closed => return,
             }
             let returned = unit.returned.load(Ordering::Acquire);
             let now_due = linger_until.is_some_and(|at| at <= Instant::now());

@@ -8,6 +8,7 @@ use super::slots::Slots;
 use crate::broker::{Broker, PullHealth};
 use crate::crash::Board;
 use crate::loader::Plugin;
+use crate::quarantine::Gate;
 use cardcage_protocol::{InstanceId, Name};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -44,6 +45,8 @@ pub(super) struct Shared {
 #[derive(Debug)]
 pub(super) struct Room {
     pub(super) plugin: Arc<Plugin>,
+    /// Closed while the plugin is quarantined.
+    pub(super) gate: Gate,
     pub(super) name: Name,
     pub(super) slots: Slots,
     /// Handlers at the same time. Deliveries beyond it, which a reconnect may bring, wait here.
@@ -107,6 +110,10 @@ impl Unit {
 
     /// Whether the broker would deliver this task, in all its priorities.
     pub(super) fn is_consuming(&self) -> bool {
+        // One that is to take nothing does all that it should.
+        if self.room.gate.is_closed() {
+            return true;
+        }
         let healths = self.healths.lock().unwrap_or_else(PoisonError::into_inner);
         !healths.is_empty() && healths.iter().all(PullHealth::is_consuming)
     }
