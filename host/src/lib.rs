@@ -16,6 +16,7 @@ pub mod live_limits;
 pub mod loader;
 pub mod logging;
 pub mod lookup;
+pub mod once;
 pub mod process;
 pub mod quarantine;
 pub mod role;

@@ -11,6 +11,7 @@ const METHODS: [&str; 7] = ["get", "post", "put", "delete", "patch", "head", "op
 #[derive(Debug, Default)]
 pub(crate) struct Described {
     pub(crate) config_schema: Option<Value>,
+    needs: Vec<Value>,
     routes: Vec<Value>,
     paths: Map<String, Value>,
     schemas: Map<String, Value>,
@@ -85,6 +86,10 @@ impl Described {
         }
     }
 
+    pub(crate) fn need(&mut self, plugin: &str, major: u32, optional: bool) {
+        self.needs.push(json!({ "plugin": plugin, "major": major, "optional": optional }));
+    }
+
     /// `METHOD /path` of each route, in the order in which they are described.
     pub(crate) fn route_names(&self) -> Vec<Arc<str>> {
         let text = |route: &Value, key: &str| {
@@ -108,6 +113,7 @@ impl Described {
             "version": version,
             "routes": self.routes,
             "tasks": tasks,
+            "needs": self.needs,
             "config_schema": self.config_schema,
             "openapi": { "paths": self.paths, "schemas": schemas },
         })

@@ -7,10 +7,11 @@ use cardcage_abi::{EnqueueHead, FfiBytes, FfiCallback, code};
 use http::{HeaderValue, StatusCode, header};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use std::borrow::Cow;
 use std::future::{Future, IntoFuture};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// Enqueues tasks of this plugin. An axum extractor; in a task, [`crate::TaskContext::tasks`].
 #[derive(Debug, Clone)]
@@ -34,11 +35,44 @@ impl Tasks {
     pub fn enqueue<T: Task>(&self, _task: T, input: T::Input) -> Enqueue {
         Enqueue {
             tasks: self.clone(),
-            task: T::NAME,
+            task: T::NAME.into(),
+            plugin: None,
             body: serde_json::to_vec(&input),
             idempotency_key: None,
             priority: None,
-            delay: None,
+            due: None,
+        }
+    }
+}
+
+impl Tasks {
+    /// Another plugin's tasks, for a plugin that declares it by [`needs`](crate::Plugin::needs) or
+    /// [`wants`](crate::Plugin::wants).
+    pub fn plugin(&self, name: impl Into<Cow<'static, str>>, major: u32) -> OtherTasks {
+        OtherTasks { tasks: self.clone(), name: name.into(), major }
+    }
+}
+
+/// Enqueues tasks of another plugin; made by [`Tasks::plugin`].
+#[derive(Debug, Clone)]
+pub struct OtherTasks {
+    tasks: Tasks,
+    name: Cow<'static, str>,
+    major: u32,
+}
+
+impl OtherTasks {
+    /// Starts an enqueue, as [`Tasks::enqueue`] does. The host holds the body against the schema that the task has in
+    /// the version of the plugin that it knows, and refuses with 422 `invalid_body` what does not fit.
+    pub fn enqueue<I: Serialize>(&self, task: impl Into<Cow<'static, str>>, input: &I) -> Enqueue {
+        Enqueue {
+            tasks: self.tasks.clone(),
+            task: task.into(),
+            plugin: Some((self.name.clone(), self.major)),
+            body: serde_json::to_vec(input),
+            idempotency_key: None,
+            priority: None,
+            due: None,
         }
     }
 }
@@ -48,11 +82,20 @@ impl Tasks {
 #[must_use = "an enqueue does nothing until it is awaited"]
 pub struct Enqueue {
     tasks: Tasks,
-    task: &'static str,
+    task: Cow<'static, str>,
+    /// Another plugin and its major.
+    plugin: Option<(Cow<'static, str>, u32)>,
     body: Result<Vec<u8>, serde_json::Error>,
     idempotency_key: Option<String>,
     priority: Option<Priority>,
-    delay: Option<Duration>,
+    due: Option<Due>,
+}
+
+/// When a task may start.
+#[derive(Debug, Clone, Copy)]
+enum Due {
+    After(Duration),
+    At(SystemTime),
 }
 
 impl Enqueue {
@@ -68,20 +111,36 @@ impl Enqueue {
         self
     }
 
-    /// Not before this time has passed.
+    /// Not before this time has passed; at most a year, beyond which the enqueue is refused. It waits in the broker,
+    /// whichever hosts come and go.
     pub fn delay(mut self, delay: Duration) -> Self {
-        self.delay = Some(delay);
+        self.due = Some(Due::After(delay));
+        self
+    }
+
+    /// Not before this time, by the broker's clock ([`crate::RequestContext::now`], [`crate::TaskContext::now`]); one that
+    /// is past is now. See [`delay`](Self::delay).
+    pub fn at(mut self, time: SystemTime) -> Self {
+        self.due = Some(Due::At(time));
         self
     }
 
     async fn publish(self) -> Result<Accepted, Problem> {
         let body = self.body.map_err(|error| {
-            tracing::error!(task = self.task, %error, "a task's body cannot be written as JSON");
+            tracing::error!(task = &*self.task, %error, "a task's body cannot be written as JSON");
             Problem::internal("the task's body cannot be written as JSON")
         })?;
-        let delay_ms = self.delay.map(|delay| u64::try_from(delay.as_millis()).unwrap_or(u64::MAX));
+        let delay = self.due.map(|due| match due {
+            Due::After(delay) => delay,
+            Due::At(time) => time.duration_since(self.tasks.host.now()).unwrap_or_default(),
+        });
+        // Rounded up: never early.
+        let delay_ms =
+            delay.map(|delay| u64::try_from(delay.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX));
         let options = json!({
             "task": self.task,
+            "plugin": self.plugin.as_ref().map(|(name, _)| name),
+            "major": self.plugin.as_ref().map(|(_, major)| major),
             "idempotency_key": self.idempotency_key,
             "priority": self.priority,
             "delay_ms": delay_ms,

@@ -49,11 +49,13 @@ compile_error!(
     "Cardcage plugins need panic = \"unwind\": remove `panic = \"abort\"` from the profile in Cargo.toml"
 );
 
+mod ask;
 mod context;
 mod describe;
 mod enqueue;
 mod export;
 pub mod glue;
+mod once;
 mod plugin;
 mod problem;
 mod progress;
@@ -61,13 +63,15 @@ mod task;
 mod telemetry;
 #[doc(hidden)]
 pub mod testing;
+mod wait;
 
 pub use context::{InitError, PluginContext, RequestContext};
-pub use enqueue::{Accepted, Enqueue, Tasks};
+pub use enqueue::{Accepted, Enqueue, OtherTasks, Tasks};
 pub use plugin::{Definition, ErasedPlugin, Plugin};
 pub use problem::Problem;
 pub use progress::Progress;
 pub use task::{Failure, OnLost, Priority, Task, TaskContext, TaskError, TaskOptions, TaskResult};
+pub use wait::Ended;
 
 pub use axum;
 pub use bytes;

@@ -77,6 +77,20 @@ impl<S: Clone + Send + Sync + 'static> Plugin<S> {
         self
     }
 
+    /// Another plugin, by name and major version, that this one enqueues tasks for; see [`crate::Tasks::plugin`]. A host
+    /// that does not have it refuses this one.
+    pub fn needs(mut self, plugin: &str, major: u32) -> Self {
+        self.described.need(plugin, major, false);
+        self
+    }
+
+    /// The same; where the host does not have it, this one starts all the same, and its enqueues are refused with
+    /// `unknown_plugin`.
+    pub fn wants(mut self, plugin: &str, major: u32) -> Self {
+        self.described.need(plugin, major, true);
+        self
+    }
+
     /// The schema of the plugin's settings, for `cardcage check`, which holds the operator's against it.
     pub fn config<C: schemars::JsonSchema>(mut self) -> Self {
         self.described.config_schema = serde_json::to_value(schemars::schema_for!(C)).ok();

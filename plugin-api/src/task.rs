@@ -3,8 +3,8 @@
 use crate::context::HostHandle;
 use cardcage_abi::code;
 use schemars::JsonSchema;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::future::Future;
 use std::pin::Pin;
@@ -28,12 +28,12 @@ pub enum TaskError {
 }
 
 /// The text and the details of a failure, as `GET /tasks/{id}` and dead letters show them.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Failure {
     /// What went wrong, for operators and callers of `GET /tasks/{id}`.
     pub message: String,
     /// Anything more, as JSON.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub details: Option<Value>,
 }
 

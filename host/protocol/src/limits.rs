@@ -51,6 +51,10 @@ pub const ERROR_DETAILS_MAX_BYTES: usize = 4096;
 pub const RESULT_MAX_BYTES: usize = 512 * 1024;
 /// Longest message of a report of progress.
 pub const PROGRESS_MAX_BYTES: usize = 1024;
+/// Largest JSON of what a task records of one thing that it did once.
+pub const ONCE_VALUE_MAX_BYTES: usize = 64 * 1024;
+/// Things that one task may record so.
+pub const ONCE_KEYS_MAX: u64 = 64;
 /// Attempts whose history a record keeps. The oldest go first; they are counted.
 pub const RECORD_ATTEMPTS_MAX: usize = 32;
 

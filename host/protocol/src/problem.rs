@@ -105,6 +105,8 @@ problems! {
         "Check the id; results are kept for a limited time.";
     TaskEnded "task_ended" 409 false "The task has already ended."
         "Read its outcome at /tasks/{id}.";
+    UnknownPlugin "unknown_plugin" 503 true "The plugin that is asked for is not known to this host."
+        "Operator: configure the plugin, in the version that is needed, on this host too.";
     StreamBroken "stream_broken" 502 true "The body's stream broke on its way."
         "Retry only if the request may run twice.";
     // 422 as in draft-ietf-httpapi-idempotency-key-header, section 2.7; its 409 is for a request still under way.

@@ -361,6 +361,12 @@ impl Subjects {
         format!("$KV.{}_LIMITS.serial.{hash}", self.ns)
     }
 
+    /// What one task's attempts have recorded under a key; `hash` is hexadecimal, `*` all of them.
+    #[must_use]
+    pub fn once(&self, id: TaskId, hash: &str) -> String {
+        format!("$KV.{}_LIMITS.once.{id}.{hash}", self.ns)
+    }
+
     /// The locks of all serial keys.
     #[must_use]
     pub fn locks(&self) -> String {

@@ -35,6 +35,7 @@ mod letter;
 mod live_limits;
 mod look;
 mod lookup;
+mod once;
 mod options;
 mod presence;
 mod publish;

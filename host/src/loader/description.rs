@@ -1,5 +1,6 @@
 //! What a plugin declares, as the host understands it: parsed once, checked once.
 
+use super::neighbours::Need;
 use crate::config::OnLost;
 use cardcage_protocol::Rate;
 use http::Method;
@@ -125,6 +126,9 @@ pub struct Description {
     pub routes: Vec<RouteDescription>,
     /// Its tasks.
     pub tasks: Vec<TaskDescription>,
+    /// Other plugins that it enqueues tasks for.
+    #[serde(default)]
+    pub needs: Vec<Need>,
     /// JSON Schema of its settings.
     #[serde(default)]
     pub config_schema: Option<Value>,
@@ -174,6 +178,14 @@ impl Description {
                         "declares the {what} key `{key}` for the task `{name}`, whose body has no such field"
                     ));
                 }
+            }
+        }
+        for need in &self.needs {
+            if !super::inspect::is_name(&need.plugin) || need.plugin == self.name {
+                return Err(format!(
+                    "declares that it needs the plugin `{}`, which is itself or no name",
+                    need.plugin
+                ));
             }
         }
         let mut route_names = std::collections::HashSet::new();

@@ -22,6 +22,7 @@ mod description;
 pub mod inspect;
 mod lending;
 mod lock;
+mod neighbours;
 mod open;
 mod overrides;
 mod plugin;
@@ -35,9 +36,12 @@ pub use answer::{AnswerBody, Answered, Attempt, BoxError, Outcome, RequestBody};
 pub use description::{Description, Placement, RouteDescription, TaskDescription};
 pub use inspect::{Inspection, Manifest};
 pub use lending::Lending;
+pub use neighbours::{Need, refusal as needs_refusal, unmet};
 pub use open::exit_now;
 pub use overrides::task_faults;
 pub use plugin::{Call, CallFuture, KeepRunning, Plugin, TaskStart};
 pub use refusal::{Code, Refusal};
-pub use services::{EnqueueRequest, Identity, OutgoingCall, Receipt, ServiceFuture, ServiceResult, Services};
+pub use services::{
+    Asker, EnqueueRequest, Identity, OutgoingCall, Question, Receipt, ServiceFuture, ServiceResult, Services,
+};
 pub use set::{LoadOptions, OnStep, PluginSet, Source, describe_all, load_all};

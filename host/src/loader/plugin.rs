@@ -5,6 +5,7 @@ use super::call_side::CallSide;
 use super::description::Description;
 use super::inspect::Manifest;
 use super::lending::{Lending, Loan};
+use super::neighbours::Neighbour;
 use super::plugin_host::{PluginHost, vtable};
 use super::refusal::{Code, Refusal};
 use super::services::{Identity, Services};
@@ -73,6 +74,7 @@ impl Opened {
         let host: &'static PluginHost = Box::leak(Box::new(PluginHost {
             identity: identity.clone(),
             description: self.description.clone(),
+            neighbours: start.neighbours.clone(),
             index: start.index,
             config: config.clone(),
             services: start.services.clone(),
@@ -118,6 +120,7 @@ pub(super) struct InitOptions<'a> {
     pub(super) runtime: tokio::runtime::Handle,
     pub(super) board: Option<Board>,
     pub(super) lending: Arc<Lending>,
+    pub(super) neighbours: Arc<Vec<Neighbour>>,
 }
 
 /// A started plugin. Dropping it stops nothing: a library stays until the process ends.

@@ -8,14 +8,15 @@
 //! It decides nothing: what a plugin asks for goes to the role's [`Services`].
 
 use super::description::Description;
-use super::services::{EnqueueRequest, Identity, OutgoingCall, Services};
+use super::neighbours::{self, Neighbour};
+use super::services::{Asker, EnqueueRequest, Identity, OutgoingCall, Question, Services};
 use super::{call_side, lending, task_side};
 use crate::crash::Board;
 use crate::terms::Terms;
 use bytes::Bytes;
 use cardcage_abi::{
-    Answer, CallOut, EnqueueHead, FfiBytes, FfiCallback, Host, HostCtx, LogRecord, MetricRecord, SpanRecord,
-    TaskNote, code,
+    Answer, AskHead, CallOut, EnqueueHead, FfiBytes, FfiCallback, Host, HostCtx, LogRecord, MetricRecord,
+    SpanRecord, TaskNote, code,
 };
 use serde::Deserialize;
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use std::sync::Arc;
 pub(super) struct PluginHost {
     pub(super) identity: Identity,
     pub(super) description: Arc<Description>,
+    pub(super) neighbours: Arc<Vec<Neighbour>>,
     pub(super) index: u32,
     pub(super) config: Bytes,
     pub(super) services: Arc<dyn Services>,
@@ -66,8 +68,17 @@ extern "C" fn enqueue(ctx: HostCtx, head: EnqueueHead, callback: FfiCallback) {
     }
     let request =
         EnqueueRequest { context_id: head.context_id, body: Bytes::from_owner(head.body), ..request };
-    let declared = host.description.tasks.iter().find(|task| is_own && task.name == request.task);
-    let published = host.services.enqueue(&host.identity, declared.map(Terms::of), request);
+    let own = host.description.tasks.iter().find(|task| is_own && task.name == request.task);
+    let target = match own {
+        Some(task) => Ok((host.identity.clone(), Terms::of(task))),
+        None => neighbours::target(&host.neighbours, &host.description, &request),
+    };
+    let (identity, terms) = match target {
+        Ok(target) => target,
+        Err(refused) => return callback.answer(problem(&refused)),
+    };
+    let request = EnqueueRequest { from: (!is_own).then(|| host.identity.name.clone()), ..request };
+    let published = host.services.enqueue(&identity, terms, request);
     lending::spawn(&host.runtime, async move {
         callback.answer(match published.await {
             Ok(receipt) => Answer::ok(serde_json::to_string(&receipt).unwrap_or_default()),
@@ -160,6 +171,21 @@ extern "C" fn task_progress(ctx: HostCtx, note: TaskNote) {
     }
 }
 
+extern "C" fn ask(ctx: HostCtx, head: AskHead, callback: FfiCallback) {
+    let host = host(ctx);
+    let question: Question = match serde_json::from_slice(head.question.as_slice()) {
+        Ok(question) => question,
+        Err(error) => return callback.answer(Answer::error(code::REJECTED, error.to_string())),
+    };
+    let answered = host.services.ask(Asker { context_id: head.context_id, attempt: head.attempt }, question);
+    lending::spawn(&host.runtime, async move {
+        callback.answer(match answered.await {
+            Ok(value) => Answer::ok(FfiBytes::from_owner(value)),
+            Err(refused) => problem(&refused),
+        });
+    });
+}
+
 extern "C" fn now_unix_ns(ctx: HostCtx) -> u64 {
     host(ctx).services.now_unix_ns()
 }
@@ -208,5 +234,6 @@ pub(super) fn vtable() -> Host {
         metric,
         polling,
         task_progress,
+        ask,
     }
 }

@@ -2,8 +2,9 @@
 
 use crate::terms::Terms;
 use bytes::Bytes;
-use cardcage_protocol::Priority;
+use cardcage_protocol::{Priority, TaskId};
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -27,6 +28,12 @@ pub struct EnqueueRequest {
     /// Another plugin's name; its own where absent.
     #[serde(default)]
     pub plugin: Option<String>,
+    /// With it the other plugin's major.
+    #[serde(default)]
+    pub major: Option<u32>,
+    /// The plugin that enqueues, where it is another one than the task's.
+    #[serde(skip)]
+    pub from: Option<Arc<str>>,
     /// The key that makes a repeat harmless.
     #[serde(default)]
     pub idempotency_key: Option<String>,
@@ -67,6 +74,40 @@ pub struct OutgoingCall {
     pub body: Bytes,
 }
 
+/// Who asks: a request's or an attempt's handler.
+#[derive(Debug, Clone, Copy)]
+pub struct Asker {
+    /// The request's or the task's id; zeros outside of both.
+    pub context_id: [u8; 16],
+    /// The attempt; 0 outside of one.
+    pub attempt: u32,
+}
+
+/// What a handler asks and waits for.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Question {
+    /// What an earlier attempt recorded under this key.
+    OnceLook {
+        /// The key.
+        key: String,
+    },
+    /// To record what was done under this key.
+    OnceKeep {
+        /// The key.
+        key: String,
+        /// What it brought.
+        value: Box<RawValue>,
+    },
+    /// For a task's end.
+    Wait {
+        /// The task.
+        task_id: TaskId,
+        /// For at most so many milliseconds.
+        at_most_ms: u64,
+    },
+}
+
 /// A service's answer: a value, or a problem (RFC 9457, JSON) for the caller.
 pub type ServiceResult<T> = Result<T, cardcage_protocol::Problem>;
 /// A boxed future of it.
@@ -74,15 +115,12 @@ pub type ServiceFuture<T> = Pin<Box<dyn Future<Output = ServiceResult<T>> + Send
 
 /// What the host does for plugins; each role has its own.
 pub trait Services: Send + Sync + 'static {
-    /// Publishes a task; done once the broker has stored it. `terms` are those of the plugin's own task of that name.
-    fn enqueue(
-        &self,
-        plugin: &Identity,
-        terms: Option<Terms>,
-        request: EnqueueRequest,
-    ) -> ServiceFuture<Receipt>;
+    /// Publishes a task of `plugin`; done once the broker has stored it. `terms` are those of the task.
+    fn enqueue(&self, plugin: &Identity, terms: Terms, request: EnqueueRequest) -> ServiceFuture<Receipt>;
     /// Calls a route of another plugin; answers status, header block and body in the boundary's encoding.
     fn call(&self, plugin: &Identity, call: OutgoingCall) -> ServiceFuture<Bytes>;
+    /// Answers what a handler asks, as JSON.
+    fn ask(&self, asker: Asker, question: Question) -> ServiceFuture<Bytes>;
     /// Keeps what a task's handler says of its progress; what is left to do, if anything, is to tell it.
     fn progress(
         &self,

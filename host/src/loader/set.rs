@@ -3,6 +3,7 @@
 use super::description::Description;
 use super::inspect::{self, Manifest};
 use super::lending::Lending;
+use super::neighbours::{self, Neighbour};
 use super::plugin::{InitOptions, Opened, Plugin};
 use super::refusal::Refusal;
 use super::services::Services;
@@ -144,13 +145,25 @@ fn open_all(
 /// Opens, describes and starts every plugin. Blocks: call it from a thread that serves nothing.
 pub fn load_all(sources: &[Source], options: &LoadOptions, on_step: OnStep<'_>) -> PluginSet {
     let mut set = PluginSet::default();
-    let opened = open_all(sources, options.cache_dir.as_ref(), &mut set.refused, on_step);
+    let mut opened = open_all(sources, options.cache_dir.as_ref(), &mut set.refused, on_step);
+    let unmet: Vec<Refusal> = {
+        let unmet = neighbours::unmet(opened.iter().map(|(_, plugin)| &*plugin.description));
+        let refusal = |(source, _): &(Source, Opened)| {
+            Some(neighbours::refusal(&source.name, &source.library, unmet.get(source.name.as_str())?))
+        };
+        opened.iter().filter_map(refusal).collect()
+    };
+    opened.retain(|(source, _)| !unmet.iter().any(|refusal| refusal.plugin == source.name));
+    set.refused.extend(unmet);
+    let known = opened.iter().map(|(_, plugin)| Neighbour::new(plugin.description.clone()));
+    let neighbours: Arc<Vec<Neighbour>> = Arc::new(known.collect());
     for (source, plugin) in opened {
         on_step(Some((&plugin.manifest.name.clone(), &plugin.manifest.version.clone(), "init")));
         let started = plugin.init(&InitOptions {
             // Its place among those that start, which is how the supervisor finds its name after a crash.
             index: u32::try_from(set.plugins.len() + 1).unwrap_or(0),
             config: &source.config,
+            neighbours: neighbours.clone(),
             log_filter: &options.log_filter,
             threads: options.threads,
             services: options.services.clone(),

@@ -3,7 +3,7 @@
 use super::child::{Context, Failure, broker_failure, report, stop_plugins};
 use super::metrics::{PluginMetrics, line};
 use super::options;
-use super::services::HostServices;
+use super::services::{HostServices, waiters};
 use crate::broker::Broker;
 use crate::edge::{Edge, Mounted, Router, Server, ServerOptions, override_faults};
 use crate::exit::Exit;
@@ -27,6 +27,7 @@ pub(super) async fn serve(mut context: Context) -> Result<Exit, Failure> {
         instance: context.instance.clone(),
         enqueue_timeout: Duration::from_millis(context.settings.api.enqueue_timeout_ms),
         metrics: metrics.clone(),
+        waiters: waiters(),
         progress: Arc::default(),
     });
     let set = context.load(services).await?;

@@ -3,20 +3,36 @@
 use super::metrics::PluginMetrics;
 use crate::broker::Broker;
 use crate::enqueue::{self, NewTask};
-use crate::loader::{EnqueueRequest, Identity, OutgoingCall, Receipt, ServiceFuture, Services};
+use crate::follow::Follower;
+use crate::loader::{
+    Asker, EnqueueRequest, Identity, OutgoingCall, Question, Receipt, ServiceFuture, Services,
+};
 use crate::terms::Terms;
 use crate::worker::tasks::ProgressReports;
+use crate::{lookup, once};
 use bytes::Bytes;
 use cardcage_protocol::{
-    CallBody, CallId, CallReply, CallRequest, InstanceId, Name, Problem, ProblemCode, ReplyKind, Text,
+    CallBody, CallId, CallReply, CallRequest, InstanceId, Name, Problem, ProblemCode, ReplyKind, TaskId, Text,
 };
 use serde::Deserialize;
+use serde_json::Value;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
+use tokio::sync::Semaphore;
 
 /// Longest wait for another plugin's answer where the caller names no deadline.
 const CALL_TIMEOUT_MS: u64 = 30_000;
+
+/// Handlers of one process that wait for tasks at the same time; each costs the broker a subscription.
+const WAITERS_MAX: usize = 1_000;
+/// Longest wait of one question; the SDK asks again. A handler that is gone has nobody waiting for longer.
+const WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// Places for those who wait.
+pub(super) fn waiters() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(WAITERS_MAX))
+}
 
 /// The services of one child.
 #[derive(Debug, Clone)]
@@ -25,6 +41,8 @@ pub(super) struct HostServices {
     pub(super) instance: InstanceId,
     pub(super) enqueue_timeout: Duration,
     pub(super) metrics: PluginMetrics,
+    /// Handlers that wait for tasks.
+    pub(super) waiters: Arc<Semaphore>,
     /// Where tasks run: set once the engine is there.
     pub(super) progress: Arc<OnceLock<ProgressReports>>,
 }
@@ -43,29 +61,55 @@ fn unusable(what: &str) -> Problem {
         .detail(format!("The plugin asked the host for something unusable: {what}."))
 }
 
+impl HostServices {
+    async fn answer(&self, asker: Asker, question: Question) -> Result<Bytes, Problem> {
+        let task = || {
+            let outside = |_| unusable("what is done once belongs to a task's attempt");
+            TaskId::from_bytes(asker.context_id).map_err(outside)
+        };
+        let json = match question {
+            Question::OnceLook { key } => {
+                serde_json::to_vec(&once::look(&self.broker, task()?, asker.attempt, &key).await?)
+            }
+            Question::OnceKeep { key, value } => {
+                serde_json::to_vec(&once::keep(&self.broker, task()?, asker.attempt, &key, &value).await?)
+            }
+            Question::Wait { task_id, at_most_ms } => {
+                serde_json::to_vec(&self.wait(task_id, Duration::from_millis(at_most_ms)).await?)
+            }
+        };
+        json.map(Bytes::from).map_err(|error| unusable(&error.to_string()))
+    }
+
+    /// The task as it is when it has ended; null when it has not by then.
+    async fn wait(&self, task: TaskId, at_most: Duration) -> Result<Value, Problem> {
+        let _place = self.waiters.clone().try_acquire_owned().map_err(|_| {
+            let detail = format!("As many handlers of this process wait for tasks as may ({WAITERS_MAX}).");
+            Problem::new(ProblemCode::Overloaded).detail(detail).retry_after_s(1)
+        })?;
+        let failed = |error: crate::broker::Error| Problem::new(error.problem_code());
+        let follower = Follower::begin(&self.broker, task).await.map_err(failed)?;
+        let follower = follower.ok_or(Problem::new(ProblemCode::NoSuchTask))?;
+        let view = follower.wait_end(at_most.min(WAIT_MAX)).await.map_err(failed)?;
+        Ok(if lookup::has_ended(&view) { view } else { Value::Null })
+    }
+}
+
 impl Services for HostServices {
-    fn enqueue(
-        &self,
-        plugin: &Identity,
-        terms: Option<Terms>,
-        request: EnqueueRequest,
-    ) -> ServiceFuture<Receipt> {
+    fn enqueue(&self, plugin: &Identity, terms: Terms, request: EnqueueRequest) -> ServiceFuture<Receipt> {
         let (this, identity) = (self.clone(), plugin.clone());
         Box::pin(async move {
-            if request.plugin.as_deref().is_some_and(|other| other != &*identity.name) {
-                return Err(unusable("tasks of other plugins cannot be enqueued yet"));
-            }
             let task = Name::new(&request.task).map_err(|error| unusable(&error.to_string()))?;
-            let unknown = || unusable(&format!("it has no task `{task}` registered"));
-            let terms = terms.ok_or_else(unknown)?;
+            // A key belongs to whoever chose it.
+            let route = request.from.map_or_else(String::new, |from| format!("plugin {from}"));
             let new = NewTask {
                 identity: &identity,
                 task: &task,
-                route: "",
+                route: &route,
                 idempotency_key: request.idempotency_key,
                 traceparent: request.traceparent,
                 // A request's id is no task's: only a UUIDv7 names a parent.
-                parent: cardcage_protocol::TaskId::from_bytes(request.context_id).ok(),
+                parent: TaskId::from_bytes(request.context_id).ok(),
                 priority: request.priority.unwrap_or_default(),
                 delay: request.delay_ms.map(Duration::from_millis),
                 terms,
@@ -108,6 +152,11 @@ impl Services for HostServices {
             })?;
             answer(reply)
         })
+    }
+
+    fn ask(&self, asker: Asker, question: Question) -> ServiceFuture<Bytes> {
+        let this = self.clone();
+        Box::pin(async move { this.answer(asker, question).await })
     }
 
     fn progress(

@@ -4,7 +4,7 @@ use super::api::{plugin_names, receive_frames};
 use super::child::{Context, Failure, broker_failure, report, stop_plugins};
 use super::metrics::{PluginMetrics, line};
 use super::options;
-use super::services::HostServices;
+use super::services::{HostServices, waiters};
 use crate::broker::{Broker, ConsumerSpec};
 use crate::exit::Exit;
 use crate::live_limits::AllLiveLimits;
@@ -33,6 +33,7 @@ pub(super) async fn serve(mut context: Context) -> Result<Exit, Failure> {
         instance: context.instance.clone(),
         enqueue_timeout: Duration::from_millis(context.settings.api.enqueue_timeout_ms),
         metrics: metrics.clone(),
+        waiters: waiters(),
         progress: progress.clone(),
     });
     let set = context.load(services).await?;

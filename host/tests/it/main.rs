@@ -9,6 +9,7 @@
 )]
 
 mod acceptance;
+mod appointed;
 mod broker;
 mod calls;
 mod cancel;
@@ -31,6 +32,8 @@ mod killed_between_writes;
 mod lifecycle;
 mod live_limits;
 mod loading;
+mod neighbours;
+mod once;
 mod operators;
 mod orders;
 mod payments;
@@ -43,5 +46,6 @@ mod rubbish;
 mod serving;
 mod streams;
 mod tasks;
+mod waiting;
 mod webhooks;
 mod wire;

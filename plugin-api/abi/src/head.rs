@@ -149,6 +149,21 @@ pub struct TaskNote {
     pub ext: FfiBytes,
 }
 
+/// Something that a handler asks the host and waits for.
+#[repr(C)]
+#[derive(StableAbi, Debug)]
+pub struct AskHead {
+    /// The context: id of the request or task that asks, zero outside one.
+    pub context_id: [u8; 16],
+    /// The attempt that asks; 0 outside a task.
+    pub attempt: u32,
+    /// JSON, an object of one member, which names the question: `{"once_look": {"key"}}`,
+    /// `{"once_keep": {"key", "value"}}` or `{"wait": {"task_id", "at_most_ms"}}`.
+    pub question: FfiBytes,
+    /// Extension block.
+    pub ext: FfiBytes,
+}
+
 /// What a plugin gets at `init`.
 #[repr(C)]
 #[derive(StableAbi, Debug)]
@@ -193,7 +208,7 @@ pub struct CallOut {
 pub struct EnqueueHead {
     /// The context: id of the request or task that enqueues, zero outside one.
     pub context_id: [u8; 16],
-    /// JSON `{"task", "plugin"?, "idempotency_key"?, "delay_ms"?, "traceparent"?}`.
+    /// JSON `{"task", "plugin"?, "major"?, "idempotency_key"?, "delay_ms"?, "traceparent"?}`.
     pub options: FfiBytes,
     /// The author's JSON.
     pub body: FfiBytes,

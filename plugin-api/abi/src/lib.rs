@@ -32,7 +32,7 @@ mod wake;
 pub use abi_stable;
 pub use bytes::FfiBytes;
 pub use head::{
-    CallHead, CallOut, CallToken, EnqueueHead, HostCtx, InitHead, InitReply, Instance, LogRecord,
+    AskHead, CallHead, CallOut, CallToken, EnqueueHead, HostCtx, InitHead, InitReply, Instance, LogRecord,
     MetricRecord, Reply, Running, SpanRecord, TaskHead, TaskNote, TaskReply, TaskToken,
 };
 #[doc(hidden)]

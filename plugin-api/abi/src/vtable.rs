@@ -7,7 +7,7 @@
 //! No panic crosses: the SDK catches at every entry, and the host's functions do not panic.
 
 use crate::head::{
-    CallHead, CallOut, CallToken, EnqueueHead, HostCtx, InitHead, InitReply, Instance, LogRecord,
+    AskHead, CallHead, CallOut, CallToken, EnqueueHead, HostCtx, InitHead, InitReply, Instance, LogRecord,
     MetricRecord, Reply, Running, SpanRecord, TaskHead, TaskNote, TaskReply, TaskToken,
 };
 use crate::{Answer, FfiBytes, FfiCallback, FfiWaker};
@@ -55,8 +55,11 @@ pub struct Host {
     /// Says what this thread polls from now on (a request or task id), or nothing (zeros). For crash reports.
     pub polling: extern "C" fn(HostCtx, &[u8; 16]),
     /// Says how far a task's handler is: JSON `{"fraction"?, "done"?, "total"?, "message"}`. Ignored after the attempt's end.
-    #[sabi(last_prefix_field)]
     pub task_progress: extern "C" fn(HostCtx, TaskNote),
+    /// Answers what a handler asks, as JSON: to `once_look` and `once_keep` `{"found", "value"?}`, to `wait` the task as
+    /// it is when it has ended, else null. A question that the host does not know is answered `REJECTED`.
+    #[sabi(last_prefix_field)]
+    pub ask: extern "C" fn(HostCtx, AskHead, FfiCallback),
 }
 
 /// What a plugin does for the host.

@@ -98,6 +98,7 @@ const FIRST: [(&str, Layout, &[&str]); 3] = [
             "metric",
             "polling",
             "task_progress",
+            "ask",
         ],
     ),
     (

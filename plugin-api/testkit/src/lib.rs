@@ -105,7 +105,8 @@ impl TestHost {
         self.host().plugin_context(config)
     }
 
-    /// Runs one attempt of a task's handler.
+    /// Runs one attempt of a task's handler. What it does by `once` is kept with the host: an attempt after it, as by
+    /// [`attempt(2)`](Self::attempt), finds it.
     ///
     /// # Errors
     /// What the handler answered.

@@ -6,8 +6,8 @@
 use crate::Enqueued;
 use plugin_api::abi::abi_stable::prefix_type::PrefixTypeTrait;
 use plugin_api::abi::{
-    Answer, CallOut, CallToken, EnqueueHead, FfiBytes, FfiCallback, FfiWaker, Host, HostCtx, HostRef,
-    LogRecord, MetricRecord, Reply, SpanRecord, TaskNote, TaskReply, TaskToken, code,
+    Answer, AskHead, CallOut, CallToken, EnqueueHead, FfiBytes, FfiCallback, FfiWaker, Host, HostCtx,
+    HostRef, LogRecord, MetricRecord, Reply, SpanRecord, TaskNote, TaskReply, TaskToken, code,
 };
 use plugin_api::testing;
 use serde_json::{Value, json};
@@ -30,6 +30,8 @@ struct Inner {
     now: Option<SystemTime>,
     refuses: bool,
     enqueued: Vec<Enqueued>,
+    /// What was recorded once.
+    once: HashMap<String, Value>,
 }
 
 /// One test's host.
@@ -87,6 +89,33 @@ impl Stub {
     }
 }
 
+impl Stub {
+    fn ask(&self, head: &AskHead) -> Answer {
+        let question: Value = serde_json::from_slice(head.question.as_slice()).unwrap_or_default();
+        let of = |name: &str| question.get(name).and_then(|asked| Some((asked.get("key")?.as_str()?, asked)));
+        let mut inner = lock(&self.inner);
+        if let Some((key, _)) = of("once_look") {
+            return Answer::ok(recorded(inner.once.get(key)).to_string());
+        }
+        if let Some((key, asked)) = of("once_keep") {
+            let earlier = recorded(inner.once.get(key));
+            inner
+                .once
+                .entry(key.to_owned())
+                .or_insert_with(|| asked.get("value").cloned().unwrap_or_default());
+            return Answer::ok(earlier.to_string());
+        }
+        Answer::error(code::REJECTED, "the test host runs no tasks to wait for")
+    }
+}
+
+fn recorded(value: Option<&Value>) -> Value {
+    match value {
+        Some(value) => json!({ "found": true, "value": value }),
+        None => json!({ "found": false }),
+    }
+}
+
 impl Drop for Stub {
     fn drop(&mut self) {
         lock(&HOSTS).remove(&self.place);
@@ -100,6 +129,11 @@ fn find(ctx: HostCtx) -> Option<Arc<Stub>> {
 extern "C" fn enqueue(ctx: HostCtx, head: EnqueueHead, callback: FfiCallback) {
     let nobody = || Answer::error(code::UNAVAILABLE, "the test host is gone");
     callback.answer(find(ctx).map_or_else(nobody, |stub| stub.enqueue(&head)));
+}
+
+extern "C" fn ask(ctx: HostCtx, head: AskHead, callback: FfiCallback) {
+    let nobody = || Answer::error(code::UNAVAILABLE, "the test host is gone");
+    callback.answer(find(ctx).map_or_else(nobody, |stub| stub.ask(&head)));
 }
 
 extern "C" fn now_unix_ns(ctx: HostCtx) -> u64 {
@@ -158,5 +192,6 @@ fn vtable() -> Host {
         metric,
         polling,
         task_progress,
+        ask,
     }
 }

@@ -10,9 +10,9 @@ use std::time::Duration;
 use plugin_api::Definition;
 use plugin_api::abi::abi_stable::prefix_type::PrefixTypeTrait;
 use plugin_api::abi::{
-    Answer, CallHead, CallOut, CallToken, EnqueueHead, FfiBytes, FfiCallback, FfiWaker, Host, HostCtx,
-    HostRef, InitHead, InitReply, Instance, LogRecord, MetricRecord, Plugin, Reply, Running, SpanRecord,
-    TaskHead, TaskNote, TaskReply, TaskToken, code, headers,
+    Answer, AskHead, CallHead, CallOut, CallToken, EnqueueHead, FfiBytes, FfiCallback, FfiWaker, Host,
+    HostCtx, HostRef, InitHead, InitReply, Instance, LogRecord, MetricRecord, Plugin, Reply, Running,
+    SpanRecord, TaskHead, TaskNote, TaskReply, TaskToken, code, headers,
 };
 use serde_json::Value;
 
@@ -150,6 +150,10 @@ extern "C" fn config(_: HostCtx) -> FfiBytes {
     FfiBytes::from_static(b"{}")
 }
 extern "C" fn metric(_: HostCtx, _: MetricRecord) {}
+extern "C" fn ask(_: HostCtx, _: AskHead, callback: FfiCallback) {
+    callback.answer(Answer::error(code::REJECTED, "nothing can be asked here"));
+}
+
 extern "C" fn task_progress(_: HostCtx, note: TaskNote) {
     let place = usize::try_from(u128::from_be_bytes(note.task_id)).unwrap();
     held(place, |held| held.progress.push(serde_json::from_slice(note.value.as_slice()).unwrap()));
@@ -181,6 +185,7 @@ static VTABLE: LazyLock<HostRef> = LazyLock::new(|| {
         metric,
         polling,
         task_progress,
+        ask,
     };
     host.leak_into_prefix()
 });

@@ -9,15 +9,21 @@
 //! | `POST /chaos/keyed` | enqueue | the same, as the task `keyed`, whose body may have a `unique` and a `serial` key |
 //! | `POST /chaos/delayed?delay_ms=` | inline | enqueues the task `chaos` for later, with the request's `Idempotency-Key` |
 //! | `POST /chaos/ranked/{priority}` | worker | enqueues the task `ranked`, which has priorities and runs one at a time |
+//! | `POST /chaos/effects` | enqueue | things that are done once per task, as the task `effects` |
+//! | `POST /chaos/wait?ms=` | worker | enqueues the task `chaos` and waits for its end; with `id`, for that task's |
+//! | `POST /chaos/refund` | worker | enqueues the task `record_refund` of the plugin payments |
+//! | `POST /chaos/at?unix_ms=` | worker | enqueues the task `chaos` for that time |
+//! | `POST /chaos/inline_wait?ms=` | inline | the same, in the API instance |
 //! | `POST /chaos/echo_stream` | worker | streams the request's body back |
 //! | `GET /chaos/seen` | worker | how many handlers started, finished, panicked, were cancelled |
 //! | `GET /chaos/inline_seen` | inline | the same, in the API instance |
 //! | `GET /chaos/inline_block?ms=` | inline | holds its thread |
 //!
 //! The setting `init` makes its start go wrong; the environment variable `CARDCAGE_CHAOS_DESCRIBE` (`panic`, `hang`,
-//! `exit`, `abort`) makes `describe` go wrong, which has no settings to read.
+//! `exit`, `abort`, or `needs` for a plugin that nobody has) makes `describe` go wrong, which has no settings to read.
 
 mod order;
+mod reach;
 mod seen;
 #[cfg(test)]
 mod tests;
@@ -317,22 +323,31 @@ fn describe_as_told() {
 
 fn definition() -> Plugin<App> {
     describe_as_told();
-    Plugin::new(App::start)
+    let plugin = Plugin::new(App::start).wants("payments", 0);
+    let needy = std::env::var(DESCRIBE).is_ok_and(|how| how == "needs");
+    let plugin = if needy { plugin.needs("hello", 7) } else { plugin };
+    plugin
         .config::<Settings>()
         .routes(routes!(call))
         .routes(routes!(echo_stream))
         .routes(routes!(rank))
+        .routes(routes!(reach::wait))
+        .routes(routes!(reach::refund))
+        .routes(routes!(reach::at))
         .routes(routes!(seen))
         .inline(routes!(inline_seen))
         .inline(routes!(inline_block))
+        .inline(routes!(reach::inline_wait))
         .inline(routes!(delayed))
         .enqueue(Method::POST, "/task", chaos)
         .enqueue(Method::POST, "/short", short)
         .enqueue(Method::POST, "/keyed", keyed)
+        .enqueue(Method::POST, "/effects", reach::effects)
         .task(chaos)
         .task(short)
         .task(keyed)
         .task(ranked)
+        .task(reach::effects)
 }
 
 plugin! {

@@ -134,3 +134,14 @@ fn deadly_modes_end_the_process_as_they_are_called() {
         assert_eq!((status.signal(), status.code()), (signal, code), "{mode}");
     }
 }
+
+#[tokio::test]
+async fn what_the_first_attempt_did_once_the_second_one_finds() {
+    let host = TestHost::new();
+    let app = || App::default();
+    let body = || serde_json::from_value(json!({ "keys": 2, "fail_until": 2 })).unwrap();
+    let first = host.run_task(reach::effects, app(), body()).await;
+    assert!(matches!(first, Err(TaskError::Retry(_))), "{first:?}");
+    let second = host.attempt(2).run_task(reach::effects, app(), body()).await.unwrap();
+    assert_eq!(json!(second), json!({ "by_attempt": [1, 1], "by_the_last": 0 }));
+}

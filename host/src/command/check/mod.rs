@@ -20,7 +20,7 @@ use crate::cli::Configuration;
 use crate::config::{self, PluginSettings, Settings};
 use crate::edge::override_faults;
 use crate::exit::Exit;
-use crate::loader::{Code, Description, Refusal, task_faults};
+use crate::loader::{Code, Description, Refusal, needs_refusal, task_faults, unmet};
 
 use super::output;
 use report::{ConfigurationReport, PluginReport, Report};
@@ -52,9 +52,12 @@ async fn judge(report: &mut Report, settings: &Settings) {
         broker::compare(&mut found, &broker, settings, described.descriptions.values()).await;
     }
     report.broker = Some(found);
+    let unmet = unmet(described.descriptions.values());
     let plugins = settings.plugins.iter().map(|(name, plugin)| {
         let description = described.descriptions.get(name);
         let refusal = described.refused.iter().find(|refusal| refusal.plugin == *name).cloned();
+        let refusal =
+            refusal.or_else(|| Some(needs_refusal(name, &plugin.library, unmet.get(name.as_str())?)));
         let refusal = refusal.or_else(|| unfit_settings(name, plugin, description?));
         if let Some(description) = description {
             let faults = override_faults(name, plugin.routes.keys(), description);

@@ -1,0 +1,90 @@
+//! What a task's attempts have recorded of their side effects, for the attempts after them.
+//!
+//! One entry per task and key, in the bucket of limits, created once. Whoever comes second is told what stands there,
+//! whichever attempt it is: the effect has happened, and that is all there is to know.
+//!
+//! Invariants: an entry is never overwritten with another value; it lives as long as its task's record, counted anew
+//! when an attempt reads it after half that time.
+
+use async_nats::HeaderMap;
+use bytes::Bytes;
+use cardcage_protocol::{TaskId, header};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use std::time::Duration;
+
+use super::publish::set;
+use super::{Broker, Error};
+
+/// Time for one write.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Entry {
+    v: u32,
+    /// The attempt that recorded it.
+    attempt: u32,
+    value: Box<RawValue>,
+}
+
+impl Broker {
+    /// What stands under a key (a hash, see [`super::key_hash`]) of a task.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`], [`Error::Timeout`].
+    pub async fn recorded_once(&self, id: TaskId, key_hash: &str) -> Result<Option<Box<RawValue>>, Error> {
+        let (stream, subject) = (self.subjects().limits_stream(), self.subjects().once(id, key_hash));
+        let Some(message) = self.last_message(&stream, &subject).await? else { return Ok(None) };
+        let age_ms = message.stored_at.map_or(0, |at| self.now_unix_ms().saturating_sub(at.unix_ms()));
+        if u128::from(age_ms) > self.options().result_ttl.as_millis() / 2 {
+            let renewed = self.write_effect(&subject, message.payload.clone(), message.sequence).await;
+            if let Err(error) = renewed {
+                tracing::debug!(task = %id, %error, "what a task did once is not kept for longer");
+            }
+        }
+        let entry: Entry = serde_json::from_slice(&message.payload)
+            .map_err(|error| Error::unreadable(format!("what task {id} did once"), error))?;
+        Ok(Some(entry.value))
+    }
+
+    /// Records a value under a key, unless there is one; then that is returned.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`]; it may have been recorded, and a repeat is harmless.
+    pub async fn record_once(
+        &self,
+        id: TaskId,
+        key_hash: &str,
+        attempt: u32,
+        value: &RawValue,
+    ) -> Result<Option<Box<RawValue>>, Error> {
+        let subject = self.subjects().once(id, key_hash);
+        let entry = Entry { v: 1, attempt, value: value.to_owned() };
+        let json = serde_json::to_vec(&entry)
+            .map_err(|error| Error::unreadable(format!("what task {id} did once"), error))?;
+        match self.write_effect(&subject, Bytes::from(json), 0).await {
+            Ok(()) => Ok(None),
+            Err(conflict @ Error::Conflict { .. }) => {
+                self.recorded_once(id, key_hash).await?.map(Some).ok_or(conflict)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// How many keys a task has.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`], [`Error::Timeout`].
+    pub async fn count_once(&self, id: TaskId) -> Result<u64, Error> {
+        let filter = self.subjects().once(id, "*");
+        Ok(self.amount(&self.subjects().limits_stream(), &filter, 1).await?.count)
+    }
+
+    async fn write_effect(&self, subject: &str, json: Bytes, expected: u64) -> Result<(), Error> {
+        let mut headers = HeaderMap::new();
+        set(&mut headers, header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, &expected.to_string())?;
+        let ttl_s = self.options().result_ttl.as_secs().max(1);
+        set(&mut headers, header::NATS_TTL, &format!("{ttl_s}s"))?;
+        self.publish_stored(subject, headers, json, WRITE_TIMEOUT).await.map(|_| ())
+    }
+}

@@ -1,0 +1,182 @@
+//! What plugins have to do with each other: who needs whom, and whose tasks one may enqueue.
+//!
+//! # Invariants
+//! * A plugin reaches only those that it declares (`needs`, `wants`), by name and major.
+//! * What is enqueued for another plugin fits the schema of its task as this host knows it. Whether a worker is there
+//!   that runs it is no matter: it waits in its queue like any other.
+//! * Whom a loaded plugin needs is loaded too.
+
+use super::description::{Description, TaskDescription};
+use super::refusal::{Code, Refusal};
+use super::services::{EnqueueRequest, Identity};
+use crate::terms::Terms;
+use cardcage_protocol::{Problem, ProblemCode};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+/// Mistakes of a body that are told.
+const MISTAKES_TOLD: usize = 8;
+
+/// Another plugin that one enqueues tasks for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Need {
+    /// Its name.
+    pub plugin: String,
+    /// Its major version.
+    pub major: u32,
+    /// The plugin starts without it too.
+    #[serde(default)]
+    pub optional: bool,
+}
+
+/// The plugins that cannot be loaded because another one that they need is not, and why, as the end of a sentence. One
+/// that falls out takes with it those that need it.
+#[must_use]
+pub fn unmet<'a>(descriptions: impl IntoIterator<Item = &'a Description>) -> BTreeMap<&'a str, String> {
+    let mut there: BTreeMap<&str, &Description> =
+        descriptions.into_iter().map(|one| (one.name.as_str(), one)).collect();
+    let mut unmet = BTreeMap::new();
+    loop {
+        let missing = |one: &&Description| {
+            let is_missing = |need: &&Need| {
+                !need.optional
+                    && there.get(need.plugin.as_str()).is_none_or(|other| other.major() != need.major)
+            };
+            one.needs.iter().find(is_missing).cloned()
+        };
+        let Some((plugin, need)) = there.values().find_map(|one| Some((one.name.as_str(), missing(one)?)))
+        else {
+            return unmet;
+        };
+        let instead = there.get(need.plugin.as_str()).map_or_else(
+            || "this host does not have it".to_owned(),
+            |other| format!("this host has {}", other.version),
+        );
+        let fault = format!("needs the plugin `{}` v{}, and {instead}", need.plugin, need.major);
+        there.remove(plugin);
+        unmet.insert(plugin, fault);
+    }
+}
+
+/// The refusal that follows.
+#[must_use]
+pub fn refusal(plugin: &str, library: &Path, fault: &str) -> Refusal {
+    let remedy = "configure that plugin too, in the version that is needed, or remove this one";
+    Refusal::new(library, Code::NeedsPlugin, fault, remedy).of(plugin)
+}
+
+/// A plugin that others may enqueue tasks for.
+#[derive(Debug)]
+pub(super) struct Neighbour {
+    identity: Identity,
+    description: Arc<Description>,
+    /// Of each of its tasks, once it was needed; `None`: the schema is none.
+    schemas: Vec<OnceLock<Option<jsonschema::Validator>>>,
+}
+
+impl Neighbour {
+    pub(super) fn new(description: Arc<Description>) -> Self {
+        let identity = Identity {
+            name: Arc::from(description.name.as_str()),
+            version: Arc::from(description.version.as_str()),
+            major: description.major(),
+        };
+        let schemas = description.tasks.iter().map(|_| OnceLock::new()).collect();
+        Self { identity, description, schemas }
+    }
+}
+
+/// Whose task `own` enqueues for another plugin, and on which terms.
+pub(super) fn target(
+    neighbours: &[Neighbour],
+    own: &Description,
+    request: &EnqueueRequest,
+) -> Result<(Identity, Terms), Problem> {
+    let (name, major) = (request.plugin.as_deref().unwrap_or_default(), request.major.unwrap_or_default());
+    if !own.needs.iter().any(|need| need.plugin == name && need.major == major) {
+        tracing::error!(
+            plugin = own.name,
+            of = name,
+            major,
+            "a plugin enqueues for one that it does not declare"
+        );
+        let detail =
+            format!("It enqueues for `{name}` v{major}, which it declares neither by needs nor by wants.");
+        return Err(Problem::new(ProblemCode::PluginError).detail(detail));
+    }
+    let is_meant = |one: &&Neighbour| *one.identity.name == *name && one.identity.major == major;
+    let neighbour = neighbours.iter().find(is_meant).ok_or_else(|| {
+        let detail = format!("The plugin `{name}` v{major} is not among those of this host.");
+        Problem::new(ProblemCode::UnknownPlugin).detail(detail).retry_after_s(60)
+    })?;
+    let tasks = neighbour.description.tasks.iter().zip(&neighbour.schemas);
+    let (task, schema) = tasks.into_iter().find(|(task, _)| task.name == request.task).ok_or_else(|| {
+        let version = &neighbour.identity.version;
+        let detail = format!("The plugin `{name}` {version} has no task `{}`.", request.task);
+        Problem::new(ProblemCode::PluginError).detail(detail)
+    })?;
+    fits(task, schema, &request.body)?;
+    Ok((neighbour.identity.clone(), Terms::of(task)))
+}
+
+fn fits(
+    task: &TaskDescription,
+    schema: &OnceLock<Option<jsonschema::Validator>>,
+    body: &[u8],
+) -> Result<(), Problem> {
+    let schema = schema.get_or_init(|| jsonschema::validator_for(&task.input_schema).ok());
+    let Some(schema) = schema else {
+        let detail = format!("The schema of the task `{}` is no JSON Schema.", task.name);
+        return Err(Problem::new(ProblemCode::PluginError).detail(detail));
+    };
+    let body: serde_json::Value = serde_json::from_slice(body).map_err(|error| {
+        Problem::new(ProblemCode::MalformedRequest).detail(format!("The body is no JSON: {error}."))
+    })?;
+    // Masked: what is in a task is nobody's business who only gets the answer.
+    let mistakes = schema.iter_errors(&body).take(MISTAKES_TOLD).map(|error| {
+        let at = error.instance_path().to_string();
+        format!("at {}: {}", if at.is_empty() { "the top" } else { &at }, error.masked())
+    });
+    let mistakes: Vec<String> = mistakes.collect();
+    if mistakes.is_empty() {
+        return Ok(());
+    }
+    let detail = format!("The body does not fit the task `{}`: {}.", task.name, mistakes.join("; "));
+    Err(Problem::new(ProblemCode::InvalidBody).detail(detail))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plugin(name: &str, version: &str, needs: &[(&str, u32, bool)]) -> Description {
+        let needs: Vec<Need> = needs
+            .iter()
+            .map(|(plugin, major, optional)| Need {
+                plugin: (*plugin).to_owned(),
+                major: *major,
+                optional: *optional,
+            })
+            .collect();
+        let json = serde_json::json!({
+            "name": name, "version": version, "routes": [], "tasks": [], "needs": needs,
+        });
+        Description::parse(json.to_string().as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn who_needs_what_is_not_there_falls_out_and_takes_along_who_needs_it() {
+        let all = [
+            plugin("a", "1.0.0", &[("b", 2, false)]),
+            plugin("b", "2.1.0", &[("c", 1, false)]),
+            plugin("c", "2.0.0", &[("x", 1, true), ("d", 0, false)]),
+            plugin("d", "0.3.0", &[("c", 2, false)]),
+        ];
+        let unmet = unmet(&all);
+        assert_eq!(unmet.keys().copied().collect::<Vec<_>>(), ["a", "b"]);
+        assert_eq!(unmet["b"], "needs the plugin `c` v1, and this host has 2.0.0");
+        assert_eq!(unmet["a"], "needs the plugin `b` v2, and this host does not have it");
+    }
+}
