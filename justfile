@@ -23,6 +23,10 @@ demo *ARGS: fetch-tools build
 dev *ARGS: fetch-tools build
     @scripts/dev "$@"
 
+# kill, stop and restart everything under load for a minute, and judge what was promised: --seconds N --seed S
+torture *ARGS: fetch-tools build
+    @scripts/torture "$@"
+
 # measure the three paths against their floors (release build; see docs/performance.md)
 bench *ARGS: fetch-tools
     cargo build --release --workspace

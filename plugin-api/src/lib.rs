@@ -67,7 +67,7 @@ pub use enqueue::{Accepted, Enqueue, Tasks};
 pub use plugin::{Definition, ErasedPlugin, Plugin};
 pub use problem::Problem;
 pub use progress::Progress;
-pub use task::{Failure, OnLost, Task, TaskContext, TaskError, TaskOptions, TaskResult};
+pub use task::{Failure, OnLost, Priority, Task, TaskContext, TaskError, TaskOptions, TaskResult};
 
 pub use axum;
 pub use bytes;
@@ -89,8 +89,8 @@ pub use uuid;
 pub mod prelude {
     pub use crate::plugin;
     pub use crate::{
-        Accepted, InitError, Plugin, PluginContext, Problem, RequestContext, Task, TaskContext, TaskError,
-        TaskResult, Tasks, task,
+        Accepted, InitError, Plugin, PluginContext, Priority, Problem, RequestContext, Task, TaskContext,
+        TaskError, TaskResult, Tasks, task,
     };
     pub use axum::extract::{Path, Query, State};
     pub use axum::response::{IntoResponse, Response};

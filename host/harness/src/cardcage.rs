@@ -308,6 +308,17 @@ impl Cardcage {
         self.process.signal_group(signal)
     }
 
+    /// Signals all its children; says how many there were. One that exits meanwhile is no error.
+    pub fn signal_children(&self, signal: Signal) -> usize {
+        let ids = self.child_pids();
+        ids.into_iter().filter(|id| process::signal_id(*id, signal)).count()
+    }
+
+    /// The supervisor's exit status, if it has exited.
+    pub fn exited(&mut self) -> Option<ExitStatus> {
+        self.process.exited()
+    }
+
     /// Kills the supervisor without a chance to clean up. What its children then do is for the test to see.
     pub fn kill9(&mut self) {
         self.process.kill9();

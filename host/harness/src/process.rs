@@ -143,11 +143,14 @@ pub(crate) fn processes_marked(entry: &str) -> Vec<u32> {
 /// Kills all processes whose environment holds `entry`; the caller looks again, since one may just have forked.
 pub(crate) fn kill_marked(entry: &str) {
     for id in processes_marked(entry) {
-        if let Some(pid) = i32::try_from(id).ok().and_then(Pid::from_raw) {
-            // It fails only for one that has exited since.
-            let _ = kill_process(pid, Signal::KILL);
-        }
+        signal_id(id, Signal::KILL);
     }
+}
+
+/// Signals a process that was just found by its mark; false where it has exited since.
+pub(crate) fn signal_id(id: u32, signal: Signal) -> bool {
+    let pid = i32::try_from(id).ok().and_then(Pid::from_raw);
+    pid.is_some_and(|pid| kill_process(pid, signal).is_ok())
 }
 
 fn append(path: &Path) -> Result<File> {

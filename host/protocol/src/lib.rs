@@ -33,7 +33,7 @@ pub use crash_history::{Crash, CrashHistory, QuarantinePolicy};
 pub use envelope::{EnvelopeError, TaskEnvelope};
 pub use frame::Frame;
 pub use id::{CallId, IdError, InstanceId, TaskId};
-pub use name::{Name, NameError, Namespace};
+pub use name::{Name, NameError, Namespace, RESERVED_SEGMENTS};
 pub use problem::{Problem, ProblemCode};
 pub use rate::{Rate, RateError};
 pub use record::{Attempt, Cause, FollowUp, TaskError, TaskRecord};

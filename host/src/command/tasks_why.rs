@@ -4,7 +4,7 @@
 //! could take it from the workers that answer. What cannot be known is not said.
 
 use cardcage_protocol::presence::{Presence, Question, RunningTask};
-use cardcage_protocol::{State, TaskAddress, TaskError, TaskId, TaskRecord, Timestamp};
+use cardcage_protocol::{Priority, State, TaskAddress, TaskError, TaskId, TaskRecord, Timestamp};
 use serde_json::json;
 
 use super::output;
@@ -159,7 +159,9 @@ async fn due(session: &Session, workers: &[Presence], at: &TaskAddress) -> Resul
 async fn queued(session: &Session, workers: &[Presence], at: &TaskAddress) -> Result<Why, Error> {
     let broker = &session.broker;
     let consumers = broker.task_consumers(&at.plugin).await?;
-    let consumer = consumers.iter().find(|one| one.major == at.major && one.task == at.task);
+    let consumer = consumers
+        .iter()
+        .find(|one| (one.major, &one.task, one.priority) == (at.major, &at.task, at.priority));
     let position = broker.queue_position(at).await?;
     let (code, sentence) = reason(workers, at, consumer, position, broker.options().lease.as_secs());
     Ok(Why { state: State::Queued, code, sentence })
@@ -218,6 +220,13 @@ fn reason(
         } else {
             format!("waiting: no live worker has {plugin} v{major}{}", others(workers, at))
         };
+        return ("no_worker", sentence);
+    }
+    if consumer.is_none() && at.priority != Priority::Normal {
+        let sentence = format!(
+            "waiting: no worker has ever taken {plugin}.{task} v{major} of this priority; the version of {plugin} that \
+             runs declares none"
+        );
         return ("no_worker", sentence);
     }
     let delivered =

@@ -7,7 +7,7 @@ use super::options;
 use super::services::HostServices;
 use crate::broker::{Broker, ConsumerSpec};
 use crate::exit::Exit;
-use crate::loader::{Description, Plugin, PluginSet};
+use crate::loader::{Description, Plugin, PluginSet, TaskDescription};
 use crate::process::child::Outbox;
 use crate::process::control::ToSupervisor;
 use crate::quarantine::Quarantines;
@@ -128,8 +128,8 @@ pub fn consumers<'a>(
     let specs = |description: &Description| {
         // Names and version were checked with the description.
         let plugin = Name::new(&description.name).ok()?;
-        let tasks: Vec<Name> =
-            description.tasks.iter().filter_map(|task| Name::new(&task.name).ok()).collect();
+        let name = |task: &TaskDescription| Some((Name::new(&task.name).ok()?, task.priorities));
+        let tasks: Vec<(Name, bool)> = description.tasks.iter().filter_map(name).collect();
         Some(ConsumerSpec::all(broker.options(), broker.subjects(), &plugin, description.major(), &tasks))
     };
     plugins.into_iter().filter_map(specs).flatten().collect()

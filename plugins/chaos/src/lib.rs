@@ -7,6 +7,8 @@
 //! | `POST /chaos/task` | enqueue | the same, as the task `chaos` |
 //! | `POST /chaos/short` | enqueue | the same, as the task `short`, whose attempts have 1 s |
 //! | `POST /chaos/keyed` | enqueue | the same, as the task `keyed`, whose body may have a `unique` and a `serial` key |
+//! | `POST /chaos/delayed?delay_ms=` | inline | enqueues the task `chaos` for later, with the request's `Idempotency-Key` |
+//! | `POST /chaos/ranked/{priority}` | worker | enqueues the task `ranked`, which has priorities and runs one at a time |
 //! | `POST /chaos/echo_stream` | worker | streams the request's body back |
 //! | `GET /chaos/seen` | worker | how many handlers started, finished, panicked, were cancelled |
 //! | `GET /chaos/inline_seen` | inline | the same, in the API instance |
@@ -19,10 +21,12 @@ mod order;
 mod seen;
 #[cfg(test)]
 mod tests;
+mod trace;
 
 use order::{Mode, Order};
 use plugin_api::prelude::*;
 use seen::{Seen, Snapshot};
+use trace::Trace;
 
 const DESCRIBE: &str = "CARDCAGE_CHAOS_DESCRIBE";
 
@@ -32,6 +36,8 @@ const DESCRIBE: &str = "CARDCAGE_CHAOS_DESCRIBE";
 struct Settings {
     /// How the start goes.
     init: Init,
+    /// A file that every attempt which came to a good end is appended to: what happened, whatever was recorded.
+    trace: Option<std::path::PathBuf>,
 }
 
 /// How `init` goes.
@@ -53,14 +59,16 @@ enum Init {
     Abort,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 struct App {
     seen: Seen,
+    trace: Trace,
 }
 
 impl App {
     async fn start(ctx: PluginContext) -> Result<App, InitError> {
-        match ctx.config::<Settings>()?.init {
+        let settings = ctx.config::<Settings>()?;
+        match settings.init {
             Init::Ok => {}
             Init::Fail => return Err(InitError::new("chaos was told not to start: set its `init` to `ok`")),
             Init::Panic => order::panic_now("panicked in init as told"),
@@ -68,7 +76,9 @@ impl App {
             Init::Exit => std::process::exit(0),
             Init::Abort => std::process::abort(),
         }
-        Ok(App { seen: Seen::default() })
+        let trace = settings.trace.as_deref().map_or(Ok(Trace::default()), Trace::open);
+        let trace = trace.map_err(|error| InitError::new(format!("chaos cannot open its trace: {error}")))?;
+        Ok(App { seen: Seen::default(), trace })
     }
 }
 
@@ -147,6 +157,28 @@ async fn inline_block(Query(block): Query<Block>) -> &'static str {
     "blocked"
 }
 
+#[derive(Debug, Deserialize, IntoParams)]
+struct Delay {
+    /// Milliseconds.
+    delay_ms: u64,
+}
+
+/// Enqueues the task `chaos` for later.
+#[utoipa::path(post, path = "/delayed", params(Delay), request_body = Order,
+    responses((status = 202, description = "Stored")))]
+async fn delayed(
+    tasks: Tasks,
+    Query(delay): Query<Delay>,
+    headers: HeaderMap,
+    Json(order): Json<Order>,
+) -> Result<Accepted, Problem> {
+    let enqueue = tasks.enqueue(chaos, order).delay(Duration::from_millis(delay.delay_ms));
+    match headers.get("idempotency-key").and_then(|key| key.to_str().ok()) {
+        Some(key) => enqueue.idempotency_key(key).await,
+        None => enqueue.await,
+    }
+}
+
 /// Does what the body says.
 #[task(retry(max_attempts = 6, backoff = "100ms..1s"))]
 async fn chaos(ctx: TaskContext<App>, order: Order) -> TaskResult<Value> {
@@ -162,8 +194,43 @@ async fn short(ctx: TaskContext<App>, order: Order) -> TaskResult<Value> {
 /// Does what the body says, under its keys.
 #[task(retry(max_attempts = 6, backoff = "100ms..1s"), unique_key = "unique", serial_key = "serial")]
 async fn keyed(ctx: TaskContext<App>, body: Keyed) -> TaskResult<Value> {
-    let Keyed { mode, ms, times, .. } = body;
-    attempt(&ctx, &Order { mode, ms, times }).await
+    let Keyed { mode, ms, times, note, .. } = body;
+    attempt(&ctx, &Order { mode, ms, times, note }).await
+}
+
+/// Does what the body says, by its priority.
+#[task(retry(max_attempts = 6, backoff = "100ms..1s"), priorities, concurrency = 1)]
+async fn ranked(ctx: TaskContext<App>, order: Order) -> TaskResult<Value> {
+    attempt(&ctx, &order).await
+}
+
+/// A priority as a path has it.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum Rank {
+    High,
+    Normal,
+    Low,
+}
+
+/// Enqueues the task `ranked`; with `?plain` the task `chaos`, which has no priorities.
+#[utoipa::path(post, path = "/ranked/{priority}", params(("priority" = inline(Rank), Path)), request_body = Order,
+    responses((status = 202, description = "Enqueued")))]
+async fn rank(
+    tasks: Tasks,
+    Path(rank): Path<Rank>,
+    uri: axum::http::Uri,
+    Json(order): Json<Order>,
+) -> Result<Accepted, Problem> {
+    let priority = match rank {
+        Rank::High => Priority::High,
+        Rank::Normal => Priority::Normal,
+        Rank::Low => Priority::Low,
+    };
+    if uri.query() == Some("plain") {
+        return tasks.enqueue(chaos, order).priority(priority).await;
+    }
+    tasks.enqueue(ranked, order).priority(priority).await
 }
 
 /// The body of a task with keys; see `Order`.
@@ -175,6 +242,8 @@ struct Keyed {
     ms: u64,
     #[serde(default)]
     times: u32,
+    #[serde(default)]
+    note: Option<String>,
     /// One task with it is queued or running at a time.
     #[serde(default)]
     unique: Option<String>,
@@ -186,13 +255,19 @@ struct Keyed {
 async fn attempt(ctx: &TaskContext<App>, order: &Order) -> TaskResult<Value> {
     let run = ctx.state().seen.start();
     let result = misbehave(ctx, order).await;
+    if result.is_ok() {
+        ctx.state().trace.note(ctx.id(), ctx.attempt())?;
+    }
     run.finish();
     result
 }
 
 async fn misbehave(ctx: &TaskContext<App>, order: &Order) -> TaskResult<Value> {
     let attempt = ctx.attempt();
-    let told = json!({ "mode": order.mode, "attempt": attempt, "pid": std::process::id() });
+    let mut told = json!({ "mode": order.mode, "attempt": attempt, "pid": std::process::id() });
+    if let (Some(note), Some(told)) = (&order.note, told.as_object_mut()) {
+        told.insert("note".to_owned(), note.as_str().into());
+    }
     let is_about_size = matches!(order.mode, Mode::HugeReply | Mode::BigError);
     match order.mode {
         Mode::FailUntil if attempt < order.times => return Err(TaskError::retry("failed as told")),
@@ -243,15 +318,18 @@ fn definition() -> Plugin<App> {
         .config::<Settings>()
         .routes(routes!(call))
         .routes(routes!(echo_stream))
+        .routes(routes!(rank))
         .routes(routes!(seen))
         .inline(routes!(inline_seen))
         .inline(routes!(inline_block))
+        .inline(routes!(delayed))
         .enqueue(Method::POST, "/task", chaos)
         .enqueue(Method::POST, "/short", short)
         .enqueue(Method::POST, "/keyed", keyed)
         .task(chaos)
         .task(short)
         .task(keyed)
+        .task(ranked)
 }
 
 plugin! {

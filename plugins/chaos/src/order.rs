@@ -72,6 +72,9 @@ pub(crate) struct Order {
     /// See the mode. For the ways in which a task fails or dies: how many attempts do, the others answer; 0: all.
     #[serde(default)]
     pub(crate) times: u32,
+    /// A task: answered with the result, so that its sender knows it again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) note: Option<String>,
 }
 
 impl Order {

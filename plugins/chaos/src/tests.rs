@@ -22,7 +22,7 @@ async fn counted(routes: &TestRoutes) -> Value {
 
 async fn run(order: Value, attempt: u32) -> TaskResult<Value> {
     let order = serde_json::from_value(order).unwrap();
-    TestHost::new().attempt(attempt).run_task(chaos, App { seen: Seen::default() }, order).await
+    TestHost::new().attempt(attempt).run_task(chaos, App::default(), order).await
 }
 
 #[tokio::test]

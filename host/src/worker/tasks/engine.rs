@@ -104,15 +104,17 @@ impl TaskEngine {
         let mut consumers = JoinSet::new();
         for unit in &units {
             let (broker, identity) = (&unit.shared.broker, &unit.room.plugin.identity);
-            let spec = ConsumerSpec::task(
+            let specs = ConsumerSpec::of_task(
                 broker.options(),
                 broker.subjects(),
                 &unit.room.name,
                 identity.major,
                 &unit.name,
-            )
-            .declared(&identity.version, unit.limits.max_running);
-            consumers.spawn(consumer::consume(unit.clone(), spec));
+                unit.limits.priorities,
+            );
+            let declared = |spec: ConsumerSpec| spec.declared(&identity.version, unit.limits.max_running);
+            let specs = specs.into_iter().map(declared).collect();
+            consumers.spawn(consumer::consume(unit.clone(), specs));
         }
         let mut helpers = JoinSet::new();
         helpers.spawn(find::answer(shared.clone()));

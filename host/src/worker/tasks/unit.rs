@@ -74,7 +74,8 @@ pub(super) struct Unit {
     pub(super) wake: Notify,
     /// Handlers at the same time, where the task declares it. Deliveries beyond it, which a reconnect may bring, wait.
     pub(super) running: Option<Semaphore>,
-    health: Mutex<PullHealth>,
+    /// Of each of its pulls; none while there is no pull.
+    healths: Mutex<Vec<PullHealth>>,
 }
 
 impl Unit {
@@ -99,19 +100,22 @@ impl Unit {
             batch,
             wake: Notify::new(),
             running: handlers.map(Semaphore::new),
-            health: Mutex::default(),
+            healths: Mutex::default(),
         }
     }
 
-    pub(super) fn set_health(&self, health: PullHealth) {
-        *self.health.lock().unwrap_or_else(PoisonError::into_inner) = health;
+    pub(super) fn set_healths(&self, healths: Vec<PullHealth>) {
+        *self.healths.lock().unwrap_or_else(PoisonError::into_inner) = healths;
     }
 
-    /// Whether the broker would deliver this task.
+    /// Whether the broker would deliver this task, in all its priorities.
     pub(super) fn is_consuming(&self) -> bool {
         // One that is to take nothing does all that it should.
-        self.room.gate.is_closed()
-            || self.health.lock().unwrap_or_else(PoisonError::into_inner).is_consuming()
+        if self.room.gate.is_closed() {
+            return true;
+        }
+        let healths = self.healths.lock().unwrap_or_else(PoisonError::into_inner);
+        !healths.is_empty() && healths.iter().all(PullHealth::is_consuming)
     }
 
     /// The right to run a handler now; `None`: it must wait.

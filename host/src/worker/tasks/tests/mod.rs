@@ -24,6 +24,7 @@ const LIMITS: TaskLimits = TaskLimits {
     result_ttl: None,
     concurrency: None,
     max_running: None,
+    priorities: false,
     rate: None,
     lost_is_final: false,
 };

@@ -1,0 +1,203 @@
+//! The judge: what was promised against what is recorded, and what is recorded against what ran.
+//!
+//! It is a function of plain values, so that its own tests can hand it a ledger with a lost task and see it object.
+//!
+//! Refuses to pass a run in which too little happened: nothing is lost where nothing is risked.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cardcage_protocol::{State, TaskId};
+
+use crate::ending::Ending;
+use crate::harvest::Endings;
+use crate::ledger::Entry;
+use crate::plan::Target;
+use crate::submission::Kind;
+
+/// What a run of a minute must have seen; a longer one more, a shorter one less.
+pub(crate) const DUE_PER_MINUTE: Due = Due { kills: 20, broker_kills: 5, accepted: 2_000 };
+
+/// The least that must have happened.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Due {
+    pub(crate) kills: u64,
+    pub(crate) broker_kills: u64,
+    pub(crate) accepted: u64,
+}
+
+/// What is judged.
+#[derive(Debug, Default)]
+pub(crate) struct Evidence {
+    pub(crate) entries: Vec<Entry>,
+    pub(crate) endings: Endings,
+    pub(crate) letters: BTreeMap<TaskId, u64>,
+    /// How often each task of the plugin that leaves a trace came to a good end.
+    pub(crate) runs: BTreeMap<TaskId, u64>,
+    pub(crate) kills: BTreeMap<Target, u64>,
+    /// Messages that still waited when everything was promised to be over.
+    pub(crate) left_over: u64,
+    pub(crate) seconds: u64,
+}
+
+/// What was found. A run is passed if everything but `duplicates` is empty.
+#[derive(Debug, Default, serde::Serialize)]
+pub(crate) struct Verdict {
+    /// Promised, and never ended.
+    pub(crate) lost: Vec<String>,
+    /// Ended or ran, and never submitted.
+    pub(crate) phantom: Vec<String>,
+    /// Ended otherwise than its handler decided, or with another's result.
+    pub(crate) corrupt: Vec<String>,
+    /// Ended twice, or one submission became two tasks.
+    pub(crate) double_final: Vec<String>,
+    /// The API did not know a task that it had promised.
+    pub(crate) denied: Vec<String>,
+    /// Why the run proves too little.
+    pub(crate) vacuous: Vec<String>,
+    /// Good ends of a handler beyond the first: allowed, at least once is what is promised.
+    pub(crate) duplicates: u64,
+    /// Submissions that were promised.
+    pub(crate) accepted: u64,
+    /// Submissions that were not.
+    pub(crate) refused: u64,
+    /// Of those, the ones that ran nevertheless.
+    pub(crate) refused_and_ended: u64,
+    /// Ends by state.
+    pub(crate) states: BTreeMap<String, u64>,
+}
+
+impl Verdict {
+    /// Whether there is nothing to object to.
+    pub(crate) fn is_passed(&self) -> bool {
+        [&self.lost, &self.phantom, &self.corrupt, &self.double_final, &self.denied, &self.vacuous]
+            .iter()
+            .all(|objections| objections.is_empty())
+    }
+}
+
+/// Judges.
+pub(crate) fn judge(evidence: &Evidence) -> Verdict {
+    let mut verdict = Verdict::default();
+    let owners = Owners::of(&evidence.entries);
+    let mut ends_of: BTreeMap<u64, Vec<&Ending>> = BTreeMap::new();
+    for (id, ends) in &evidence.endings {
+        let [end, others @ ..] = ends.as_slice() else { continue };
+        *verdict.states.entry(end.state.to_string()).or_default() += 1;
+        if let Some(other) = others.first() {
+            verdict.double_final.push(format!(
+                "{id} ended {} at {:?} and {} at {:?}",
+                end.state, end.finished_at, other.state, other.finished_at
+            ));
+        }
+        match owners.owner(end) {
+            Some(n) => ends_of.entry(n).or_default().push(end),
+            None => verdict.phantom.push(format!("{id} ended {}, and nobody submitted it", end.state)),
+        }
+    }
+    for entry in &evidence.entries {
+        let ends = ends_of.remove(&entry.submission.n).unwrap_or_default();
+        judge_entry(&mut verdict, evidence, entry, &ends);
+    }
+    for (id, runs) in &evidence.runs {
+        verdict.duplicates += runs - 1;
+        if !evidence.endings.contains_key(id) && !owners.is_promised(*id) {
+            verdict.phantom.push(format!("{id} ran {runs} times, and neither promise nor record knows it"));
+        }
+    }
+    judge_weight(&mut verdict, evidence);
+    verdict
+}
+
+fn judge_entry(verdict: &mut Verdict, evidence: &Evidence, entry: &Entry, ends: &[&Ending]) {
+    let submission = &entry.submission;
+    let what = format!("submission {} ({:?})", submission.n, submission.kind);
+    if entry.promised.is_empty() {
+        verdict.refused += 1;
+        verdict.refused_and_ended += u64::from(!ends.is_empty());
+    } else {
+        verdict.accepted += 1;
+    }
+    let known: BTreeSet<TaskId> =
+        entry.promised.iter().copied().chain(ends.iter().map(|end| end.id)).collect();
+    if known.len() > 1 {
+        verdict.double_final.push(format!("{what} became several tasks: {known:?}"));
+    }
+    for id in &entry.promised {
+        if !evidence.endings.contains_key(id) {
+            verdict.lost.push(format!("{what} was promised as {id} and never ended"));
+        }
+    }
+    if entry.denials > 0 {
+        verdict.denied.push(format!("{what}: {:?} was answered with 404", entry.promised));
+    }
+    for end in ends {
+        if let Some(objection) = submission.objection(end) {
+            verdict.corrupt.push(format!("{what}, {}: {objection}", end.id));
+        }
+        let letters = evidence.letters.get(&end.id).copied().unwrap_or(0);
+        if letters != u64::from(end.state == State::Failed) {
+            verdict
+                .corrupt
+                .push(format!("{what}, {}: ended {} with {letters} dead letters", end.id, end.state));
+        }
+        let leaves_trace = submission.kind != Kind::Echo;
+        if leaves_trace && end.state == State::Succeeded && !evidence.runs.contains_key(&end.id) {
+            verdict.corrupt.push(format!("{what}, {}: recorded as succeeded, and it never ran", end.id));
+        }
+    }
+}
+
+/// Did enough happen?
+fn judge_weight(verdict: &mut Verdict, evidence: &Evidence) {
+    let due = |per_minute: u64| per_minute * evidence.seconds / 60;
+    let kills = evidence.kills.values().sum();
+    let of_broker = evidence.kills.get(&Target::Broker).copied().unwrap_or(0);
+    for (what, were, least) in [
+        ("kills", kills, due(DUE_PER_MINUTE.kills)),
+        ("kills of the broker", of_broker, due(DUE_PER_MINUTE.broker_kills)),
+        ("accepted tasks", verdict.accepted, due(DUE_PER_MINUTE.accepted)),
+    ] {
+        if were < least {
+            verdict
+                .vacuous
+                .push(format!("{were} {what} in {} s, at least {least} are due", evidence.seconds));
+        }
+    }
+    if evidence.left_over > 0 {
+        verdict.vacuous.push(format!("{} messages still wait: it was judged too early", evidence.left_over));
+    }
+}
+
+/// Whose outcome it is.
+struct Owners<'a> {
+    ids: BTreeMap<TaskId, u64>,
+    keys: BTreeMap<&'a str, u64>,
+    notes: BTreeMap<&'a str, u64>,
+}
+
+impl<'a> Owners<'a> {
+    fn of(entries: &'a [Entry]) -> Self {
+        let mut owners = Self { ids: BTreeMap::new(), keys: BTreeMap::new(), notes: BTreeMap::new() };
+        for Entry { submission, promised, .. } in entries {
+            owners.ids.extend(promised.iter().map(|id| (*id, submission.n)));
+            owners.keys.extend(submission.key.as_deref().map(|key| (key, submission.n)));
+            owners.notes.insert(&submission.note, submission.n);
+        }
+        owners
+    }
+
+    /// By promise, else by what came back with it: its receipt may have been lost.
+    fn owner(&self, end: &Ending) -> Option<u64> {
+        let by_id = self.ids.get(&end.id);
+        let by_key = || end.key.as_deref().and_then(|key| self.keys.get(key));
+        let by_note = || end.note().and_then(|note| self.notes.get(note));
+        by_id.or_else(by_key).or_else(by_note).copied()
+    }
+
+    fn is_promised(&self, id: TaskId) -> bool {
+        self.ids.contains_key(&id)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,200 @@
+//! The judge is judged: each kind of broken promise, made up, is found.
+
+use cardcage_protocol::Timestamp;
+use serde_json::json;
+
+use super::*;
+use crate::ending::Try;
+use crate::submission::Submission;
+
+/// An honest run of a minute: as many tasks and kills as are due, and nothing wrong.
+fn honest() -> Evidence {
+    let mut evidence = Evidence {
+        kills: BTreeMap::from([(Target::Broker, 5), (Target::WorkerChild, 15)]),
+        seconds: 60,
+        ..Evidence::default()
+    };
+    for n in 0..2_100 {
+        let submission = Submission::draw(1, n);
+        let id = TaskId::generate();
+        let end = end_of(&submission, id);
+        if end.state == State::Failed {
+            evidence.letters.insert(id, 1);
+        }
+        if end.state == State::Succeeded && submission.kind != Kind::Echo {
+            evidence.runs.insert(id, 1);
+        }
+        evidence.endings.insert(id, vec![end]);
+        evidence.entries.push(Entry { submission, promised: vec![id], denials: 0 });
+    }
+    evidence
+}
+
+fn end_of(submission: &Submission, id: TaskId) -> Ending {
+    let n = match submission.kind {
+        Kind::FailUntil(times) => times,
+        Kind::RetryAfter => 2,
+        _ => 1,
+    };
+    let state = match submission.kind {
+        Kind::FailForGood => State::Failed,
+        Kind::Discard => State::Cancelled,
+        _ => State::Succeeded,
+    };
+    let told = json!({ "mode": submission.body["mode"], "note": submission.note, "attempt": n, "pid": 1 });
+    let result = if submission.kind == Kind::Echo { submission.body.clone() } else { told };
+    let has_succeeded = state == State::Succeeded;
+    let enqueued_at = Timestamp::from_unix_ms(1_000_000);
+    Ending {
+        id,
+        state,
+        result: has_succeeded.then_some(result),
+        why: String::new(),
+        key: submission.key.clone(),
+        attempts: vec![Try { n, started_at: enqueued_at.plus_ms(5_000), has_succeeded }],
+        enqueued_at,
+        finished_at: Some(enqueued_at.plus_ms(6_000)),
+    }
+}
+
+/// The first task of this kind.
+fn some(evidence: &Evidence, is: impl Fn(&Kind) -> bool) -> (usize, TaskId) {
+    let at = evidence.entries.iter().position(|entry| is(&entry.submission.kind)).unwrap();
+    (at, evidence.entries[at].promised[0])
+}
+
+fn counts(verdict: &Verdict) -> [usize; 6] {
+    [
+        &verdict.lost,
+        &verdict.phantom,
+        &verdict.corrupt,
+        &verdict.double_final,
+        &verdict.denied,
+        &verdict.vacuous,
+    ]
+    .map(Vec::len)
+}
+
+#[test]
+fn honest_run_is_passed() {
+    let verdict = judge(&honest());
+    assert!(verdict.is_passed(), "{verdict:?}");
+    assert_eq!((verdict.accepted, verdict.refused, verdict.duplicates), (2_100, 0, 0));
+}
+
+#[test]
+fn ledger_with_a_lost_task_is_refused() {
+    let mut evidence = honest();
+    let (_, id) = some(&evidence, |kind| *kind == Kind::Ok);
+    evidence.endings.remove(&id);
+    let verdict = judge(&evidence);
+    assert_eq!(counts(&verdict), [1, 0, 0, 0, 0, 0], "{verdict:?}");
+    assert!(!verdict.is_passed() && verdict.lost[0].contains(&id.to_string()));
+}
+
+#[test]
+fn outcome_that_nobody_submitted_is_a_phantom() {
+    let mut evidence = honest();
+    let stranger = end_of(&Submission::draw(2, 0), TaskId::generate());
+    evidence.endings.insert(stranger.id, vec![stranger]);
+    assert_eq!(counts(&judge(&evidence)), [0, 1, 0, 0, 0, 0]);
+}
+
+#[test]
+fn run_that_neither_promise_nor_record_knows_is_a_phantom() {
+    let mut evidence = honest();
+    evidence.runs.insert(TaskId::generate(), 1);
+    assert_eq!(counts(&judge(&evidence)), [0, 1, 0, 0, 0, 0]);
+}
+
+#[test]
+fn results_of_others_wrong_states_and_early_starts_are_corrupt() {
+    type Corruption = (fn(&Kind) -> bool, fn(&mut Ending));
+    let corrupting: [Corruption; 6] = [
+        (
+            |kind| *kind == Kind::Ok,
+            |end| end.result = Some(json!({ "mode": "ok", "note": "s0-0", "attempt": 1 })),
+        ),
+        (|kind| *kind == Kind::Echo, |end| end.result = Some(json!({}))),
+        (|kind| *kind == Kind::Sleep, |end| end.state = State::Expired),
+        (|kind| *kind == Kind::Ok, |end| end.attempts.push(end.attempts[0])),
+        (|kind| matches!(kind, Kind::FailUntil(_)), |end| end.attempts[0].n = 1),
+        (|kind| matches!(kind, Kind::Delayed(_)), |end| end.attempts[0].started_at = end.enqueued_at),
+    ];
+    for (at, (is, corrupt)) in corrupting.into_iter().enumerate() {
+        let mut evidence = honest();
+        let (_, id) = some(&evidence, is);
+        corrupt(&mut evidence.endings.get_mut(&id).unwrap()[0]);
+        let verdict = judge(&evidence);
+        assert_eq!(counts(&verdict), [0, 0, 1, 0, 0, 0], "corruption {at}: {verdict:?}");
+    }
+}
+
+#[test]
+fn success_without_a_run_and_failure_without_a_letter_are_corrupt() {
+    let mut evidence = honest();
+    evidence.runs.remove(&some(&evidence, |kind| *kind == Kind::Ok).1);
+    evidence.letters.remove(&some(&evidence, |kind| *kind == Kind::FailForGood).1);
+    assert_eq!(counts(&judge(&evidence)), [0, 0, 2, 0, 0, 0]);
+}
+
+#[test]
+fn second_end_second_task_and_second_promise_are_double_final() {
+    let mut evidence = honest();
+    let (_, id) = some(&evidence, |kind| *kind == Kind::Ok);
+    let mut again = evidence.endings[&id][0].clone();
+    again.finished_at = again.finished_at.map(|at| at.plus_ms(1));
+    evidence.endings.get_mut(&id).unwrap().push(again);
+
+    let (_, first) = some(&evidence, |kind| *kind == Kind::RetryAfter);
+    let twin = Ending { id: TaskId::generate(), ..evidence.endings[&first][0].clone() };
+    evidence.runs.insert(twin.id, 1);
+    evidence.endings.insert(twin.id, vec![twin]);
+    assert_eq!(counts(&judge(&evidence)), [0, 0, 0, 2, 0, 0]);
+
+    let (at, _) = some(&evidence, |kind| *kind == Kind::Sleep);
+    evidence.entries[at].promised.push(TaskId::generate());
+    assert_eq!(counts(&judge(&evidence)), [1, 0, 0, 3, 0, 0]);
+}
+
+#[test]
+fn refused_submission_may_end_once_or_never() {
+    let mut evidence = honest();
+    let (at, id) = some(&evidence, |kind| *kind == Kind::Ok);
+    evidence.entries[at].promised.clear();
+    assert_eq!((counts(&judge(&evidence)), judge(&evidence).refused_and_ended), ([0; 6], 1));
+    evidence.endings.remove(&id);
+    evidence.runs.remove(&id);
+    assert_eq!((counts(&judge(&evidence)), judge(&evidence).refused_and_ended), ([0; 6], 0));
+}
+
+#[test]
+fn promised_task_that_the_api_denies_is_refused() {
+    let mut evidence = honest();
+    evidence.entries[0].denials = 1;
+    assert_eq!(counts(&judge(&evidence)), [0, 0, 0, 0, 1, 0]);
+}
+
+#[test]
+fn run_in_which_too_little_happened_is_refused() {
+    let mut evidence = honest();
+    evidence.kills = BTreeMap::from([(Target::Broker, 4), (Target::Api, 15)]);
+    evidence.seconds = 61;
+    evidence.left_over = 1;
+    let few = evidence.entries.len() - 200;
+    evidence.entries.truncate(few);
+    let known: BTreeSet<TaskId> = evidence.entries.iter().map(|entry| entry.promised[0]).collect();
+    evidence.endings.retain(|id, _| known.contains(id));
+    evidence.runs.retain(|id, _| known.contains(id));
+    assert_eq!(counts(&judge(&evidence)), [0, 0, 0, 0, 0, 4]);
+}
+
+#[test]
+fn good_ends_beyond_the_first_are_counted_and_allowed() {
+    let mut evidence = honest();
+    let (_, id) = some(&evidence, |kind| *kind == Kind::Ok);
+    evidence.runs.insert(id, 3);
+    let verdict = judge(&evidence);
+    assert!(verdict.is_passed());
+    assert_eq!(verdict.duplicates, 2);
+}
