@@ -16,6 +16,12 @@ pub enum Exit {
     Unexpected = 1,
     /// The command line cannot be understood.
     Usage = 2,
+    /// The task that was run failed for good.
+    TaskFailed = 3,
+    /// The task that was run asked to be tried again, or panicked.
+    TaskRetry = 4,
+    /// The task that was run is no longer wanted.
+    TaskDiscarded = 5,
     /// A port or the broker is not available.
     Unavailable = 69,
     /// A required plugin was refused.
@@ -28,10 +34,13 @@ pub enum Exit {
 
 impl Exit {
     /// All of them, in the order of their codes.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 10] = [
         Self::Success,
         Self::Unexpected,
         Self::Usage,
+        Self::TaskFailed,
+        Self::TaskRetry,
+        Self::TaskDiscarded,
         Self::Unavailable,
         Self::PluginRefused,
         Self::DrainDeadline,
@@ -59,6 +68,13 @@ impl Exit {
                 "What was asked for does not exist, as the message says; or something went wrong that nobody foresaw, which is a fault of cardcage: report it."
             }
             Self::Usage => "The command line was not understood: `cardcage help` shows how it is written.",
+            Self::TaskFailed => {
+                "`tasks run`: the task failed for good; a worker would make a dead letter of it."
+            }
+            Self::TaskRetry => {
+                "`tasks run`: the task asked to be tried again, or panicked; a worker would try again later."
+            }
+            Self::TaskDiscarded => "`tasks run`: the task said that it is no longer wanted.",
             Self::Unavailable => {
                 "A port is taken, or the broker was not reachable or is unfit: start again once that is put right."
             }
@@ -85,12 +101,14 @@ impl Exit {
     const fn rank(self) -> u8 {
         match self {
             Self::Success => 0,
-            Self::DrainDeadline => 1,
-            Self::Unavailable => 2,
-            Self::PluginRefused => 3,
-            Self::Config => 4,
-            Self::Usage => 5,
-            Self::Unexpected => 6,
+            // Of one command only, which ends with nothing else.
+            Self::TaskFailed | Self::TaskRetry | Self::TaskDiscarded => 1,
+            Self::DrainDeadline => 2,
+            Self::Unavailable => 3,
+            Self::PluginRefused => 4,
+            Self::Config => 5,
+            Self::Usage => 6,
+            Self::Unexpected => 7,
         }
     }
 }

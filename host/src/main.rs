@@ -47,6 +47,7 @@ fn dispatch(command: Command, runtime: &Runtime) -> Exit {
         Command::Tasks(TasksCommand::Why(args)) => runtime.block_on(command::tasks_why::run(args)),
         Command::Tasks(TasksCommand::Retry(args)) => runtime.block_on(command::tasks_retry::run(args)),
         Command::Tasks(TasksCommand::Enqueue(args)) => runtime.block_on(command::tasks_enqueue::run(args)),
+        Command::Tasks(TasksCommand::Run(args)) => runtime.block_on(command::tasks_run::run(args)),
         Command::Workers(WorkersCommand::List { json, configuration }) => {
             runtime.block_on(command::workers_list::run(json, configuration))
         }

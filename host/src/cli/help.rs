@@ -102,6 +102,20 @@ is that of a live worker, and the body is checked by the worker.
 Exit codes: 0 stored, 1 no such plugin or task, 2 the body does not fit, 69 not stored: broker unavailable or queue \
 full, 70 the library was refused.";
 
+pub(super) const TASKS_RUN: &str = "\
+Examples:
+  cardcage tasks run orders.fulfil --json '{\"order_id\":\"7\"}' --config cardcage.toml
+  cardcage tasks run orders.fulfil --json @order.json --attempt 3 --config cardcage.toml
+  rust-gdb --args cardcage tasks run orders.fulfil --json @order.json --config cardcage.toml
+      RUST_BACKTRACE=1 shows where it panics
+
+The plugin is loaded into this very process, with its settings from the configuration, and the handler runs once. What it \
+would enqueue is shown and not published; calls to other plugins are refused. It is told its deadline, and not ended at \
+it. Ctrl-C cancels the task, a second one gives it up. Logs go to stderr, the outcome to stdout as JSON.
+
+Exit codes: 0 succeeded, 1 no such plugin or task, 2 the body does not fit, 3 failed, 4 asked to be tried again or panicked, \
+5 discarded, 70 the library was refused, 78 bad configuration.";
+
 pub(super) const WORKERS_LIST: &str = "\
 Examples:
   cardcage workers list --config cardcage.toml

@@ -26,7 +26,7 @@ pub use dead::{DeadAction, DeadCommand, LetterArgs};
 pub use plugin::{PluginCommand, ReleaseArgs};
 pub use queues::{QueueLimitArgs, QueueName, QueuePurgeArgs, QueuesCommand};
 pub use span::Span;
-pub use tasks::{EnqueueArgs, OneTaskArgs, TaskListArgs, TaskName, WorkersCommand};
+pub use tasks::{EnqueueArgs, OneTaskArgs, RunArgs, TaskListArgs, TaskName, WorkersCommand};
 
 /// A plugin host: HTTP routes and durable tasks from extension libraries, over NATS.
 #[derive(Debug, Parser)]
@@ -138,6 +138,9 @@ pub enum TasksCommand {
     /// Enqueue a task.
     #[command(after_long_help = help::TASKS_ENQUEUE)]
     Enqueue(EnqueueArgs),
+    /// Run one task here, in the foreground: no broker, nothing is published.
+    #[command(after_long_help = help::TASKS_RUN)]
+    Run(RunArgs),
 }
 
 /// Where settings come from.

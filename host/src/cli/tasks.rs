@@ -71,6 +71,23 @@ pub struct EnqueueArgs {
     pub configuration: Configuration,
 }
 
+/// `cardcage tasks run`
+#[derive(Debug, Clone, Args)]
+pub struct RunArgs {
+    /// The task.
+    #[arg(value_name = "PLUGIN.TASK")]
+    pub target: TaskName,
+    /// Its body: JSON, or @FILE.
+    #[arg(long = "json", value_name = "BODY")]
+    pub body: String,
+    /// Which attempt the handler is told that it is.
+    #[arg(long, value_name = "NUMBER", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub attempt: u32,
+    /// Where the plugin is.
+    #[command(flatten)]
+    pub configuration: Configuration,
+}
+
 /// A priority as it is typed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Urgency {

@@ -10,6 +10,7 @@
 //! | `cardcage tasks show` | [`tasks_show`]: one task's record |
 //! | `cardcage tasks cancel` | [`tasks_cancel`]: cancels one task |
 //! | `cardcage tasks list`, `why`, `retry`, `enqueue` | [`tasks_list`], [`tasks_why`], [`tasks_retry`], [`tasks_enqueue`] |
+//! | `cardcage tasks run` | [`tasks_run`]: one task in the foreground, without a broker |
 //! | `cardcage workers list` | [`workers_list`]: who is there |
 //! | `cardcage queues …` | [`queues`]: queues, listed, paused, resumed and purged |
 //! | `cardcage dead …` | [`dead`]: dead letters, read, replayed and removed |
@@ -19,8 +20,8 @@
 //! Invariants: a command's result goes to stdout, what went wrong to stderr; nothing a plugin or a file says
 //! reaches a terminal with control characters in it; every command ends with an [`crate::exit::Exit`].
 //!
-//! What it refuses to do: no command leaves a process behind, and only `describe-child` loads a plugin into its
-//! own process.
+//! What it refuses to do: no command leaves a process behind, and only `describe-child` and `tasks run` load a plugin into
+//! their own process.
 
 pub mod check;
 pub mod dead;
@@ -39,6 +40,7 @@ pub mod tasks_cancel;
 pub mod tasks_enqueue;
 pub mod tasks_list;
 pub mod tasks_retry;
+pub mod tasks_run;
 pub mod tasks_show;
 pub mod tasks_why;
 pub mod workers_list;

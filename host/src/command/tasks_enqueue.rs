@@ -60,7 +60,8 @@ async fn enqueue(args: EnqueueArgs) -> Result<Value, Exit> {
     }))
 }
 
-fn body(text: &str) -> Result<(Bytes, Value), Exit> {
+/// The body as it was typed or stands in a file, and read.
+pub(super) fn body(text: &str) -> Result<(Bytes, Value), Exit> {
     let body = match text.strip_prefix('@') {
         None => text.to_owned(),
         Some(file) => std::fs::read_to_string(file)
@@ -93,7 +94,12 @@ async fn identity(session: &Session, target: &TaskName, body: &Value) -> Result<
     }
 }
 
-fn described(description: &Description, target: &TaskName, body: &Value) -> Result<(Identity, Terms), Exit> {
+/// Holds a body against the task's schema.
+pub(super) fn described(
+    description: &Description,
+    target: &TaskName,
+    body: &Value,
+) -> Result<(Identity, Terms), Exit> {
     let Some(task) = description.tasks.iter().find(|task| target.task == *task.name.as_str()) else {
         let names: Vec<&str> = description.tasks.iter().map(|task| task.name.as_str()).collect();
         return Err(told(Exit::Unexpected, &unknown(target, &names)));

@@ -2,6 +2,7 @@
 
 mod check;
 mod inspect;
+mod tasks_run;
 mod tasks_show;
 
 use std::os::unix::fs::symlink;

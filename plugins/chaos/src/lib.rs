@@ -281,6 +281,11 @@ async fn misbehave(ctx: &TaskContext<App>, order: &Order) -> TaskResult<Value> {
     match order.mode {
         Mode::FailUntil if attempt < order.times => return Err(TaskError::retry("failed as told")),
         Mode::FailUntil => return Ok(told),
+        Mode::Enqueue => {
+            let another = Order { mode: Mode::Ok, ..order.clone() };
+            let enqueued = ctx.tasks().enqueue(chaos, another).delay(order.time()).await;
+            return enqueued.map(|_| told).map_err(|_| TaskError::retry("it cannot be enqueued"));
+        }
         Mode::Progress => {
             let total = u64::from(order.count());
             for done in 1..=total {

@@ -33,6 +33,8 @@ pub(crate) enum Mode {
     AwaitCancel,
     /// A task: waits until it is cancelled, then asks for a retry.
     FailWhenCancelled,
+    /// A task: enqueues one of the same kind that only answers, to run in `ms`, then answers.
+    Enqueue,
     /// A task: tells its progress `times` times (at least 1), `ms` apart, then answers.
     Progress,
     /// Waits `ms` holding its thread.

@@ -42,7 +42,7 @@ struct Consumer {
 pub(super) async fn consume(unit: Arc<Unit>) {
     let mut gate = unit.room.gate.clone();
     let mut demand = unit.room.slots.share(unit.place);
-    loop {
+    while !unit.shared.stop.is_cancelled() {
         tokio::select! {
             biased;
             () = unit.shared.stop.cancelled() => return,

@@ -1,0 +1,89 @@
+//! What a task gets from its host where there is none: what would leave the process is noted and shown instead.
+//!
+//! Invariant: nothing leaves this process. An enqueue is answered as if it had been stored, with an id that nobody knows.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use cardcage_protocol::{Problem, ProblemCode, TaskId, Timestamp};
+use serde_json::{Value, json};
+
+use crate::loader::{EnqueueRequest, Identity, OutgoingCall, Receipt, ServiceFuture, Services};
+use crate::terms::Terms;
+
+/// Notes what a task asks for.
+#[derive(Debug, Default)]
+pub(super) struct Rehearsal {
+    enqueued: Mutex<Vec<Value>>,
+}
+
+impl Rehearsal {
+    fn lock(&self) -> MutexGuard<'_, Vec<Value>> {
+        // Nothing that holds the lock panics.
+        self.enqueued.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What would have been enqueued, in its order.
+    pub(super) fn enqueued(&self) -> Vec<Value> {
+        self.lock().clone()
+    }
+}
+
+impl Services for Rehearsal {
+    fn enqueue(
+        &self,
+        plugin: &Identity,
+        terms: Option<Terms>,
+        request: EnqueueRequest,
+    ) -> ServiceFuture<Receipt> {
+        let of = request.plugin.clone().unwrap_or_else(|| plugin.name.to_string());
+        if terms.is_none() && *of == *plugin.name {
+            let detail = format!("The plugin has no task `{}` registered.", request.task);
+            return Box::pin(std::future::ready(Err(Problem::new(ProblemCode::Internal).detail(detail))));
+        }
+        let body: Value = serde_json::from_slice(&request.body).unwrap_or_default();
+        let id = TaskId::generate().to_string();
+        tracing::info!(
+            plugin = of, task = request.task, delay_ms = request.delay_ms, key = request.idempotency_key, %body,
+            "a task would be enqueued now"
+        );
+        self.lock().push(json!({
+            "plugin": of, "task": request.task, "body": body, "delay_ms": request.delay_ms,
+            "idempotency_key": request.idempotency_key,
+        }));
+        Box::pin(std::future::ready(Ok(Receipt { id, duplicate: false })))
+    }
+
+    fn call(&self, _: &Identity, call: OutgoingCall) -> ServiceFuture<Bytes> {
+        let target = String::from_utf8_lossy(&call.target).into_owned();
+        tracing::warn!(target, "a call to another plugin was refused: nothing else runs here");
+        let detail = "The task runs in the foreground, without other plugins.";
+        Box::pin(std::future::ready(Err(Problem::new(ProblemCode::NoWorker).detail(detail))))
+    }
+
+    fn progress(
+        &self,
+        _: [u8; 16],
+        _: u32,
+        report: &[u8],
+    ) -> Option<Pin<Box<dyn Future<Output = ()> + Send>>> {
+        let report = String::from_utf8_lossy(report).into_owned();
+        tracing::info!(report, "the task told its progress");
+        None
+    }
+
+    fn now_unix_ns(&self) -> u64 {
+        Timestamp::now().unix_ms().saturating_mul(1_000_000)
+    }
+
+    fn metric(&self, plugin: &Identity, _: u8, name: &str, labels: &[(String, String)], value: f64) {
+        tracing::debug!(plugin = %plugin.name, name, ?labels, value, "the task recorded a measurement");
+    }
+}
+
+/// The services, and the same for looking at what they noted.
+pub(super) fn services() -> (Arc<dyn Services>, Arc<Rehearsal>) {
+    let rehearsal = Arc::new(Rehearsal::default());
+    (rehearsal.clone(), rehearsal)
+}
