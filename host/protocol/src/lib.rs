@@ -10,6 +10,7 @@
 
 pub mod address;
 pub mod call;
+pub mod child;
 pub mod envelope;
 pub mod frame;
 pub mod header;
@@ -28,6 +29,7 @@ mod wire;
 
 pub use address::{Priority, SubjectError, TaskAddress};
 pub use call::{CallBody, CallReply, CallRequest, ReplyKind};
+pub use child::StagedTask;
 pub use envelope::{EnvelopeError, TaskEnvelope};
 pub use frame::Frame;
 pub use id::{CallId, IdError, InstanceId, TaskId};

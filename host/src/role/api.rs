@@ -27,6 +27,7 @@ pub(super) async fn serve(mut context: Context) -> Result<Exit, Failure> {
         enqueue_timeout: Duration::from_millis(context.settings.api.enqueue_timeout_ms),
         metrics: metrics.clone(),
         progress: Arc::default(),
+        staging: Arc::default(),
     });
     let set = context.load(services).await?;
     let mounted = mount(&context, &set);

@@ -27,13 +27,14 @@ const QUEUE_GROUP: &str = "workers";
 pub(super) async fn serve(mut context: Context) -> Result<Exit, Failure> {
     let broker = context.connect().await?;
     let metrics = PluginMetrics::default();
-    let progress = Arc::new(OnceLock::new());
+    let (progress, staging) = (Arc::new(OnceLock::new()), Arc::new(OnceLock::new()));
     let services = Arc::new(HostServices {
         broker: broker.clone(),
         instance: context.instance.clone(),
         enqueue_timeout: Duration::from_millis(context.settings.api.enqueue_timeout_ms),
         metrics: metrics.clone(),
         progress: progress.clone(),
+        staging: staging.clone(),
     });
     let set = context.load(services).await?;
     let patience = Duration::from_millis(context.settings.broker.startup_timeout_ms);
@@ -64,6 +65,7 @@ pub(super) async fn serve(mut context: Context) -> Result<Exit, Failure> {
         task_concurrency: context.settings.worker.task_concurrency,
     });
     let _ = progress.set(engine.progress_reports());
+    let _ = staging.set(engine.staging());
     context.ready(&set, Vec::new());
     let consuming = tokio::spawn(tell_consuming(context.outbox.clone(), engine.watch_consuming()));
     let grace = context.drain_ordered(|| text(&calls, &engine, &metrics)).await;

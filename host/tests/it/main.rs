@@ -12,6 +12,7 @@ mod acceptance;
 mod broker;
 mod calls;
 mod cancel;
+mod children;
 mod command;
 mod config;
 mod containment;
