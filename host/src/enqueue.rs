@@ -38,6 +38,10 @@ pub struct NewTask<'a> {
     pub traceparent: Option<String>,
     /// The task that enqueues this one.
     pub parent: Option<TaskId>,
+    /// The first task of its tree, where that is not the one that enqueues it.
+    pub root: Option<TaskId>,
+    /// Its id, where whoever repeats this must arrive at the same one.
+    pub fixed: Option<Fixed>,
     /// How urgent it is; other than normal only where the task declares priorities.
     pub priority: Priority,
     /// Not before so much time has passed.
@@ -48,6 +52,15 @@ pub struct NewTask<'a> {
     pub body: Bytes,
 }
 
+/// The identity of a task that was promised before it is published: by its parent's completion.
+#[derive(Debug, Clone, Copy)]
+pub struct Fixed {
+    /// Its id.
+    pub id: TaskId,
+    /// The first task of its tree.
+    pub root: TaskId,
+}
+
 /// A task that was accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Published {
@@ -55,6 +68,13 @@ pub struct Published {
     pub id: TaskId,
     /// Whether an earlier request with the same key made it.
     pub duplicate: bool,
+}
+
+/// What stands for the route in the idempotency keys of a plugin that enqueues another one's tasks: a key belongs to whoever
+/// chose it.
+#[must_use]
+pub fn keys_of_plugin(plugin: &str) -> String {
+    format!("plugin {plugin}")
 }
 
 fn refused(error: &Error) -> Problem {
@@ -79,29 +99,39 @@ pub async fn publish(broker: &Broker, new: NewTask<'_>, wait: Duration) -> Resul
     accepted.unwrap_or_else(|_| Err(Problem::new(ProblemCode::BrokerUnavailable).retry_after_s(1)))
 }
 
+/// What can be said of a task without asking anybody.
+///
+/// # Errors
+/// A problem for whoever wants to enqueue it.
+pub fn check(
+    plugin: &Identity,
+    task: &Name,
+    terms: &Terms,
+    priority: Priority,
+    delay: Option<Duration>,
+    idempotency_key: Option<&str>,
+) -> Result<(), Problem> {
+    let malformed = |detail: String| Err(Problem::new(ProblemCode::MalformedRequest).detail(detail));
+    if delay.is_some_and(|delay| delay > DELAY_MAX) {
+        return malformed("A task cannot be delayed by more than a year.".to_owned());
+    }
+    if priority != Priority::Normal && !terms.priorities {
+        return malformed(format!("The task {}.{task} declares no priorities, so it has none.", plugin.name));
+    }
+    if idempotency_key.is_some_and(|key| key.is_empty() || key.len() > limits::IDEMPOTENCY_KEY_MAX_BYTES) {
+        let max = limits::IDEMPOTENCY_KEY_MAX_BYTES;
+        return malformed(format!("An idempotency key has 1 to {max} bytes."));
+    }
+    Ok(())
+}
+
 async fn accept(broker: &Broker, new: NewTask<'_>, until: Instant) -> Result<Published, Problem> {
     if !broker.connected() {
         return Err(Problem::new(ProblemCode::BrokerUnavailable).retry_after_s(1));
     }
     let left = || until.saturating_duration_since(Instant::now());
-    if new.delay.is_some_and(|delay| delay > DELAY_MAX) {
-        return Err(Problem::new(ProblemCode::MalformedRequest)
-            .detail("A task cannot be delayed by more than a year."));
-    }
-    if new.priority != Priority::Normal && !new.terms.priorities {
-        let detail =
-            format!("The task {}.{} declares no priorities, so it has none.", new.identity.name, new.task);
-        return Err(Problem::new(ProblemCode::MalformedRequest).detail(detail));
-    }
-    if new
-        .idempotency_key
-        .as_ref()
-        .is_some_and(|key| key.is_empty() || key.len() > limits::IDEMPOTENCY_KEY_MAX_BYTES)
-    {
-        let detail = format!("An idempotency key has 1 to {} bytes.", limits::IDEMPOTENCY_KEY_MAX_BYTES);
-        return Err(Problem::new(ProblemCode::MalformedRequest).detail(detail));
-    }
-    let mut id = TaskId::generate();
+    check(new.identity, new.task, &new.terms, new.priority, new.delay, new.idempotency_key.as_deref())?;
+    let mut id = new.fixed.map_or_else(TaskId::generate, |fixed| fixed.id);
     let mut repeats = None;
     let key = new.idempotency_key.as_ref().map(|key| {
         // A key belongs to what it starts: two routes, or two tasks, may see the same one.
@@ -143,13 +173,14 @@ async fn accept(broker: &Broker, new: NewTask<'_>, until: Instant) -> Result<Pub
     let now_ms = broker.now_unix_ms();
     let mut envelope =
         TaskEnvelope::new(address, Arc::from(&*new.identity.version), timestamp(now_ms), new.body);
-    envelope.accept_by = accept_by(broker, left());
+    // What was promised already is never too late.
+    envelope.accept_by = if new.fixed.is_some() { None } else { accept_by(broker, left()) };
     envelope.idempotency_key = new.idempotency_key;
     (envelope.unique_key, envelope.serial_key) = (keys.unique, keys.serial);
     envelope.traceparent = new.traceparent.filter(|text| text.len() <= limits::TRACEPARENT_MAX_BYTES);
     envelope.parent_id = new.parent;
-    if let Some(parent) = new.parent {
-        envelope.root_id = parent;
+    if let Some(root) = new.fixed.map(|fixed| fixed.root).or(new.root).or(new.parent) {
+        envelope.root_id = root;
     }
     envelope.expires_at = new.terms.expires.map(|expires| {
         let due_ms = now_ms.saturating_add(new.delay.map_or(0, millis));

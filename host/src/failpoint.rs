@@ -16,6 +16,8 @@ pub enum Point {
     BeforeRecord,
     /// The record is stored, and nothing that it owes.
     AfterRecord,
+    /// One of the children is stored.
+    AfterChild,
     /// One of the publishes that the record owes is stored.
     AfterFollowUp,
     /// All that the record owes is stored, and the delivery is about to be acknowledged.
@@ -29,6 +31,7 @@ impl Point {
         match self {
             Self::BeforeRecord => "before_record",
             Self::AfterRecord => "after_record",
+            Self::AfterChild => "after_child",
             Self::AfterFollowUp => "after_follow_up",
             Self::BeforeAck => "before_ack",
         }

@@ -83,7 +83,7 @@ impl PluginContext {
 
     /// A handle for enqueueing tasks outside of a request, such as from a background job.
     pub fn tasks(&self) -> crate::Tasks {
-        crate::Tasks { host: self.host, context_id: [0; 16], traceparent: None }
+        crate::Tasks { host: self.host, context_id: [0; 16], traceparent: None, attempt: None }
     }
 }
 

@@ -19,6 +19,8 @@ pub struct Tasks {
     pub(crate) host: HostHandle,
     pub(crate) context_id: [u8; 16],
     pub(crate) traceparent: Option<Arc<str>>,
+    /// In a task: which attempt.
+    pub(crate) attempt: Option<u32>,
 }
 
 impl<S: Sync> axum::extract::FromRequestParts<S> for Tasks {
@@ -26,13 +28,33 @@ impl<S: Sync> axum::extract::FromRequestParts<S> for Tasks {
 
     async fn from_request_parts(parts: &mut http::request::Parts, _: &S) -> Result<Self, NoHost> {
         let ctx = parts.extensions.get::<RequestContext>().ok_or(NoHost)?;
-        Ok(Self { host: ctx.host, context_id: ctx.request_id, traceparent: ctx.traceparent.clone() })
+        Ok(Self {
+            host: ctx.host,
+            context_id: ctx.request_id,
+            traceparent: ctx.traceparent.clone(),
+            attempt: None,
+        })
     }
 }
 
 impl Tasks {
-    /// Starts an enqueue; `.await` publishes it, and is done once the broker has stored it.
-    pub fn enqueue<T: Task>(&self, _task: T, input: T::Input) -> Enqueue {
+    /// Starts an enqueue.
+    ///
+    /// In a route `.await` publishes it, and is done once the broker has stored it.
+    ///
+    /// In a task `.await` *stages* it: it becomes a part of this attempt's success, and is published once that is
+    /// recorded. So an attempt that fails, or whose worker dies, enqueues nothing, and a retry does not enqueue twice. The
+    /// id is known at once; the task is not there before the handler has returned, so waiting for it in the handler is
+    /// waiting for ever. An attempt stages at most 1,000 tasks of together 192 KiB.
+    pub fn enqueue<T: Task>(&self, task: T, input: T::Input) -> Enqueue {
+        Enqueue { staged_by: self.attempt, ..self.enqueue_now(task, input) }
+    }
+
+    /// Starts an enqueue that `.await` publishes at once, also in a task.
+    ///
+    /// In a task, what was published stays published however the attempt ends, and the next attempt may publish it
+    /// again: give it an idempotency key that all attempts share.
+    pub fn enqueue_now<T: Task>(&self, _task: T, input: T::Input) -> Enqueue {
         Enqueue {
             tasks: self.clone(),
             task: T::NAME.into(),
@@ -41,6 +63,7 @@ impl Tasks {
             idempotency_key: None,
             priority: None,
             due: None,
+            staged_by: None,
         }
     }
 }
@@ -64,7 +87,14 @@ pub struct OtherTasks {
 impl OtherTasks {
     /// Starts an enqueue, as [`Tasks::enqueue`] does. The host holds the body against the schema that the task has in
     /// the version of the plugin that it knows, and refuses with 422 `invalid_body` what does not fit.
+    ///
+    /// In a task it is staged, as its own tasks are.
     pub fn enqueue<I: Serialize>(&self, task: impl Into<Cow<'static, str>>, input: &I) -> Enqueue {
+        Enqueue { staged_by: self.tasks.attempt, ..self.enqueue_now(task, input) }
+    }
+
+    /// The same, published at once, as [`Tasks::enqueue_now`] does.
+    pub fn enqueue_now<I: Serialize>(&self, task: impl Into<Cow<'static, str>>, input: &I) -> Enqueue {
         Enqueue {
             tasks: self.tasks.clone(),
             task: task.into(),
@@ -73,6 +103,7 @@ impl OtherTasks {
             idempotency_key: None,
             priority: None,
             due: None,
+            staged_by: None,
         }
     }
 }
@@ -89,6 +120,7 @@ pub struct Enqueue {
     idempotency_key: Option<String>,
     priority: Option<Priority>,
     due: Option<Due>,
+    staged_by: Option<u32>,
 }
 
 /// When a task may start.
@@ -144,6 +176,7 @@ impl Enqueue {
             "idempotency_key": self.idempotency_key,
             "priority": self.priority,
             "delay_ms": delay_ms,
+            "staged_by": self.staged_by,
             "traceparent": self.tasks.traceparent.as_deref(),
         });
         let (answered, answer) = tokio::sync::oneshot::channel();

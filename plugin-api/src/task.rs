@@ -271,12 +271,13 @@ impl<S> TaskContext<S> {
         self.info.cancellation.child_token()
     }
 
-    /// For enqueueing further tasks.
+    /// For enqueueing further tasks, as a part of this attempt's success.
     pub fn tasks(&self) -> crate::Tasks {
         crate::Tasks {
             host: self.info.host,
             context_id: self.info.id,
             traceparent: self.info.traceparent.clone(),
+            attempt: Some(self.info.attempt),
         }
     }
 }

@@ -10,6 +10,7 @@
 
 pub mod address;
 pub mod call;
+pub mod child;
 pub mod crash_history;
 pub mod envelope;
 pub mod frame;
@@ -30,6 +31,7 @@ mod wire;
 
 pub use address::{Priority, SubjectError, TaskAddress};
 pub use call::{CallBody, CallReply, CallRequest, ReplyKind};
+pub use child::StagedTask;
 pub use crash_history::{Crash, CrashHistory, QuarantinePolicy};
 pub use envelope::{EnvelopeError, TaskEnvelope};
 pub use frame::Frame;

@@ -58,6 +58,11 @@ pub const ONCE_KEYS_MAX: u64 = 64;
 /// Attempts whose history a record keeps. The oldest go first; they are counted.
 pub const RECORD_ATTEMPTS_MAX: usize = 32;
 
+/// Most tasks that one attempt stages.
+pub const CHILDREN_MAX: usize = 1000;
+/// Most bytes of the tasks that one attempt stages, as they stand in its record.
+pub const CHILDREN_MAX_BYTES: usize = 192 * 1024;
+
 /// Most attempts that a retry policy may ask for.
 pub const ATTEMPTS_MAX: u32 = 1000;
 /// Longest delay of a retry: 7 days.
@@ -70,6 +75,9 @@ const _: () =
     assert!(INLINE_BODY_MAX_BYTES + HEADER_BLOCK_MAX_BYTES + EXT_MAX_BYTES + 4096 < MESSAGE_MAX_BYTES);
 const _: () = assert!(TASK_BODY_MAX_BYTES + ENVELOPE_HEADERS_MAX_BYTES < MESSAGE_MAX_BYTES);
 const _: () = assert!(
-    RESULT_MAX_BYTES + (RECORD_ATTEMPTS_MAX + 1) * (ERROR_MAX_BYTES + ERROR_DETAILS_MAX_BYTES + 512)
+    RESULT_MAX_BYTES
+        + CHILDREN_MAX_BYTES
+        + 4096
+        + (RECORD_ATTEMPTS_MAX + 1) * (ERROR_MAX_BYTES + ERROR_DETAILS_MAX_BYTES + 512)
         < MESSAGE_MAX_BYTES
 );

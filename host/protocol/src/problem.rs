@@ -107,6 +107,10 @@ problems! {
         "Read its outcome at /tasks/{id}.";
     UnknownPlugin "unknown_plugin" 503 true "The plugin that is asked for is not known to this host."
         "Operator: configure the plugin, in the version that is needed, on this host too.";
+    TooManyChildren "too_many_children" 413 false "One attempt of a task enqueued more than its record can hold."
+        "Plugin author: enqueue less per task, keep large data elsewhere, or publish at once with enqueue_now.";
+    AttemptOver "attempt_over" 409 false "The attempt that enqueued this task is over, so nothing is enqueued in its name."
+        "Plugin author: await what a handler spawns before it returns.";
     StreamBroken "stream_broken" 502 true "The body's stream broke on its way."
         "Retry only if the request may run twice.";
     // 422 as in draft-ietf-httpapi-idempotency-key-header, section 2.7; its 409 is for a request still under way.

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use crate::child::StagedTask;
 use crate::envelope::TaskEnvelope;
 use crate::id::{InstanceId, TaskId};
 use crate::limits;
@@ -74,6 +75,9 @@ pub struct TaskRecord {
     /// The caller's idempotency key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idempotency_key: Option<String>,
+    /// The tasks that the succeeding attempt enqueued; they are published after this write.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub children: Vec<StagedTask>,
     /// Idempotent publishes that are still owed after this write.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub follow_up: Vec<FollowUp>,
@@ -169,6 +173,8 @@ pub enum FollowUp {
         /// Why the task ended `failed`, in one line.
         reason: String,
     },
+    /// The record's children must be published.
+    Children,
 }
 
 impl TaskRecord {
@@ -195,6 +201,7 @@ impl TaskRecord {
             parent_id: envelope.parent_id,
             traceparent: envelope.traceparent.clone(),
             idempotency_key: envelope.idempotency_key.clone(),
+            children: Vec::new(),
             follow_up: Vec::new(),
         }
     }

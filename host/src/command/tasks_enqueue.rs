@@ -43,6 +43,8 @@ async fn enqueue(args: EnqueueArgs) -> Result<Value, Exit> {
         route: "",
         idempotency_key: args.key,
         traceparent: None,
+        root: None,
+        fixed: None,
         parent: None,
         terms,
         priority: args.priority.into(),

@@ -35,6 +35,8 @@ pub(super) async fn answer(
         route: route.name.as_str(),
         idempotency_key: key,
         traceparent: Some(incoming.traceparent.clone()),
+        root: None,
+        fixed: None,
         parent: None,
         // A caller does not choose: what is urgent is the plugin's to say.
         priority: Priority::Normal,

@@ -46,6 +46,9 @@ pub struct EnqueueRequest {
     /// W3C trace context.
     #[serde(default)]
     pub traceparent: Option<String>,
+    /// The attempt that enqueues, where the task is published when that attempt has succeeded; absent: at once.
+    #[serde(default)]
+    pub staged_by: Option<u32>,
     /// The request or task that enqueues.
     #[serde(skip)]
     pub context_id: [u8; 16],

@@ -29,6 +29,7 @@ pub(super) async fn serve(mut context: Context) -> Result<Exit, Failure> {
         metrics: metrics.clone(),
         waiters: waiters(),
         progress: Arc::default(),
+        staging: Arc::default(),
     });
     let set = context.load(services).await?;
     let mounted = mount(&context, &set);

@@ -8,14 +8,16 @@ use crate::loader::{
     Asker, EnqueueRequest, Identity, OutgoingCall, Question, Receipt, ServiceFuture, Services,
 };
 use crate::terms::Terms;
-use crate::worker::tasks::ProgressReports;
+use crate::worker::tasks::{ProgressReports, Staging};
 use crate::{lookup, once};
 use bytes::Bytes;
 use cardcage_protocol::{
-    CallBody, CallId, CallReply, CallRequest, InstanceId, Name, Problem, ProblemCode, ReplyKind, TaskId, Text,
+    CallBody, CallId, CallReply, CallRequest, InstanceId, Name, Problem, ProblemCode, ReplyKind, StagedTask,
+    TaskId, Text, Timestamp,
 };
 use serde::Deserialize;
 use serde_json::Value;
+use serde_json::value::RawValue;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -45,6 +47,8 @@ pub(super) struct HostServices {
     pub(super) waiters: Arc<Semaphore>,
     /// Where tasks run: set once the engine is there.
     pub(super) progress: Arc<OnceLock<ProgressReports>>,
+    /// The same, for the tasks that handlers enqueue.
+    pub(super) staging: Arc<OnceLock<Staging>>,
 }
 
 #[derive(Deserialize)]
@@ -93,6 +97,37 @@ impl HostServices {
         let view = follower.wait_end(at_most.min(WAIT_MAX)).await.map_err(failed)?;
         Ok(if lookup::has_ended(&view) { view } else { Value::Null })
     }
+
+    /// What is wrong with it is said while the handler can still do something about it.
+    fn staged(
+        &self,
+        plugin: &Identity,
+        task: Name,
+        terms: &Terms,
+        request: EnqueueRequest,
+    ) -> Result<StagedTask, Problem> {
+        let delay = request.delay_ms.map(Duration::from_millis);
+        let priority = request.priority.unwrap_or_default();
+        enqueue::check(plugin, &task, terms, priority, delay, request.idempotency_key.as_deref())?;
+        let body = std::str::from_utf8(&request.body).ok().map(str::to_owned);
+        let body = body.and_then(|body| RawValue::from_string(body).ok());
+        let now = Timestamp::from_unix_ms(self.broker.now_unix_ms());
+        Ok(StagedTask {
+            plugin: Name::new(&plugin.name).map_err(|error| unusable(&error.to_string()))?,
+            version: plugin.version.to_string(),
+            major: plugin.major,
+            task,
+            priority,
+            at: request.delay_ms.filter(|ms| *ms > 0).map(|ms| now.plus_ms(ms)),
+            expires_ms: terms.expires.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
+            idempotency_key: request.idempotency_key,
+            from: request.from.as_deref().and_then(|from| Name::new(from).ok()),
+            unique_key: terms.unique_key.as_deref().map(str::to_owned),
+            serial_key: terms.serial_key.as_deref().map(str::to_owned),
+            traceparent: request.traceparent,
+            body: body.ok_or_else(|| unusable("the task's body is not JSON"))?,
+        })
+    }
 }
 
 impl Services for HostServices {
@@ -100,16 +135,24 @@ impl Services for HostServices {
         let (this, identity) = (self.clone(), plugin.clone());
         Box::pin(async move {
             let task = Name::new(&request.task).map_err(|error| unusable(&error.to_string()))?;
+            // A request's id is no task's: only a UUIDv7 names a parent.
+            let parent = TaskId::from_bytes(request.context_id).ok();
+            if let (Some(attempt), Some(parent)) = (request.staged_by, parent) {
+                let staging = this.staging.get().ok_or_else(|| unusable("no task runs here"))?;
+                let id = staging.stage(parent, attempt, this.staged(&identity, task, &terms, request)?)?;
+                return Ok(Receipt { id: id.to_string(), duplicate: false });
+            }
             // A key belongs to whoever chose it.
-            let route = request.from.map_or_else(String::new, |from| format!("plugin {from}"));
+            let route = request.from.as_deref().map_or_else(String::new, enqueue::keys_of_plugin);
             let new = NewTask {
                 identity: &identity,
                 task: &task,
                 route: &route,
                 idempotency_key: request.idempotency_key,
                 traceparent: request.traceparent,
-                // A request's id is no task's: only a UUIDv7 names a parent.
-                parent: TaskId::from_bytes(request.context_id).ok(),
+                parent,
+                root: parent.and_then(|parent| this.staging.get()?.root(parent)),
+                fixed: None,
                 priority: request.priority.unwrap_or_default(),
                 delay: request.delay_ms.map(Duration::from_millis),
                 terms,

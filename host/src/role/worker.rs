@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 pub(super) async fn serve(mut context: Context) -> Result<Exit, Failure> {
     let broker = context.connect().await?;
     let metrics = PluginMetrics::default();
-    let progress = Arc::new(OnceLock::new());
+    let (progress, staging) = (Arc::new(OnceLock::new()), Arc::new(OnceLock::new()));
     let services = Arc::new(HostServices {
         broker: broker.clone(),
         instance: context.instance.clone(),
@@ -35,6 +35,7 @@ pub(super) async fn serve(mut context: Context) -> Result<Exit, Failure> {
         metrics: metrics.clone(),
         waiters: waiters(),
         progress: progress.clone(),
+        staging: staging.clone(),
     });
     let set = context.load(services).await?;
     let patience = Duration::from_millis(context.settings.broker.startup_timeout_ms);
@@ -75,6 +76,7 @@ pub(super) async fn serve(mut context: Context) -> Result<Exit, Failure> {
         live_limits,
     });
     let _ = progress.set(engine.progress_reports());
+    let _ = staging.set(engine.staging());
     context.ready(&set, Vec::new());
     let consuming = tokio::spawn(tell_consuming(context.outbox.clone(), engine.watch_consuming()));
     let grace = context.drain_ordered(|| text(&calls, &engine, &metrics)).await;

@@ -4,6 +4,7 @@
 use crate::serving::{Serving, soon};
 use crate::webhooks::queue_is_empty;
 use cardcage_harness::{Cardcage, Config, Deadline, Launch, eventually};
+use cardcage_protocol::TaskId;
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -149,4 +150,61 @@ async fn worker_killed_between_any_two_writes_of_a_dead_letter_leaves_one_letter
         assert_eq!(letters(&list.stdout), 1, "{point}: {}", list.stdout);
         assert_eq!(killed.outcomes().await, HashMap::from([(id, 1)]), "{point}");
     }
+}
+
+/// How often each task ran, but for `parent`.
+fn runs_of_others(killed: &Killed, parent: &str) -> HashMap<String, usize> {
+    let mut runs = HashMap::new();
+    for line in killed.ran() {
+        let (id, _) = line.split_once(' ').unwrap();
+        if id != parent {
+            *runs.entry(id.to_owned()).or_default() += 1;
+        }
+    }
+    runs
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn worker_killed_between_any_two_writes_of_a_task_with_children_has_each_child_run_once() {
+    // Children that are due at once may be running in the worker when it is killed, and are then begun again.
+    for (point, delay_ms) in [
+        ("after_record", 0),
+        ("after_child:2", 2_000),
+        ("after_child:2", 0),
+        ("after_follow_up", 2_000),
+        ("before_ack", 0),
+    ] {
+        let mut killed = Killed::new().await;
+        let order = json!({ "mode": "ok", "ms": delay_ms, "children": 3 });
+        let (id, _worker) = killed.at(point, "/chaos/task", &order).await;
+        let children: Vec<_> = (0..3).map(|n| TaskId::derive(id.parse().unwrap(), n).to_string()).collect();
+        for child in &children {
+            assert_eq!(killed.end(child).await["state"], "succeeded", "{point}");
+        }
+        let done = killed.end(&id).await;
+        assert_eq!((&done["state"], causes(&done)), (&json!("succeeded"), vec!["succeeded"]), "{point}");
+        let once: HashMap<_, _> = children.into_iter().map(|child| (child, 1)).collect();
+        let mut outcomes = killed.outcomes().await;
+        assert_eq!(outcomes.remove(&id), Some(1), "{point}");
+        assert_eq!(outcomes, once, "{point}");
+        if delay_ms > 0 {
+            assert_eq!(runs_of_others(&killed, &id), once, "{point}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn worker_killed_before_the_record_of_a_task_with_children_has_enqueued_none_of_them() {
+    let mut killed = Killed::new().await;
+    let (id, _worker) =
+        killed.at("before_record", "/chaos/task", &json!({ "mode": "ok", "children": 3 })).await;
+    let done = killed.end(&id).await;
+    assert_eq!(causes(&done), ["lease_lost", "succeeded"]);
+    let runs = runs_of_others(&killed, &id);
+    assert_eq!(
+        (runs.len(), runs.values().sum::<usize>()),
+        (3, 3),
+        "of both attempts' children, one's: {runs:?}"
+    );
+    assert_eq!(killed.outcomes().await.len(), 4);
 }

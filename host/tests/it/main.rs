@@ -13,6 +13,7 @@ mod appointed;
 mod broker;
 mod calls;
 mod cancel;
+mod children;
 mod command;
 mod config;
 mod containment;

@@ -201,7 +201,7 @@ async fn short(ctx: TaskContext<App>, order: Order) -> TaskResult<Value> {
 #[task(retry(max_attempts = 6, backoff = "100ms..1s"), unique_key = "unique", serial_key = "serial")]
 async fn keyed(ctx: TaskContext<App>, body: Keyed) -> TaskResult<Value> {
     let Keyed { mode, ms, times, note, .. } = body;
-    attempt(&ctx, &Order { mode, ms, times, note }).await
+    attempt(&ctx, &Order { mode, ms, times, note, ..Order::child() }).await
 }
 
 /// Does what the body says, by its priority.
@@ -260,6 +260,17 @@ struct Keyed {
 
 async fn attempt(ctx: &TaskContext<App>, order: &Order) -> TaskResult<Value> {
     let run = ctx.state().seen.start();
+    for _ in 0..order.children {
+        let child = Order::child();
+        let enqueue = match order.now {
+            true => ctx.tasks().enqueue_now(chaos, child),
+            false => ctx.tasks().enqueue(chaos, child),
+        };
+        enqueue
+            .delay(order.time())
+            .await
+            .map_err(|problem| TaskError::fail(format!("a child is refused: {problem:?}")))?;
+    }
     let result = misbehave(ctx, order).await;
     if result.is_ok() {
         ctx.state().trace.note(ctx.id(), ctx.attempt())?;

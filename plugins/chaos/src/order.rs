@@ -77,11 +77,27 @@ pub(crate) struct Order {
     /// A task: answered with the result, so that its sender knows it again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) note: Option<String>,
+    /// A task: first enqueues so many of the task `chaos`, which answer, for `ms` later.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) children: u32,
+    /// The children are published at once, and not with the task's success.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) now: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(n: &u32) -> bool {
+    *n == 0
 }
 
 impl Order {
     pub(crate) fn time(&self) -> Duration {
         Duration::from_millis(self.ms)
+    }
+
+    /// What its children do: answer.
+    pub(crate) fn child() -> Self {
+        Self { mode: Mode::Ok, ms: 0, times: 0, note: None, children: 0, now: false }
     }
 
     /// `times`, where at least one is meant.

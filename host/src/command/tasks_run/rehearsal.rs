@@ -2,20 +2,27 @@
 //!
 //! Invariant: nothing leaves this process. An enqueue is answered as if it had been stored, with an id that nobody knows.
 
+use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use cardcage_protocol::{Problem, ProblemCode, TaskId, Timestamp};
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use crate::loader::{EnqueueRequest, Identity, OutgoingCall, Receipt, ServiceFuture, Services};
+use crate::loader::{
+    Asker, EnqueueRequest, Identity, OutgoingCall, Question, Receipt, ServiceFuture, Services,
+};
+use crate::once::Recorded;
 use crate::terms::Terms;
 
 /// Notes what a task asks for.
 #[derive(Debug, Default)]
 pub(super) struct Rehearsal {
     enqueued: Mutex<Vec<Value>>,
+    /// What the task did once, by its key.
+    done: Mutex<HashMap<String, Box<RawValue>>>,
 }
 
 impl Rehearsal {
@@ -31,17 +38,8 @@ impl Rehearsal {
 }
 
 impl Services for Rehearsal {
-    fn enqueue(
-        &self,
-        plugin: &Identity,
-        terms: Option<Terms>,
-        request: EnqueueRequest,
-    ) -> ServiceFuture<Receipt> {
-        let of = request.plugin.clone().unwrap_or_else(|| plugin.name.to_string());
-        if terms.is_none() && *of == *plugin.name {
-            let detail = format!("The plugin has no task `{}` registered.", request.task);
-            return Box::pin(std::future::ready(Err(Problem::new(ProblemCode::Internal).detail(detail))));
-        }
+    fn enqueue(&self, plugin: &Identity, _: Terms, request: EnqueueRequest) -> ServiceFuture<Receipt> {
+        let of = plugin.name.to_string();
         let body: Value = serde_json::from_slice(&request.body).unwrap_or_default();
         let id = TaskId::generate().to_string();
         tracing::info!(
@@ -60,6 +58,25 @@ impl Services for Rehearsal {
         tracing::warn!(target, "a call to another plugin was refused: nothing else runs here");
         let detail = "The task runs in the foreground, without other plugins.";
         Box::pin(std::future::ready(Err(Problem::new(ProblemCode::NoWorker).detail(detail))))
+    }
+
+    fn ask(&self, _: Asker, question: Question) -> ServiceFuture<Bytes> {
+        let mut done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
+        let recorded = match question {
+            Question::OnceLook { key } => Ok(Recorded::from(done.get(&key).cloned())),
+            Question::OnceKeep { key, value } => {
+                tracing::info!(key, value = value.get(), "this would be recorded as done");
+                Ok(Recorded::from(done.insert(key, value)))
+            }
+            Question::Wait { .. } => {
+                let detail = "The task runs in the foreground, and no other one does.";
+                Err(Problem::new(ProblemCode::NoSuchTask).detail(detail))
+            }
+        };
+        let json = recorded.and_then(|recorded| {
+            serde_json::to_vec(&recorded).map_err(|_| Problem::new(ProblemCode::Internal))
+        });
+        Box::pin(std::future::ready(json.map(Bytes::from)))
     }
 
     fn progress(

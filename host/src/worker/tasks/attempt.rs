@@ -12,7 +12,7 @@ use super::unit::{Slot, Turn, Unit};
 use super::unreadable::{self, Unreadable};
 use crate::broker::{Ack, Delivery};
 use crate::crash::Kind;
-use cardcage_protocol::{EnvelopeError, State, TaskEnvelope, TaskRecord, Timestamp};
+use cardcage_protocol::{EnvelopeError, StagedTask, State, TaskEnvelope, TaskRecord, Timestamp};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -224,6 +224,7 @@ impl Delivered<'_> {
         };
         let (started, started_at) = (Instant::now(), unit.now());
         holding.started(standing.attempt, started_at);
+        holding.staged.open(standing.attempt, envelope.root_id);
         let ended = match &running {
             Ok(_) => {
                 bump(&shared.counters.started);
@@ -231,6 +232,7 @@ impl Delivered<'_> {
             }
             Err(_) => Ended::Cancelled,
         };
+        let children = holding.staged.close();
         let facts = Facts {
             envelope,
             me: &shared.instance,
@@ -243,7 +245,7 @@ impl Delivered<'_> {
         let ending = room.ending.acquire().await;
         drop((slot, running));
         let until = started + limits.timeout + shared.lease;
-        Box::pin(self.end(&facts, standing, &ended, until)).await;
+        Box::pin(self.end(&facts, standing, &ended, &children, until)).await;
         drop((ending, claim));
     }
 
@@ -286,7 +288,14 @@ impl Delivered<'_> {
     }
 
     /// Stores the outcome, with the fence of this attempt or not at all.
-    async fn end(&self, facts: &Facts<'_>, standing: Standing, ended: &Ended, until: Instant) {
+    async fn end(
+        &self,
+        facts: &Facts<'_>,
+        standing: Standing,
+        ended: &Ended,
+        children: &[StagedTask],
+        until: Instant,
+    ) {
         let (shared, limits) = (&*self.unit.shared, &self.unit.limits);
         let (plugin, task, id) = (self.unit.room.name.as_str(), self.unit.name.as_str(), self.envelope.id);
         let mut rng = fastrand::Rng::new();
@@ -294,6 +303,7 @@ impl Delivered<'_> {
         let mut standing = standing;
         for _ in 0..ROUNDS {
             let plan = ending::end(facts, standing.record, standing.fence, ended, limits, &mut rng)
+                .with_children(children)
                 .kept_for(limits.result_ttl);
             log_end(plugin, task, facts, &plan);
             match shared.carry_out(self.envelope, self.delivery, plan, None, until).await {

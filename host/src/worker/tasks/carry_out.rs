@@ -13,11 +13,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// First pause after a failure; doubled up to [`AGAIN_MAX`].
-const AGAIN_MIN: Duration = Duration::from_millis(50);
+pub(super) const AGAIN_MIN: Duration = Duration::from_millis(50);
 /// Longest pause.
 const AGAIN_MAX: Duration = Duration::from_secs(2);
 /// Time for one publish, with its repeats.
-const PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How it went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +50,8 @@ impl Shared {
         }
         let record = plan.write.as_ref().map(|write| &write.record).or(current);
         for owed in &plan.then {
-            if Box::pin(self.follow_up(envelope, record, owed, until)).await.is_err() {
+            let again = plan.write.is_none();
+            if Box::pin(self.follow_up(envelope, record, owed, again, until)).await.is_err() {
                 return Carried::GivenUp;
             }
             reach(Point::AfterFollowUp);
@@ -112,6 +113,7 @@ impl Shared {
         envelope: &TaskEnvelope,
         record: Option<&TaskRecord>,
         owed: &FollowUp,
+        again: bool,
         until: Instant,
     ) -> Result<(), Carried> {
         match owed {
@@ -120,6 +122,10 @@ impl Shared {
                 let publish = || self.broker.schedule_task(&next, *at, PUBLISH_TIMEOUT);
                 self.again(until, "a retry could not be scheduled; trying again", publish).await.map(|_| ())
             }
+            FollowUp::Children => match record {
+                Some(record) => self.publish_children(record, again, until).await,
+                None => Ok(()),
+            },
             FollowUp::DeadLetter { reason } => {
                 let error = record.and_then(|record| record.error.as_ref());
                 let letter = DeadLetter {
@@ -159,7 +165,7 @@ impl Shared {
     }
 
     /// Waits for the next try, and for the connection; there is none after `until` or when the engine gives up.
-    async fn pause(&self, pause: &mut Duration, until: Instant) -> Result<(), Carried> {
+    pub(super) async fn pause(&self, pause: &mut Duration, until: Instant) -> Result<(), Carried> {
         let wait = async {
             tokio::time::sleep(*pause).await;
             *pause = (*pause * 2).min(AGAIN_MAX);

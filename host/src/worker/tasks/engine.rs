@@ -9,6 +9,7 @@ use super::limits::TaskLimits;
 use super::progress::ProgressReports;
 use super::settling::Settling;
 use super::slots::Slots;
+use super::staging::Staging;
 use super::unit::{Room, Shared, Unit};
 use crate::broker::Broker;
 use crate::config::Tasks;
@@ -150,6 +151,12 @@ impl TaskEngine {
     #[must_use]
     pub fn progress_reports(&self) -> ProgressReports {
         ProgressReports(self.shared.clone())
+    }
+
+    /// Where the tasks go that handlers enqueue.
+    #[must_use]
+    pub fn staging(&self) -> Staging {
+        Staging(self.shared.clone())
     }
 
     /// Tasks that are here.

@@ -7,6 +7,7 @@
 
 use super::cancellations::Cancellations;
 use super::progress::{EVENT_EVERY, Progress};
+use super::staging::Staged;
 use cardcage_protocol::{TaskId, Timestamp};
 use futures_util::task::AtomicWaker;
 use std::collections::HashMap;
@@ -46,6 +47,8 @@ pub(super) struct Holding {
     cancelled: AtomicBool,
     waker: AtomicWaker,
     progress: Mutex<Reported>,
+    /// What the attempt enqueues.
+    pub(super) staged: Staged,
 }
 
 /// What the handler last said of its progress, and when an event told of it.
@@ -163,6 +166,7 @@ impl HeldTasks {
             cancelled: AtomicBool::new(cancelled),
             waker: AtomicWaker::new(),
             progress: Mutex::default(),
+            staged: Staged::default(),
         });
         free.insert(holding.clone());
         drop(inner);
@@ -187,6 +191,11 @@ impl HeldTasks {
             }
             gone.await;
         }
+    }
+
+    /// A task that is here.
+    pub(super) fn holding(&self, id: TaskId) -> Option<Arc<Holding>> {
+        self.lock().tasks.get(&id).cloned()
     }
 
     pub(super) fn get(&self, id: TaskId) -> Option<Held> {

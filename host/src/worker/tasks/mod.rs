@@ -6,7 +6,8 @@
 //! then the publishes that it owes, the acknowledgement last. Whoever gets the redelivery redoes what is missing.
 //!
 //! The way of a task: `consumer` pulls as many deliveries as there are free slots (`slots`), at the task's rate
-//! (`meter`); `attempt` receives, runs (`handling`) and ends each, `note` puts it on the board, `held` knows which ones are here, `find` says so when asked, `engine` starts and drains.
+//! (`meter`); `attempt` receives, runs (`handling`) and ends each, `note` puts it on the board, `held` knows which ones are here, `find` says so when asked, `staging` keeps what a handler enqueues
+//! and `children` publishes it, `engine` starts and drains.
 //!
 //! # Invariants
 //! * The happy path costs one record and one acknowledgement; nothing is read.
@@ -25,6 +26,7 @@ mod arrival;
 mod attempt;
 mod cancellations;
 mod carry_out;
+mod children;
 mod consumer;
 mod counters;
 mod ending;
@@ -42,6 +44,7 @@ mod plan;
 mod progress;
 mod settling;
 mod slots;
+mod staging;
 mod unit;
 mod unreadable;
 
@@ -52,3 +55,4 @@ pub use counters::TaskCounters;
 pub use engine::{TaskEngine, TaskEngineOptions, slots_per_plugin};
 pub use held::Held;
 pub use progress::ProgressReports;
+pub use staging::Staging;

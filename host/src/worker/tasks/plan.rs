@@ -1,6 +1,6 @@
 //! What is to be written, in which order: the answer of every decision.
 
-use cardcage_protocol::{FollowUp, TaskRecord};
+use cardcage_protocol::{FollowUp, StagedTask, State, TaskRecord};
 use std::time::Duration;
 
 /// Writes in their order: the record, then what it owes, then the word to the broker.
@@ -47,6 +47,18 @@ impl Plan {
     pub(super) fn kept_for(mut self, ttl: Option<Duration>) -> Self {
         if let Some(write) = self.write.as_mut().filter(|write| write.record.state.is_final()) {
             write.ttl = ttl;
+        }
+        self
+    }
+
+    /// A success brings what its attempt enqueued; whatever else an attempt comes to drops it.
+    pub(super) fn with_children(mut self, children: &[StagedTask]) -> Self {
+        if let Some(write) = self.write.as_mut().filter(|write| write.record.state == State::Succeeded)
+            && !children.is_empty()
+        {
+            write.record.children = children.to_vec();
+            write.record.follow_up.push(FollowUp::Children);
+            self.then.push(FollowUp::Children);
         }
         self
     }

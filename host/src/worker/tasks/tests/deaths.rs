@@ -161,6 +161,7 @@ impl Worker {
                     world.letters += 1;
                     Some(Step::Owing(owed, last))
                 }
+                Some(FollowUp::Children) => unreachable!("no handler of this model enqueues"),
                 None => {
                     match last {
                         Last::Done => world.queue.retain(|other| other.key != message.key),
