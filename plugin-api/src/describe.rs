@@ -11,6 +11,7 @@ const METHODS: [&str; 7] = ["get", "post", "put", "delete", "patch", "head", "op
 #[derive(Debug, Default)]
 pub(crate) struct Described {
     pub(crate) config_schema: Option<Value>,
+    pub(crate) schedules: Vec<Value>,
     routes: Vec<Value>,
     paths: Map<String, Value>,
     schemas: Map<String, Value>,
@@ -108,6 +109,7 @@ impl Described {
             "version": version,
             "routes": self.routes,
             "tasks": tasks,
+            "schedules": self.schedules,
             "config_schema": self.config_schema,
             "openapi": { "paths": self.paths, "schemas": schemas },
         })

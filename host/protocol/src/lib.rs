@@ -9,7 +9,9 @@
 #![forbid(unsafe_code)]
 
 pub mod address;
+pub mod cadence;
 pub mod call;
+pub mod cron;
 pub mod envelope;
 pub mod frame;
 pub mod header;
@@ -21,12 +23,14 @@ pub mod problem;
 pub mod rate;
 pub mod record;
 pub mod retry;
+pub mod schedule;
 pub mod state;
 pub mod subject;
 pub mod timestamp;
 mod wire;
 
 pub use address::{Priority, SubjectError, TaskAddress};
+pub use cadence::{Cadence, CadenceError};
 pub use call::{CallBody, CallReply, CallRequest, ReplyKind};
 pub use envelope::{EnvelopeError, TaskEnvelope};
 pub use frame::Frame;
@@ -36,6 +40,7 @@ pub use problem::{Problem, ProblemCode};
 pub use rate::{Rate, RateError};
 pub use record::{Attempt, Cause, FollowUp, TaskError, TaskRecord};
 pub use retry::{Backoff, RetryError, RetryPolicy};
+pub use schedule::{LastFiring, Missed, Overlap, ScheduleDefinition, ScheduleRecord};
 pub use state::{Event, State};
 pub use subject::Subjects;
 pub use timestamp::{Timestamp, TimestampError};

@@ -1,5 +1,6 @@
 //! What a plugin declares, as the host understands it: parsed once, checked once.
 
+use super::schedule::ScheduleDescription;
 use crate::config::OnLost;
 use cardcage_protocol::Rate;
 use http::Method;
@@ -122,6 +123,9 @@ pub struct Description {
     pub routes: Vec<RouteDescription>,
     /// Its tasks.
     pub tasks: Vec<TaskDescription>,
+    /// Its schedules.
+    #[serde(default)]
+    pub schedules: Vec<ScheduleDescription>,
     /// JSON Schema of its settings.
     #[serde(default)]
     pub config_schema: Option<Value>,
@@ -131,7 +135,7 @@ pub struct Description {
 }
 
 impl Description {
-    /// The most routes, and the most tasks, of one plugin.
+    /// The most routes, the most tasks and the most schedules of one plugin.
     pub const ENTRIES_MAX: usize = 500;
 
     /// Reads and checks the JSON of `describe`.
@@ -146,8 +150,9 @@ impl Description {
     }
 
     fn check(&self) -> Result<(), String> {
-        if self.routes.len() > Self::ENTRIES_MAX || self.tasks.len() > Self::ENTRIES_MAX {
-            return Err(format!("declares more than {} routes or tasks", Self::ENTRIES_MAX));
+        let counts = [self.routes.len(), self.tasks.len(), self.schedules.len()];
+        if counts.into_iter().any(|count| count > Self::ENTRIES_MAX) {
+            return Err(format!("declares more than {} routes, tasks or schedules", Self::ENTRIES_MAX));
         }
         let mut names = std::collections::HashSet::new();
         for task in &self.tasks {
@@ -164,6 +169,13 @@ impl Description {
                         "declares the {what} key `{key}` for the task `{name}`, whose body has no such field"
                     ));
                 }
+            }
+        }
+        let mut schedule_names = std::collections::HashSet::new();
+        for schedule in &self.schedules {
+            schedule.check(&self.tasks)?;
+            if !schedule_names.insert(&schedule.name) {
+                return Err(format!("declares the schedule `{}` twice", schedule.name));
             }
         }
         let mut route_names = std::collections::HashSet::new();

@@ -2,4 +2,5 @@
 
 mod bodies;
 pub mod calls;
+pub mod schedules;
 pub mod tasks;

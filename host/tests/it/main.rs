@@ -32,6 +32,7 @@ mod payments;
 mod promises;
 mod recycling;
 mod repeats;
+mod schedules;
 mod serving;
 mod streams;
 mod tasks;

@@ -13,10 +13,13 @@
 //! | `GET /chaos/inline_seen` | inline | the same, in the API instance |
 //! | `GET /chaos/inline_block?ms=` | inline | holds its thread |
 //!
+//! The environment variable `CARDCAGE_CHAOS_SCHEDULES` holds the schedules that it declares, as JSON (`schedules.rs`).
+//!
 //! The setting `init` makes its start go wrong; the environment variable `CARDCAGE_CHAOS_DESCRIBE` (`panic`, `hang`,
 //! `exit`, `abort`) makes `describe` go wrong, which has no settings to read.
 
 mod order;
+mod schedules;
 mod seen;
 #[cfg(test)]
 mod tests;
@@ -278,7 +281,7 @@ fn describe_as_told() {
 
 fn definition() -> Plugin<App> {
     describe_as_told();
-    Plugin::new(App::start)
+    let plugin = Plugin::new(App::start)
         .config::<Settings>()
         .routes(routes!(call))
         .routes(routes!(echo_stream))
@@ -291,7 +294,8 @@ fn definition() -> Plugin<App> {
         .enqueue(Method::POST, "/keyed", keyed)
         .task(chaos)
         .task(short)
-        .task(keyed)
+        .task(keyed);
+    schedules::declare(plugin)
 }
 
 plugin! {
