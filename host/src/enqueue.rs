@@ -38,6 +38,8 @@ pub struct NewTask<'a> {
     pub traceparent: Option<String>,
     /// The task that enqueues this one.
     pub parent: Option<TaskId>,
+    /// How urgent it is; other than normal only where the task declares priorities.
+    pub priority: Priority,
     /// Not before so much time has passed.
     pub delay: Option<Duration>,
     /// What its declaration asks for.
@@ -86,6 +88,11 @@ async fn accept(broker: &Broker, new: NewTask<'_>, until: Instant) -> Result<Pub
         return Err(Problem::new(ProblemCode::MalformedRequest)
             .detail("A task cannot be delayed by more than a year."));
     }
+    if new.priority != Priority::Normal && !new.terms.priorities {
+        let detail =
+            format!("The task {}.{} declares no priorities, so it has none.", new.identity.name, new.task);
+        return Err(Problem::new(ProblemCode::MalformedRequest).detail(detail));
+    }
     if new
         .idempotency_key
         .as_ref()
@@ -131,13 +138,8 @@ async fn accept(broker: &Broker, new: NewTask<'_>, until: Instant) -> Result<Pub
             UniqueClaim::Unstored(holder) => (id, is_holders) = (holder, true),
         }
     }
-    let address = TaskAddress {
-        plugin,
-        major: new.identity.major,
-        task: new.task.clone(),
-        priority: Priority::Normal,
-        id,
-    };
+    let address =
+        TaskAddress { plugin, major: new.identity.major, task: new.task.clone(), priority: new.priority, id };
     let now_ms = broker.now_unix_ms();
     let mut envelope =
         TaskEnvelope::new(address, Arc::from(&*new.identity.version), timestamp(now_ms), new.body);

@@ -30,6 +30,7 @@ fn runtime() -> std::io::Result<Runtime> {
 fn dispatch(command: Command, runtime: &Runtime) -> Exit {
     match command {
         Command::Plugin(PluginCommand::Inspect { file, json }) => command::inspect::run(&file, json),
+        Command::Plugin(PluginCommand::Release(args)) => runtime.block_on(command::plugin_release::run(args)),
         Command::Check { json, configuration } => runtime.block_on(command::check::run(configuration, json)),
         Command::Dev(configuration) => {
             // The hosts get what was typed after `dev`.
@@ -50,6 +51,7 @@ fn dispatch(command: Command, runtime: &Runtime) -> Exit {
             runtime.block_on(command::workers_list::run(json, configuration))
         }
         Command::Queues(command) => runtime.block_on(command::queues::run(command)),
+        Command::Schedules(command) => runtime.block_on(command::schedules::run(command)),
         Command::Dead(command) => runtime.block_on(command::dead::run(command)),
         Command::Completions { shell } => match cli::completions(shell, &mut std::io::stdout()) {
             Ok(()) => Exit::Success,

@@ -14,6 +14,8 @@ use std::time::Duration;
 /// The part of a declaration that matters when a task is accepted; small enough to be carried along.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Terms {
+    /// Whether it has a queue for each priority.
+    pub priorities: bool,
     /// How long it may wait from when it is due.
     pub expires: Option<Duration>,
     /// The body's field of which one value is queued or running at a time.
@@ -36,6 +38,7 @@ impl Terms {
     #[must_use]
     pub fn of(task: &TaskDescription) -> Self {
         Self {
+            priorities: task.priorities,
             expires: task.expires_ms.map(Duration::from_millis),
             unique_key: task.unique_key.as_deref().map(Arc::from),
             serial_key: task.serial_key.as_deref().map(Arc::from),

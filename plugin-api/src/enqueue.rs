@@ -1,7 +1,7 @@
 //! Enqueueing tasks from handlers.
 
 use crate::context::{HostHandle, NoHost, RequestContext};
-use crate::{Problem, Task};
+use crate::{Priority, Problem, Task};
 use axum::response::{IntoResponse, Response};
 use cardcage_abi::{EnqueueHead, FfiBytes, FfiCallback, code};
 use http::{HeaderValue, StatusCode, header};
@@ -37,6 +37,7 @@ impl Tasks {
             task: T::NAME,
             body: serde_json::to_vec(&input),
             idempotency_key: None,
+            priority: None,
             delay: None,
         }
     }
@@ -50,6 +51,7 @@ pub struct Enqueue {
     task: &'static str,
     body: Result<Vec<u8>, serde_json::Error>,
     idempotency_key: Option<String>,
+    priority: Option<Priority>,
     delay: Option<Duration>,
 }
 
@@ -57,6 +59,12 @@ impl Enqueue {
     /// A second enqueue with the same key and body answers the first one's id and runs nothing again.
     pub fn idempotency_key(mut self, key: impl Into<String>) -> Self {
         self.idempotency_key = Some(key.into());
+        self
+    }
+
+    /// How urgent it is. A task that does not declare `priorities` is refused any but [`Priority::Normal`].
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.priority = Some(priority);
         self
     }
 
@@ -75,6 +83,7 @@ impl Enqueue {
         let options = json!({
             "task": self.task,
             "idempotency_key": self.idempotency_key,
+            "priority": self.priority,
             "delay_ms": delay_ms,
             "traceparent": self.tasks.traceparent.as_deref(),
         });

@@ -69,7 +69,7 @@ pub use plugin::{Definition, ErasedPlugin, Plugin};
 pub use problem::Problem;
 pub use progress::Progress;
 pub use schedule::{Missed, Overlap, Schedule};
-pub use task::{Failure, OnLost, Task, TaskContext, TaskError, TaskOptions, TaskResult};
+pub use task::{Failure, OnLost, Priority, Task, TaskContext, TaskError, TaskOptions, TaskResult};
 
 pub use axum;
 pub use bytes;
@@ -91,8 +91,8 @@ pub use uuid;
 pub mod prelude {
     pub use crate::plugin;
     pub use crate::{
-        Accepted, InitError, Missed, Overlap, Plugin, PluginContext, Problem, RequestContext, Schedule, Task,
-        TaskContext, TaskError, TaskResult, Tasks, task,
+        Accepted, InitError, Missed, Overlap, Plugin, PluginContext, Priority, Problem, RequestContext,
+        Schedule, Task, TaskContext, TaskError, TaskResult, Tasks, task,
     };
     pub use axum::extract::{Path, Query, State};
     pub use axum::response::{IntoResponse, Response};

@@ -9,6 +9,7 @@ use async_nats::jetstream::consumer::{AckPolicy, PullConsumer, pull};
 use async_nats::jetstream::stream::{Config, DiscardPolicy, Republish, RetentionPolicy, StorageType};
 use async_nats::jetstream::{Context, consumer};
 use cardcage_harness::{Error, Result};
+use cardcage_protocol::Priority;
 
 use crate::envelope::Envelopes;
 
@@ -65,7 +66,7 @@ async fn purge_streams(jetstream: &Context, names: &[&str]) -> Result<()> {
 pub(crate) async fn floor_consumer(jetstream: &Context, envelopes: &Envelopes) -> Result<PullConsumer> {
     let Envelopes { subjects, plugin, task, major, .. } = envelopes;
     let durable = subjects.task_consumer(plugin, *major, task);
-    let filter = subjects.task_filter(plugin, *major, task);
+    let filter = subjects.lane_filter(plugin, *major, task, Priority::Normal);
     make_consumer(jetstream, &subjects.tasks_stream(plugin), durable, filter).await
 }
 

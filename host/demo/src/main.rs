@@ -10,7 +10,6 @@ mod expected;
 mod samples;
 mod script;
 mod stage;
-mod stripe;
 mod table;
 
 use std::path::{Path, PathBuf};

@@ -4,14 +4,13 @@
 
 use bytes::Bytes;
 use cardcage_harness::downstream::Fault;
-use cardcage_harness::{Deadline, Reply, Result};
+use cardcage_harness::{Deadline, Reply, Result, stripe};
 use http::Method;
 use serde_json::{Value, json};
 
 use crate::expected::{self, Expected};
 use crate::samples::{Sample, Samples};
 use crate::stage::{STRIPE_SECRET, Stage};
-use crate::stripe;
 
 /// Longer than a retry's backoff and a restart of everything.
 const FINAL_WITHIN_S: u64 = 60;
@@ -63,18 +62,18 @@ async fn hello(stage: &Stage, rows: &mut Vec<Row>) -> Result<()> {
 async fn payments(stage: &Stage, samples: &Samples, rows: &mut Vec<Row>) -> Result<()> {
     let mut repeatable = None;
     for sample in &samples.stripe {
-        let reply = send_event(stage, &sample.raw, &stripe::signature(STRIPE_SECRET, &sample.raw)?).await?;
+        let reply = send_event(stage, &sample.raw, &signed(STRIPE_SECRET, &sample.raw)?).await?;
         let row = judge(stage, &sample.name, reply, expected::of_event(&sample.json)).await?;
         repeatable = repeatable.or_else(|| row.task.clone().map(|task| (sample, task)));
         rows.push(row);
     }
     if let Some((sample, task)) = repeatable {
         // Stripe delivers at least once, each time with a signature of its own.
-        let reply = send_event(stage, &sample.raw, &stripe::signature(STRIPE_SECRET, &sample.raw)?).await?;
+        let reply = send_event(stage, &sample.raw, &signed(STRIPE_SECRET, &sample.raw)?).await?;
         rows.push(judge(stage, &format!("{}, again", sample.name), reply, Expected::SameTask(task)).await?);
     }
     if let Some(sample) = samples.stripe.first() {
-        let forged = stripe::signature("whsec_someone_else", &sample.raw)?;
+        let forged = signed("whsec_someone_else", &sample.raw)?;
         let reply = send_event(stage, &sample.raw, &forged).await?;
         rows.push(judge(stage, &format!("{}, forged", sample.name), reply, Expected::Status(400)).await?);
     }
@@ -101,6 +100,11 @@ async fn orders(stage: &Stage, samples: &Samples, rows: &mut Vec<Row>) -> Result
         rows.push(judge(stage, &format!("{}, again", sample.name), reply, Expected::SameTask(task)).await?);
     }
     Ok(())
+}
+
+/// The signature's header, signed now.
+fn signed(secret: &str, body: &[u8]) -> Result<String> {
+    stripe::header(secret, stripe::now_unix_s()?, body)
 }
 
 async fn send_event(stage: &Stage, raw: &[u8], signature: &str) -> Result<Reply> {

@@ -22,6 +22,9 @@ pub enum Priority {
 }
 
 impl Priority {
+    /// All of them, the most urgent first.
+    pub const ALL: [Self; 3] = [Self::High, Self::Normal, Self::Low];
+
     /// The subject token.
     #[must_use]
     pub const fn token(self) -> &'static str {
@@ -35,7 +38,7 @@ impl Priority {
     /// The priority with this token.
     #[must_use]
     pub fn from_token(token: &str) -> Option<Self> {
-        [Self::High, Self::Normal, Self::Low].into_iter().find(|p| p.token() == token)
+        Self::ALL.into_iter().find(|p| p.token() == token)
     }
 }
 

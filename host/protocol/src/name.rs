@@ -15,6 +15,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::limits::NAME_MAX_BYTES;
 
+/// First path segments that belong to the host: no plugin's prefix or route begins with one.
+pub const RESERVED_SEGMENTS: [&str; 4] = ["tasks", "docs", "openapi.json", "problems"];
+
 /// Why a text is no name. The fault lies with whoever wrote the name; a retry does not help.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is not a valid name: use 1 to 64 of the characters a-z, 0-9, '_' and '-'")]

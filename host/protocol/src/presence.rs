@@ -67,6 +67,9 @@ pub struct PresentPlugin {
     /// Its attempts that can run at the same time.
     #[serde(default)]
     pub slots: usize,
+    /// Since when this version is quarantined: it takes neither tasks nor calls.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quarantined_at: Option<Timestamp>,
 }
 
 /// An attempt that a worker holds.
@@ -92,6 +95,7 @@ impl Presence {
             && self.plugins.iter().any(|present| {
                 present.name == *plugin
                     && present.major == major
+                    && present.quarantined_at.is_none()
                     && task.is_none_or(|task| present.tasks.contains(task))
             })
     }

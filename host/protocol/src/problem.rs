@@ -87,6 +87,8 @@ problems! {
         "Retry after the time in Retry-After. Operator: add workers or raise the call limit.";
     WorkerCrashed "worker_crashed" 502 true "The worker crashed while it handled the request."
         "Retry only if the request may run twice. Operator: the supervisor's log names the plugin.";
+    PluginQuarantined "plugin_quarantined" 503 true "The plugin crashed its workers too often and takes no calls."
+        "Retry later. Operator: look at the dead letters, then run `cardcage plugin release`, or start workers with a new version.";
     DeadlineExceeded "deadline_exceeded" 504 true "The deadline passed before there was an answer."
         "The request may still have taken effect; retry only if it may run twice.";
     HandlerPanicked "handler_panicked" 500 false "The plugin's handler failed unexpectedly."

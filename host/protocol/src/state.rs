@@ -48,6 +48,8 @@ pub enum Event {
     Failed,
     /// A worker handed the attempt back, or lost its lease.
     HandedBack,
+    /// An attempt that was announced after a failed one was never started.
+    Withdrawn,
     /// No live worker can run it.
     Parked,
     /// A worker that can run it has appeared.
@@ -58,9 +60,46 @@ pub enum Event {
     Expired,
 }
 
+impl Event {
+    /// All events.
+    pub const ALL: [Event; 11] = [
+        Event::BecameDue,
+        Event::Started,
+        Event::Succeeded,
+        Event::RetryScheduled,
+        Event::Failed,
+        Event::HandedBack,
+        Event::Withdrawn,
+        Event::Parked,
+        Event::Unparked,
+        Event::Cancelled,
+        Event::Expired,
+    ];
+
+    /// The event's name, as the diagram shows it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::BecameDue => "became_due",
+            Self::Started => "started",
+            Self::Succeeded => "succeeded",
+            Self::RetryScheduled => "retry_scheduled",
+            Self::Failed => "failed",
+            Self::HandedBack => "handed_back",
+            Self::Withdrawn => "withdrawn",
+            Self::Parked => "parked",
+            Self::Unparked => "unparked",
+            Self::Cancelled => "cancelled",
+            Self::Expired => "expired",
+        }
+    }
+}
+
 /// Every transition. What is not here cannot happen.
 pub const TRANSITIONS: &[(State, Event, State)] = &[
     (State::Queued, Event::Started, State::Running),
+    // A supervisor ended the attempt for its child and handed it back; whoever gets it knows the policy.
+    (State::Queued, Event::RetryScheduled, State::Retrying),
     (State::Queued, Event::Parked, State::Parked),
     (State::Queued, Event::Failed, State::Failed),
     (State::Queued, Event::Cancelled, State::Cancelled),
@@ -74,6 +113,7 @@ pub const TRANSITIONS: &[(State, Event, State)] = &[
     (State::Running, Event::RetryScheduled, State::Retrying),
     (State::Running, Event::Failed, State::Failed),
     (State::Running, Event::HandedBack, State::Queued),
+    (State::Running, Event::Withdrawn, State::Retrying),
     (State::Running, Event::Cancelled, State::Cancelled),
     (State::Retrying, Event::BecameDue, State::Queued),
     (State::Retrying, Event::Started, State::Running),
@@ -142,24 +182,11 @@ mod tests {
 
     use super::*;
 
-    const EVENTS: [Event; 10] = [
-        Event::BecameDue,
-        Event::Started,
-        Event::Succeeded,
-        Event::RetryScheduled,
-        Event::Failed,
-        Event::HandedBack,
-        Event::Parked,
-        Event::Unparked,
-        Event::Cancelled,
-        Event::Expired,
-    ];
-
     fn reachable(from: State) -> HashSet<State> {
         let mut seen = HashSet::from([from]);
         let mut open = vec![from];
         while let Some(state) = open.pop() {
-            for event in EVENTS {
+            for event in Event::ALL {
                 if let Some(to) = next(state, event)
                     && seen.insert(to)
                 {
@@ -173,7 +200,7 @@ mod tests {
     #[test]
     fn final_states_have_no_exit_and_all_others_can_end() {
         for state in State::ALL {
-            let exits = EVENTS.iter().filter(|event| next(state, **event).is_some()).count();
+            let exits = Event::ALL.iter().filter(|event| next(state, **event).is_some()).count();
             assert_eq!(exits == 0, state.is_final(), "{state}");
             assert!(reachable(state).iter().any(|s| s.is_final()), "{state}");
         }
@@ -199,6 +226,9 @@ mod tests {
     fn written_states_match_their_json() {
         for state in State::ALL {
             assert_eq!(serde_json::to_string(&state).unwrap(), format!("\"{state}\""));
+        }
+        for event in Event::ALL {
+            assert_eq!(serde_json::to_string(&event).unwrap(), format!("\"{}\"", event.as_str()));
         }
     }
 }

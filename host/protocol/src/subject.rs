@@ -5,7 +5,7 @@
 //! Invariants: everything begins with the namespace; a task's id is the last token of its subjects, so that a queued
 //! task can be found without a second write.
 
-use crate::address::{SubjectError, TaskAddress, push_u32};
+use crate::address::{Priority, SubjectError, TaskAddress, push_u32};
 use crate::id::{CallId, InstanceId, TaskId};
 use crate::name::{Name, Namespace};
 
@@ -54,10 +54,16 @@ impl Subjects {
         }
     }
 
-    /// What the consumer of one plugin major and task takes.
+    /// The ready tasks of one plugin major and task, of all priorities.
     #[must_use]
     pub fn task_filter(&self, plugin: &Name, major: u32, task: &Name) -> String {
         format!("{}.task.{plugin}.v{major}.{task}.*.*", self.ns)
+    }
+
+    /// What the consumer of one plugin major, task and priority takes.
+    #[must_use]
+    pub fn lane_filter(&self, plugin: &Name, major: u32, task: &Name, priority: Priority) -> String {
+        format!("{}.task.{plugin}.v{major}.{task}.{}.*", self.ns, priority.token())
     }
 
     /// Finds one queued task of any plugin, wherever it stands.
@@ -84,19 +90,31 @@ impl Subjects {
         format!("{plugin}_v{major}_{task}")
     }
 
+    /// The same for one priority. The capitals keep it apart from the consumer of a task whose name ends so.
+    #[must_use]
+    pub fn lane_consumer(&self, plugin: &Name, major: u32, task: &Name, priority: Priority) -> String {
+        let base = self.task_consumer(plugin, major, task);
+        match priority {
+            Priority::Normal => base,
+            Priority::High => base + "_HIGH",
+            Priority::Low => base + "_LOW",
+        }
+    }
+
     /// All ready tasks of all plugins.
     #[must_use]
     pub fn tasks(&self) -> String {
         format!("{}.task.>", self.ns)
     }
 
-    /// Reads the plugin, major and task of a consumer's filter, whatever priorities it takes.
+    /// Reads the plugin, major, task and priority of a consumer's filter.
     #[must_use]
-    pub fn parse_task_filter(&self, filter: &str) -> Option<(Name, u32, Name)> {
+    pub fn parse_task_filter(&self, filter: &str) -> Option<(Name, u32, Name, Priority)> {
         let mut tokens = self.tail("task", filter)?.split('.');
         let plugin = tokens.next()?.parse().ok()?;
         let major = tokens.next()?.strip_prefix('v')?.parse().ok()?;
-        Some((plugin, major, tokens.next()?.parse().ok()?))
+        let task = tokens.next()?.parse().ok()?;
+        Some((plugin, major, task, Priority::from_token(tokens.next()?)?))
     }
 
     /// Reads a ready task's subject.
@@ -387,6 +405,20 @@ impl Subjects {
         format!("$KV.{}_LIMITS.serial.*", self.ns)
     }
 
+    /// The crashes of one plugin version. Of what a version may hold, only `.` and `+` mean something in a subject.
+    #[must_use]
+    pub fn crash_history(&self, plugin: &Name, version: &str) -> String {
+        let version = version.replace('.', "_").replace('+', "=");
+        format!("$KV.{}_LIMITS.crashes.{plugin}.{version}", self.ns)
+    }
+
+    /// The crashes of one plugin's versions, or of all plugins'.
+    #[must_use]
+    pub fn crash_histories(&self, plugin: Option<&Name>) -> String {
+        let plugin = plugin.map_or("*", Name::as_str);
+        format!("$KV.{}_LIMITS.crashes.{plugin}.*", self.ns)
+    }
+
     // Tasks that wait for their turn.
 
     /// The stream of tasks that wait for their serial key.
@@ -576,8 +608,8 @@ mod tests {
         assert_eq!(subject, "cardcage.task.orders.v12.fulfil.p5.01890a5d-ac96-774b-bcce-b302099a8057");
         assert_eq!(subjects.parse_task(&subject), Ok(address()));
         let at = address();
-        let filter = subjects.task_filter(&at.plugin, at.major, &at.task);
-        assert_eq!(subjects.parse_task_filter(&filter), Some((at.plugin, at.major, at.task)));
+        let filter = subjects.lane_filter(&at.plugin, at.major, &at.task, Priority::Low);
+        assert_eq!(subjects.parse_task_filter(&filter), Some((at.plugin, at.major, at.task, Priority::Low)));
         assert_eq!(subjects.parse_due(&subjects.due(&address())), Ok(address()));
         assert!(subjects.parse_due(&subject).is_err());
         let line = subjects.line("abc", &address());
@@ -601,6 +633,9 @@ mod tests {
         assert_eq!(s.tasks_stream(&plugin), "cardcage_TASKS_orders");
         assert_eq!(s.task_consumer(&plugin, 1, &task), "orders_v1_fulfil");
         assert_eq!(s.task_filter(&plugin, 1, &task), "cardcage.task.orders.v1.fulfil.*.*");
+        assert_eq!(s.lane_consumer(&plugin, 1, &task, Priority::Normal), "orders_v1_fulfil");
+        assert_eq!(s.lane_consumer(&plugin, 1, &task, Priority::Low), "orders_v1_fulfil_LOW");
+        assert_eq!(s.lane_filter(&plugin, 1, &task, Priority::High), "cardcage.task.orders.v1.fulfil.p1.*");
         assert_eq!(s.done_mapping(), "cardcage.done.{{wildcard(1)}}");
         assert_eq!(s.call(&plugin, 3, &task), "cardcage.call.orders.v3.fulfil");
     }

@@ -19,6 +19,7 @@ pub(super) mod names {
     pub(crate) const CHILD_ANSWERED: &str = "cardcage_child_metrics_answered";
     pub(crate) const PLUGINS_LOADED: &str = "cardcage_plugins_loaded";
     pub(crate) const PLUGINS_REFUSED: &str = "cardcage_plugins_refused";
+    pub(crate) const PLUGINS_QUARANTINED: &str = "cardcage_plugins_quarantined";
     pub(crate) const DEGRADED: &str = "cardcage_degraded_reasons";
 }
 
@@ -35,6 +36,8 @@ pub(super) fn text(now: &Snapshot, child: Option<&str>) -> String {
     gauge(names::CHILD_ANSWERED, "1 if the child's metrics are part of this answer", fact(child.is_some()));
     gauge(names::PLUGINS_LOADED, "Plugins that are loaded", count(now.plugins.len()));
     gauge(names::PLUGINS_REFUSED, "Plugins that were refused", count(now.refused.len()));
+    let quarantined = count(now.quarantined.len());
+    gauge(names::PLUGINS_QUARANTINED, "Plugins that are loaded and take no work", quarantined);
     gauge(names::DEGRADED, "Reasons why the host is degraded", count(now.degraded.len()));
     let restarts = ConstCounter::new(now.restarts);
     registry.register(names::CHILD_RESTARTS, "Children started after the first", restarts);

@@ -1,7 +1,8 @@
 //! Durable consumers: who takes what from a stream.
 //!
-//! One per plugin major and task, so that each has its own position, cap and pause switch, and one for each plugin's
-//! pump, so that due tasks which find their queue full hold up no other plugin's.
+//! One per plugin major and task, so that each has its own position, cap and pause switch; two more where a task declares
+//! priorities, one for high and one for low, beside which the first one stays as it is; and one for each plugin's pump,
+//! so that due tasks which find their queue full hold up no other plugin's.
 //!
 //! Refuses: changing an existing consumer, which other hosts may be using, in anything but its cap. The cap is part of
 //! what a task declares, and declarations change from version to version while hosts of both run. So the consumer says
@@ -10,7 +11,7 @@
 
 use std::time::Duration;
 
-use cardcage_protocol::{Name, Subjects};
+use cardcage_protocol::{Name, Priority, Subjects};
 use serde_json::{Map, Value, json};
 
 use super::api::{API_TIMEOUT, CONSUMER_EXISTS, CONSUMER_NOT_FOUND, STREAM_NOT_FOUND, differences};
@@ -35,13 +36,40 @@ pub struct ConsumerSpec {
 }
 
 impl ConsumerSpec {
-    /// The consumer of one plugin major and task.
+    /// The consumer of one plugin major and task, for tasks of normal priority.
     #[must_use]
     pub fn task(options: &Options, subjects: &Subjects, plugin: &Name, major: u32, task: &Name) -> Self {
+        Self::lane(options, subjects, plugin, major, task, Priority::Normal)
+    }
+
+    /// The consumers of one plugin major and task: one, or where it declares priorities one for each, the most urgent
+    /// first.
+    #[must_use]
+    pub fn of_task(
+        options: &Options,
+        subjects: &Subjects,
+        plugin: &Name,
+        major: u32,
+        task: &Name,
+        priorities: bool,
+    ) -> Vec<Self> {
+        let lanes = if priorities { &Priority::ALL[..] } else { &[Priority::Normal] };
+        let lane = |lane: &Priority| Self::lane(options, subjects, plugin, major, task, *lane);
+        lanes.iter().map(lane).collect()
+    }
+
+    fn lane(
+        options: &Options,
+        subjects: &Subjects,
+        plugin: &Name,
+        major: u32,
+        task: &Name,
+        priority: Priority,
+    ) -> Self {
         let mut spec = Self::new(
-            subjects.task_consumer(plugin, major, task),
+            subjects.lane_consumer(plugin, major, task, priority),
             StreamSpec::tasks(options, subjects, plugin),
-            subjects.task_filter(plugin, major, task),
+            subjects.lane_filter(plugin, major, task, priority),
             options.lease,
             options.ack_pending_max,
         );
@@ -60,16 +88,18 @@ impl ConsumerSpec {
         self
     }
 
-    /// All consumers of a plugin with these tasks.
+    /// All consumers of a plugin with these tasks, of which some declare priorities.
     #[must_use]
     pub fn all(
         options: &Options,
         subjects: &Subjects,
         plugin: &Name,
         major: u32,
-        tasks: &[Name],
+        tasks: &[(Name, bool)],
     ) -> Vec<Self> {
-        let tasks = tasks.iter().map(|task| Self::task(options, subjects, plugin, major, task));
+        let tasks = tasks.iter().flat_map(|(task, priorities)| {
+            Self::of_task(options, subjects, plugin, major, task, *priorities)
+        });
         tasks.chain([Self::pump(options, subjects, plugin), Self::slots(options, subjects, plugin)]).collect()
     }
 

@@ -18,6 +18,8 @@ pub struct Delivery {
     pub stream_sequence: u64,
     /// When the broker stored it.
     pub stored_at: Timestamp,
+    /// How many more its consumer had to deliver.
+    pub(super) waiting: u64,
 }
 
 impl Delivery {
@@ -28,6 +30,7 @@ impl Delivery {
             num_delivered: facts.num_delivered,
             stream_sequence: facts.stream_sequence,
             stored_at: Timestamp::from_unix_ms(facts.stored_at_unix_ns / 1_000_000),
+            waiting: facts.waiting,
             message,
         })
     }
@@ -76,6 +79,7 @@ struct AckFacts {
     num_delivered: u64,
     stream_sequence: u64,
     stored_at_unix_ns: u64,
+    waiting: u64,
 }
 
 impl AckFacts {
@@ -87,7 +91,9 @@ impl AckFacts {
         let num_delivered = tokens.next()?.parse().ok()?;
         let stream_sequence = tokens.next()?.parse().ok()?;
         let stored_at_unix_ns = tokens.nth(1)?.parse().ok()?;
-        Some(Self { num_delivered, stream_sequence, stored_at_unix_ns })
+        // A hint; everything else is needed.
+        let waiting = tokens.next().and_then(|token| token.parse().ok()).unwrap_or(0);
+        Some(Self { num_delivered, stream_sequence, stored_at_unix_ns, waiting })
     }
 }
 
@@ -101,6 +107,7 @@ mod tests {
             num_delivered: 3,
             stream_sequence: 100,
             stored_at_unix_ns: 1_790_230_470_084_404_000,
+            waiting: 42,
         });
         assert_eq!(AckFacts::read("$JS.ACK.events.durable.3.100.7.1790230470084404000.42"), want);
         assert_eq!(AckFacts::read("$JS.ACK._.szMp.events.durable.3.100.7.1790230470084404000.42"), want);

@@ -13,15 +13,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use async_nats::{Message, Subscriber};
+use async_nats::Message;
 use bytes::Bytes;
-use cardcage_protocol::header;
 use futures_util::{FutureExt, StreamExt};
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 use super::delivery::Delivery;
+use super::inbox::{Inbox, Verdict};
 use super::{Broker, ConsumerSpec, Error, Link};
 
 /// How long one request stands at the broker.
@@ -67,34 +67,23 @@ pub struct Pull {
     received: VecDeque<Delivery>,
     /// Free slots: deliveries that may still be given out.
     demand: usize,
+    /// As a lane it gives up what a request did not bring, and tells how much that was.
+    lane: Option<LaneMode>,
+}
+
+/// How one of several pulls, which share their free slots, asks.
+#[derive(Debug, Clone, Copy, Default)]
+struct LaneMode {
+    /// Requests end as soon as nothing more is there.
+    prompt: bool,
+    /// Demand that requests did not fill, and that was given up.
+    unfilled: usize,
 }
 
 impl std::fmt::Debug for Pull {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Pull").field("consumer", &self.spec.name).field("demand", &self.demand).finish()
     }
-}
-
-/// One inbox, of one connection, with the requests that answer into it.
-struct Inbox {
-    subject: String,
-    subscriber: Subscriber,
-    generation: u64,
-    /// Deliveries that are asked for and have not come.
-    asked: usize,
-    /// The ends of the requests, in the order in which they were made.
-    ends: VecDeque<(u64, Instant)>,
-    next_token: u64,
-}
-
-/// What a message without a delivery means for the inbox.
-enum Verdict {
-    /// Go on.
-    Fine,
-    /// All requests are gone; the consumer is still there.
-    AskAgain,
-    /// The consumer may be gone.
-    SetUpAgain,
 }
 
 impl Pull {
@@ -112,7 +101,30 @@ impl Pull {
             setup_pause: SETUP_AGAIN_MIN,
             received: VecDeque::new(),
             demand: 0,
+            lane: None,
         }
+    }
+
+    /// The same as one of several that share their free slots: see [`super::lanes`].
+    pub(super) fn in_lane(broker: &Broker, spec: ConsumerSpec) -> Self {
+        Self { lane: Some(LaneMode::default()), ..Self::new(broker, spec) }
+    }
+
+    /// Whether the lane's next requests end as soon as nothing more is there.
+    pub(super) fn set_prompt(&mut self, prompt: bool) {
+        if let Some(lane) = &mut self.lane {
+            lane.prompt = prompt;
+        }
+    }
+
+    /// The demand that the lane's requests did not fill, and that it has given up.
+    pub(super) fn take_unfilled(&mut self) -> usize {
+        self.lane.as_mut().map_or(0, |lane| std::mem::take(&mut lane.unfilled))
+    }
+
+    /// Deliveries that may still be given out.
+    pub(super) fn demand(&self) -> usize {
+        self.demand
     }
 
     /// Tells others whether this pull is consuming.
@@ -135,30 +147,46 @@ impl Pull {
     /// The next delivery. After a reconnect a few more may come than were demanded. Cancel-safe; it never ends.
     pub async fn next(&mut self) -> Delivery {
         loop {
-            if let Some(delivery) = self.received.pop_front() {
-                self.demand = self.demand.saturating_sub(1);
+            if let Some(delivery) = self.pop() {
                 return delivery;
             }
-            self.follow_link();
-            self.set_up_if_due().await;
-            self.ask().await;
-            let wake_at = self.wake_at();
-            let Some(inbox) = &mut self.inbox else {
-                tokio::select! {
-                    changed = self.link.changed() => lost_if_closed(changed).await,
-                    () = tokio::time::sleep_until(wake_at) => {}
-                }
-                continue;
-            };
+            self.prepare().await;
+            self.wait().await;
+        }
+    }
+
+    /// What has been received.
+    pub(super) fn pop(&mut self) -> Option<Delivery> {
+        let delivery = self.received.pop_front()?;
+        self.demand = self.demand.saturating_sub(1);
+        Some(delivery)
+    }
+
+    /// Sets up and asks, where that is due. Cancel-safe.
+    pub(super) async fn prepare(&mut self) {
+        self.follow_link();
+        self.set_up_if_due().await;
+        self.ask().await;
+    }
+
+    /// Waits until there is something to do. Cancel-safe.
+    pub(super) async fn wait(&mut self) {
+        let wake_at = self.wake_at();
+        let Some(inbox) = &mut self.inbox else {
             tokio::select! {
-                biased;
-                message = inbox.subscriber.next() => match message {
-                    Some(message) => self.take(message),
-                    None => self.abandon(),
-                },
                 changed = self.link.changed() => lost_if_closed(changed).await,
-                () = tokio::time::sleep_until(wake_at) => self.judge_silence(),
+                () = tokio::time::sleep_until(wake_at) => {}
             }
+            return;
+        };
+        tokio::select! {
+            biased;
+            message = inbox.subscriber.next() => match message {
+                Some(message) => self.take(message),
+                None => self.abandon(),
+            },
+            changed = self.link.changed() => lost_if_closed(changed).await,
+            () = tokio::time::sleep_until(wake_at) => self.judge_silence(),
         }
     }
 
@@ -233,13 +261,19 @@ impl Pull {
     /// Asks for more when less than half of the demand is covered: a request per delivery would double the traffic.
     async fn ask(&mut self) {
         let Some(inbox) = &mut self.inbox else { return };
-        if inbox.asked.saturating_mul(2) >= self.demand {
+        let enough = if self.lane.is_some() { inbox.asked } else { inbox.asked.saturating_mul(2) };
+        if enough >= self.demand {
             return;
         }
         let batch = self.demand.saturating_sub(inbox.asked).min(BATCH_MAX);
         let token = inbox.next_token;
         let expires_ns = u64::try_from(EXPIRES.as_nanos()).unwrap_or(u64::MAX);
-        let request = json!({ "batch": batch, "expires": expires_ns });
+        let request = match self.lane {
+            Some(LaneMode { prompt: true, .. }) => {
+                json!({ "batch": batch, "expires": expires_ns, "no_wait": true })
+            }
+            _ => json!({ "batch": batch, "expires": expires_ns }),
+        };
         let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{}.{}", self.spec.stream.name, self.spec.name);
         let reply = format!("{}.{token}", inbox.subject);
         let sent = self.broker.send(subject, Some(reply), None, Bytes::from(request.to_string())).await;
@@ -257,7 +291,16 @@ impl Pull {
     fn take(&mut self, message: Message) {
         let Some(inbox) = &mut self.inbox else { return };
         let verdict = match message.status {
-            Some(status) => inbox.judge(status.as_u16(), &message, &self.spec.name),
+            Some(status) => {
+                let before = inbox.asked;
+                let verdict = inbox.judge(status.as_u16(), &message, &self.spec.name);
+                if let (Some(lane), Verdict::Fine) = (&mut self.lane, &verdict) {
+                    let unfilled = before.saturating_sub(inbox.asked);
+                    self.demand = self.demand.saturating_sub(unfilled);
+                    lane.unfilled += unfilled;
+                }
+                verdict
+            }
             None => match Delivery::read(message) {
                 Some(delivery) => {
                     inbox.asked = inbox.asked.saturating_sub(1);
@@ -308,66 +351,6 @@ impl Pull {
                 None if self.demand > 0 => now + SETUP_AGAIN_MIN,
                 None => now + EXPIRES,
             },
-        }
-    }
-}
-
-impl Inbox {
-    fn forget_requests(&mut self) {
-        self.asked = 0;
-        self.ends.clear();
-    }
-
-    /// The request with the token in a status message's subject has ended; what it did not bring is free again.
-    fn ended(&mut self, message: &Message) {
-        let token = message.subject.rsplit('.').next().and_then(|token| token.parse::<u64>().ok());
-        self.ends.retain(|(other, _)| Some(*other) != token);
-        let pending = message.headers.as_ref().and_then(|headers| headers.get(header::NATS_PENDING_MESSAGES));
-        match pending.and_then(|value| value.as_str().parse::<usize>().ok()) {
-            Some(pending) => self.asked = self.asked.saturating_sub(pending),
-            None if self.ends.is_empty() => self.asked = 0,
-            None => {}
-        }
-        // No request stands any more: whatever the count says, nothing is on its way.
-        if self.ends.is_empty() {
-            self.asked = 0;
-        }
-    }
-
-    fn judge(&mut self, status: u16, message: &Message, consumer: &str) -> Verdict {
-        let description = message.description.as_deref().unwrap_or_default();
-        match status {
-            // A heartbeat.
-            100 => Verdict::Fine,
-            // No messages; expired.
-            404 | 408 => {
-                self.ended(message);
-                Verdict::Fine
-            }
-            409 if description.contains("Consumer Deleted") || description.contains("Stream Deleted") => {
-                tracing::warn!(consumer, "the consumer was deleted; creating it again");
-                Verdict::SetUpAgain
-            }
-            409 if description.contains("Leadership Change") || description.contains("Server Shutdown") => {
-                Verdict::AskAgain
-            }
-            // A bound of the consumer, such as too many waiting requests: it ends this request only.
-            409 => {
-                tracing::warn!(consumer, description, "the broker ended a pull request");
-                self.ended(message);
-                Verdict::SetUpAgain
-            }
-            // No responders: consumer, stream or JetStream is not there (yet, or any more).
-            503 => Verdict::SetUpAgain,
-            _ => {
-                tracing::warn!(
-                    consumer,
-                    status,
-                    description,
-                    "the broker answered a pull with an unknown status"
-                );
-                Verdict::SetUpAgain
-            }
         }
     }
 }

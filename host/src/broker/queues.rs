@@ -5,7 +5,7 @@
 //!
 //! Invariant: nothing here is asked of a worker.
 
-use cardcage_protocol::{Name, TaskAddress, Timestamp};
+use cardcage_protocol::{Name, Priority, TaskAddress, Timestamp};
 use serde_json::{Map, Value, json};
 
 use super::api::{API_TIMEOUT, STREAM_NOT_FOUND};
@@ -21,6 +21,8 @@ pub struct TaskConsumer {
     pub major: u32,
     /// The task.
     pub task: Name,
+    /// Whose tasks it takes.
+    pub priority: Priority,
     /// Delivered and not yet acknowledged: leased by workers, or waiting for their lease to end.
     pub leased: u64,
     /// The highest stream sequence that was delivered.
@@ -62,7 +64,7 @@ impl Broker {
 
     fn read_consumer(&self, stream: &str, info: &Map<String, Value>) -> Option<TaskConsumer> {
         let config = info.get("config")?;
-        let (plugin, major, task) =
+        let (plugin, major, task, priority) =
             self.subjects().parse_task_filter(config.get("filter_subject").and_then(Value::as_str)?)?;
         let paused = info.get("paused").and_then(Value::as_bool).unwrap_or(false);
         let until = config.get("pause_until").and_then(Value::as_str).and_then(|text| text.parse().ok());
@@ -70,6 +72,7 @@ impl Broker {
             plugin,
             major,
             task,
+            priority,
             leased: info.get("num_ack_pending").and_then(Value::as_u64).unwrap_or(0),
             delivered: info.get("delivered")?.get("stream_seq").and_then(Value::as_u64).unwrap_or(0),
             paused_until: until.filter(|_| paused),
@@ -105,7 +108,7 @@ impl Broker {
         self.amount(&self.subjects().tasks_stream(plugin), &filter, 1).await
     }
 
-    /// The stream sequence of a queued task, and how many of the same task stand before it; `None` when it is not there.
+    /// The stream sequence of a queued task, and how many of the same task and priority stand before it; `None` when it is not there.
     ///
     /// # Errors
     /// [`Error::Unavailable`], [`Error::Timeout`].
@@ -114,7 +117,7 @@ impl Broker {
         let Some(message) = self.first_message(&stream, &self.subjects().task(at)).await? else {
             return Ok(None);
         };
-        let filter = self.subjects().task_filter(&at.plugin, at.major, &at.task);
+        let filter = self.subjects().lane_filter(&at.plugin, at.major, &at.task, at.priority);
         let all = self.amount(&stream, &filter, 1).await?.count;
         let from_here = self.amount(&stream, &filter, message.sequence).await?.count;
         Ok(Some((message.sequence, all.saturating_sub(from_here))))

@@ -102,6 +102,33 @@ is that of a live worker, and the body is checked by the worker.
 Exit codes: 0 stored, 1 no such plugin or task, 2 the body does not fit, 69 not stored: broker unavailable or queue \
 full, 70 the library was refused.";
 
+pub(super) const SCHEDULES_LIST: &str = "\
+Examples:
+  cardcage schedules list --config cardcage.toml
+  cardcage schedules list --json --config cardcage.toml | jq -r '.schedules[] | select(.state != \"active\") | .schedule'
+
+STATE is active, paused (by an operator), absent (no worker has its plugin for long) or disabled (by the configuration). \
+NEXT is empty where it cannot be known: an interval whose slots no worker takes up.";
+
+pub(super) const SCHEDULES_PAUSE: &str = "\
+Examples:
+  cardcage schedules pause orders.nightly --config cardcage.toml
+
+What it has started goes on. The pause is kept by the broker: it outlives hosts, broker and releases of the plugin.";
+
+pub(super) const SCHEDULES_RESUME: &str = "\
+Examples:
+  cardcage schedules resume orders.nightly --config cardcage.toml
+
+Slots that passed meanwhile are not made up for. An interval is counted from now.";
+
+pub(super) const SCHEDULES_RUN: &str = "\
+Examples:
+  cardcage schedules run orders.nightly --config cardcage.toml
+
+It starts a task beside the slots, whether or not the schedule is paused and whether or not an earlier task has ended; a unique \
+key still holds. Without a live worker the task waits in its queue.";
+
 pub(super) const WORKERS_LIST: &str = "\
 Examples:
   cardcage workers list --config cardcage.toml
@@ -180,6 +207,17 @@ Examples:
 What is purged cannot be replayed. Records of tasks are not touched.
 
 Exit codes: 0 done, 1 no such letter, 2 several and neither --yes nor --dry-run, 69 broker unavailable.";
+
+pub(super) const PLUGIN_RELEASE: &str = "\
+Examples:
+  cardcage plugin release orders --config cardcage.toml
+  cardcage plugin release orders --version 1.4.2 --config cardcage.toml
+
+A plugin version of which different tasks crashed their worker (tasks.quarantine_after of them within \
+tasks.quarantine_window_s) gets neither tasks nor calls any more. Its tasks wait in their queues. A release holds for \
+all workers within seconds, and the count of its crashes begins anew. Workers with another version need none.
+
+Exit codes: 0 done, 1 nothing of it is quarantined, 69 broker unavailable.";
 
 pub(super) const COMPLETIONS: &str = "\
 Examples:

@@ -5,8 +5,10 @@
 
 mod dead;
 mod help;
+mod plugin;
 mod queues;
 pub mod reference;
+mod schedules;
 mod span;
 mod tasks;
 #[cfg(test)]
@@ -22,7 +24,9 @@ use uuid::Uuid;
 use crate::config::{Assignment, Sources};
 
 pub use dead::{DeadAction, DeadCommand, LetterArgs};
+pub use plugin::{PluginCommand, ReleaseArgs};
 pub use queues::{QueueName, QueuePurgeArgs, QueuesCommand};
+pub use schedules::{ScheduleArgs, ScheduleName, SchedulesCommand};
 pub use span::Span;
 pub use tasks::{EnqueueArgs, OneTaskArgs, TaskListArgs, TaskName, WorkersCommand};
 
@@ -58,7 +62,7 @@ pub enum Command {
         #[command(flatten)]
         configuration: Configuration,
     },
-    /// Look at plugin libraries.
+    /// Look at plugin libraries; release a plugin from its quarantine.
     #[command(subcommand)]
     Plugin(PluginCommand),
     /// Look at tasks, start them, help them on.
@@ -67,6 +71,9 @@ pub enum Command {
     /// Look at queues, pause, resume and purge them.
     #[command(subcommand)]
     Queues(QueuesCommand),
+    /// Look at schedules, pause, resume and run them.
+    #[command(subcommand)]
+    Schedules(SchedulesCommand),
     /// Look at workers.
     #[command(subcommand)]
     Workers(WorkersCommand),
@@ -94,20 +101,6 @@ pub enum Command {
         /// The nats-server and its arguments.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
         command: Vec<OsString>,
-    },
-}
-
-/// `cardcage plugin …`
-#[derive(Debug, Subcommand)]
-pub enum PluginCommand {
-    /// Show what a library says about itself, without running any of its code.
-    #[command(after_long_help = help::INSPECT)]
-    Inspect {
-        /// The library file.
-        file: PathBuf,
-        /// Write JSON instead of text.
-        #[arg(long)]
-        json: bool,
     },
 }
 

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use cardcage_protocol::{Name, State, TaskId};
+use cardcage_protocol::{Name, Priority, State, TaskId};
 use clap::{Args, Subcommand};
 
 use super::{Configuration, help, span::Span};
@@ -63,9 +63,34 @@ pub struct EnqueueArgs {
     /// Not before so much time has passed, such as 10s or 2h.
     #[arg(long, value_name = "TIME")]
     pub delay: Option<Span>,
+    /// How urgent it is, where the task declares priorities.
+    #[arg(long, value_enum, default_value_t, value_name = "PRIORITY")]
+    pub priority: Urgency,
     /// Where broker and plugins are.
     #[command(flatten)]
     pub configuration: Configuration,
+}
+
+/// A priority as it is typed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Urgency {
+    /// Before the others.
+    High,
+    /// As a task is that has no priorities.
+    #[default]
+    Normal,
+    /// After the others.
+    Low,
+}
+
+impl From<Urgency> for Priority {
+    fn from(urgency: Urgency) -> Self {
+        match urgency {
+            Urgency::High => Self::High,
+            Urgency::Normal => Self::Normal,
+            Urgency::Low => Self::Low,
+        }
+    }
 }
 
 /// `PLUGIN.TASK`

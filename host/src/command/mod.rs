@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `cardcage api`, `cardcage worker` | [`host`]: a role's supervisor |
 //! | `cardcage plugin inspect` | [`inspect`]: reads a library, runs none of it |
+//! | `cardcage plugin release` | [`plugin_release`]: lifts a quarantine |
 //! | `cardcage check` | [`check`]: configuration, plugins and broker, without serving |
 //! | `cardcage dev` | [`dev`]: nats-server, api and worker on one machine |
 //! | `cardcage tasks show` | [`tasks_show`]: one task's record |
@@ -11,6 +12,7 @@
 //! | `cardcage tasks list`, `why`, `retry`, `enqueue` | [`tasks_list`], [`tasks_why`], [`tasks_retry`], [`tasks_enqueue`] |
 //! | `cardcage workers list` | [`workers_list`]: who is there |
 //! | `cardcage queues …` | [`queues`]: queues, listed, paused, resumed and purged |
+//! | `cardcage schedules …` | [`schedules`]: schedules, listed, paused, resumed and run |
 //! | `cardcage dead …` | [`dead`]: dead letters, read, replayed and removed |
 //! | hidden: `describe-child` | [`describe_child`]: plugin code on behalf of `check`, in a process that may die |
 //! | hidden: `dev-broker-guard` | [`dev::guard`]: the nats-server's keeper on behalf of `dev` |
@@ -30,8 +32,10 @@ pub mod host;
 pub mod inspect;
 mod output;
 pub mod parent_pipe;
+pub mod plugin_release;
 mod progress;
 pub mod queues;
+pub mod schedules;
 mod session;
 pub mod tasks_cancel;
 pub mod tasks_enqueue;

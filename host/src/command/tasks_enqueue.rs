@@ -7,11 +7,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use cardcage_protocol::presence::{Presence, Question};
-use cardcage_protocol::{Problem, ProblemCode};
+use cardcage_protocol::{Priority, Problem, ProblemCode};
 use serde_json::{Value, json};
 
 use super::output;
 use super::session::{Session, broker_trouble, told};
+use crate::broker::TaskConsumer;
 use crate::cli::{EnqueueArgs, TaskName};
 use crate::enqueue::{self, NewTask};
 use crate::exit::Exit;
@@ -44,6 +45,7 @@ async fn enqueue(args: EnqueueArgs) -> Result<Value, Exit> {
         traceparent: None,
         parent: None,
         terms,
+        priority: args.priority.into(),
         delay: args.delay.map(|span| span.0),
         body,
     };
@@ -77,8 +79,16 @@ async fn identity(session: &Session, target: &TaskName, body: &Value) -> Result<
         None => {
             let workers = session.broker.ask_workers(Question::default()).await;
             let workers = workers.map_err(|error| broker_trouble("workers cannot be asked", &error))?;
-            // What the task declares beside its name is known to its library only.
-            present(&workers, target).map(|identity| (identity, Terms::default()))
+            // What the task declares beside its name is known to its library only. Where it has priorities is seen by
+            // its queues.
+            let identity = present(&workers, target)?;
+            let queues = session.broker.task_consumers(&target.plugin).await;
+            let queues = queues.map_err(|error| broker_trouble("queues cannot be read", &error))?;
+            let is_lane = |one: &TaskConsumer| {
+                one.task == target.task && one.major == identity.major && one.priority != Priority::Normal
+            };
+            let priorities = queues.iter().any(is_lane);
+            Ok((identity, Terms { priorities, ..Terms::default() }))
         }
     }
 }

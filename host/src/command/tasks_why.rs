@@ -4,7 +4,7 @@
 //! could take it from the workers that answer. What cannot be known is not said.
 
 use cardcage_protocol::presence::{Presence, Question, RunningTask};
-use cardcage_protocol::{State, TaskAddress, TaskError, TaskId, TaskRecord, Timestamp};
+use cardcage_protocol::{Priority, State, TaskAddress, TaskError, TaskId, TaskRecord, Timestamp};
 use serde_json::json;
 
 use super::output;
@@ -159,7 +159,9 @@ async fn due(session: &Session, workers: &[Presence], at: &TaskAddress) -> Resul
 async fn queued(session: &Session, workers: &[Presence], at: &TaskAddress) -> Result<Why, Error> {
     let broker = &session.broker;
     let consumers = broker.task_consumers(&at.plugin).await?;
-    let consumer = consumers.iter().find(|one| one.major == at.major && one.task == at.task);
+    let consumer = consumers
+        .iter()
+        .find(|one| (one.major, &one.task, one.priority) == (at.major, &at.task, at.priority));
     let position = broker.queue_position(at).await?;
     let (code, sentence) = reason(workers, at, consumer, position, broker.options().lease.as_secs());
     Ok(Why { state: State::Queued, code, sentence })
@@ -188,6 +190,21 @@ fn reason(
         );
     }
     if takers.is_empty() {
+        let of_major = workers
+            .iter()
+            .flat_map(|worker| &worker.plugins)
+            .filter(|one| one.name == *plugin && one.major == *major);
+        let quarantined = of_major.filter_map(|one| one.quarantined_at.map(|since| (one, since))).next();
+        if let Some((present, since)) = quarantined {
+            return (
+                "quarantined",
+                format!(
+                    "waiting: {plugin} {} is quarantined since {since}, for it crashed its workers in different tasks; \
+                     `cardcage plugin release {plugin}` lifts it, and another version is free of it",
+                    present.version
+                ),
+            );
+        }
         let idle = workers.iter().filter(has).filter(|worker| !worker.consuming).count();
         let other = workers.iter().filter(has).count().saturating_sub(idle);
         let sentence = if workers.is_empty() {
@@ -203,6 +220,13 @@ fn reason(
         } else {
             format!("waiting: no live worker has {plugin} v{major}{}", others(workers, at))
         };
+        return ("no_worker", sentence);
+    }
+    if consumer.is_none() && at.priority != Priority::Normal {
+        let sentence = format!(
+            "waiting: no worker has ever taken {plugin}.{task} v{major} of this priority; the version of {plugin} that \
+             runs declares none"
+        );
         return ("no_worker", sentence);
     }
     let delivered =
@@ -272,6 +296,7 @@ mod tests {
                 tasks: tasks.iter().map(|task| name(task)).collect(),
                 busy: 2,
                 slots: 4,
+                quarantined_at: None,
             }],
             running: Vec::new(),
         }
@@ -296,6 +321,13 @@ mod tests {
         assert!(said(&without, None).contains("knows the task pay (1 have the plugin)"));
         let draining = [worker(1, "refunds", 2, &["pay"], false)];
         assert!(said(&draining, None).contains("starting or draining"));
+        let mut crashing = worker(1, "refunds", 2, &["pay"], true);
+        crashing.plugins[0].quarantined_at = Some(Timestamp::from_unix_ms(0));
+        let quarantined = reason(&[crashing.clone()], &at, None, None, 30);
+        assert_eq!(quarantined.0, "quarantined");
+        assert!(quarantined.1.contains("refunds 2.0.0 is quarantined since 1970"), "{}", quarantined.1);
+        let newer = [crashing, worker(2, "refunds", 2, &["pay"], true)];
+        assert!(said(&newer, Some((9, 7))).contains("1 worker has it"), "the other version takes it");
         let busy = [worker(1, "refunds", 2, &["pay"], true), worker(2, "refunds", 2, &["pay"], true)];
         assert_eq!(
             said(&busy, Some((9, 7))),

@@ -39,7 +39,10 @@ fn table(workers: &[Presence], now: Timestamp) -> String {
         let plugins: Vec<String> = worker
             .plugins
             .iter()
-            .map(|plugin| format!("{} {}", plugin.name, output::shown(&plugin.version)))
+            .map(|plugin| {
+                let quarantined = if plugin.quarantined_at.is_some() { " (quarantined)" } else { "" };
+                format!("{} {}{quarantined}", plugin.name, output::shown(&plugin.version))
+            })
             .collect();
         let status = match worker.consuming {
             true => output::shown(&worker.status),

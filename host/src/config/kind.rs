@@ -5,15 +5,12 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use cardcage_protocol::{Cadence, Rate};
+use cardcage_protocol::{Cadence, RESERVED_SEGMENTS, Rate};
 use serde_json::Value as Json;
 
 use super::backoff::Backoff;
 use super::suggest::nearest;
 use super::tree::{Node, Value};
-
-/// First path segments that belong to the host.
-pub(crate) const RESERVED_PREFIXES: [&str; 4] = ["tasks", "docs", "openapi.json", "problems"];
 
 #[derive(Debug)]
 pub(crate) enum Kind {
@@ -264,7 +261,7 @@ pub(crate) fn prefix(text: &str) -> Result<String, (String, Option<String>)> {
         return Err(shape());
     }
     let first = segments.split('/').next().unwrap_or_default();
-    if RESERVED_PREFIXES.contains(&first) {
+    if RESERVED_SEGMENTS.contains(&first) {
         let label = format!("`/{first}` belongs to the host");
         return Err((label, Some("set another `prefix` for the plugin".to_owned())));
     }

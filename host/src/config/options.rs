@@ -175,6 +175,10 @@ section! {
         crash_limit: u32 = 3, integer(1, 100);
         /// Leases lost without explanation before the task becomes a dead letter.
         lost_limit: u32 = 10, integer(1, 100);
+        /// Different tasks of one plugin version that crash their worker before that version is quarantined; 0: never.
+        quarantine_after: u32 = 5, integer(0, 100);
+        /// Time within which they must do so.
+        quarantine_window_s: u64 = 600, integer(1, 86_400);
         /// Largest body of a task.
         body_max_bytes: usize = 524_288, integer(1_024, 524_288);
         /// Largest result that is kept; a task that returns a larger one fails.

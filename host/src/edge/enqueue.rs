@@ -6,7 +6,7 @@ use super::router::Route;
 use super::service::{Arrived, Edge};
 use crate::enqueue::{self, NewTask};
 use bytes::Bytes;
-use cardcage_protocol::{Problem, ProblemCode, limits};
+use cardcage_protocol::{Priority, Problem, ProblemCode, limits};
 use http::{HeaderValue, Response, StatusCode, header};
 use serde_json::{Value, json};
 
@@ -36,6 +36,8 @@ pub(super) async fn answer(
         idempotency_key: key,
         traceparent: Some(incoming.traceparent.clone()),
         parent: None,
+        // A caller does not choose: what is urgent is the plugin's to say.
+        priority: Priority::Normal,
         delay: None,
         terms: target.terms.clone(),
         body,

@@ -29,6 +29,9 @@ const BUSY_LONGEST: Duration = Duration::from_millis(200);
 /// After so long only `busy`, the caller hears it: waiting longer helps nobody behind it.
 const BUSY_PATIENCE: Duration = Duration::from_secs(1);
 
+/// A quarantine ends when somebody ends it.
+const QUARANTINE_RETRY_S: u32 = 60;
+
 /// Tells the workers that nobody waits for this call any more, unless it was answered.
 struct CancelOnDrop<'a> {
     broker: &'a Broker,
@@ -129,7 +132,10 @@ pub(super) async fn answer(
         }
         Err(problem) => {
             // Everywhere else a handler may be at work that nobody waits for.
-            if matches!(problem.code, ProblemCode::NoWorker | ProblemCode::BrokerUnavailable) {
+            if matches!(
+                problem.code,
+                ProblemCode::NoWorker | ProblemCode::PluginQuarantined | ProblemCode::BrokerUnavailable
+            ) {
                 cancel.answered();
             }
             respond::problem(problem, incoming.id)
@@ -218,7 +224,7 @@ async fn first_reply(
                 tracing::warn!(%error, route = route.name.as_str(), "a worker's reply cannot be read");
                 Problem::new(ProblemCode::PluginError)
             })?,
-            Err(error) => return Err(unanswered(&error, route)),
+            Err(error) => return Err(unanswered(edge, &error, route)),
         };
         let pause = wait.mul_f64(0.5 + fastrand::f64());
         if reply.kind != ReplyKind::Busy || Instant::now() + pause >= impatient {
@@ -244,10 +250,15 @@ async fn lost(broker: &Broker) -> Problem {
     Problem::new(ProblemCode::BrokerUnavailable).detail(detail).retry_after_s(1)
 }
 
-fn unanswered(error: &Error, route: &Route) -> Problem {
+fn unanswered(edge: &Edge, error: &Error, route: &Route) -> Problem {
+    let (name, major) = (&route.identity.name, route.identity.major);
     match error {
+        // Workers do not listen for the calls of a version that is quarantined: another one may.
+        Error::NoResponders { .. } if edge.quarantines.holds_major(name, major) => {
+            Problem::new(ProblemCode::PluginQuarantined).retry_after_s(QUARANTINE_RETRY_S)
+        }
         Error::NoResponders { .. } => {
-            let detail = format!("No worker has {} {}.", route.identity.name, route.identity.major);
+            let detail = format!("No worker has {name} {major}.");
             Problem::new(ProblemCode::NoWorker).detail(detail).retry_after_s(2)
         }
         Error::Timeout { .. } => Problem::new(ProblemCode::DeadlineExceeded),

@@ -5,6 +5,9 @@ use cardcage_abi::headers;
 use http::header::{CONNECTION, HOST, HeaderName, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, Method};
 
+/// `00-<32 hex>-<16 hex>-<2 hex>`.
+const TRACEPARENT_BYTES: usize = 55;
+
 /// Headers that speak of one connection (RFC 9110, section 7.6.1).
 pub(super) fn is_hop_by_hop(name: &HeaderName) -> bool {
     matches!(*name, CONNECTION | TE | TRAILER | TRANSFER_ENCODING | UPGRADE)
@@ -22,7 +25,7 @@ impl RequestId {
     }
 
     pub(super) fn hex(self) -> String {
-        self.digits().iter().copied().map(char::from).collect()
+        String::from_utf8_lossy(&self.digits()).into_owned()
     }
 
     /// The 32 hex digits, without an allocation: three headers carry them.
@@ -40,18 +43,28 @@ pub(super) fn traceparent(headers: &HeaderMap, id: RequestId) -> String {
     if let Some(given) = given.filter(|given| is_traceparent(given)) {
         return given.to_owned();
     }
-    format!("00-{}-{:016x}-01", id.hex(), fastrand::u64(1..))
+    let mut span = [0; 16];
+    // As for the id.
+    let _ = hex::encode_to_slice(fastrand::u64(1..).to_be_bytes(), &mut span);
+    let mut text = String::with_capacity(TRACEPARENT_BYTES);
+    text.push_str("00-");
+    text.push_str(&String::from_utf8_lossy(&id.digits()));
+    text.push('-');
+    text.push_str(&String::from_utf8_lossy(&span));
+    text.push_str("-01");
+    text
 }
 
 /// `00-<32 hex>-<16 hex>-<2 hex>`, ids not all zero.
 fn is_traceparent(text: &str) -> bool {
-    let parts: Vec<&str> = text.split('-').collect();
-    let hex = |part: &str, length| {
-        part.len() == length && part.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+    let mut parts = text.splitn(4, '-');
+    let mut hex = |length| {
+        parts.next().filter(|part| {
+            part.len() == length && part.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+        })
     };
-    let some = |part: &str| part.bytes().any(|b| b != b'0');
-    matches!(parts.as_slice(), ["00", trace, span, flags]
-        if hex(trace, 32) && some(trace) && hex(span, 16) && some(span) && hex(flags, 2))
+    let some = |part: Option<&str>| part.is_some_and(|part| part.bytes().any(|b| b != b'0'));
+    hex(2) == Some("00") && some(hex(32)) && some(hex(16)) && hex(2).is_some()
 }
 
 /// Encodes the head: method and path first, then the headers, then what the host adds.

@@ -44,6 +44,3 @@ pub use overrides::override_faults;
 pub use router::{BuildError, Mounted, Router};
 pub use server::{Server, ServerOptions};
 pub use service::{Edge, EdgeLimits};
-
-/// Paths that belong to the host.
-pub const RESERVED: [&str; 4] = ["tasks", "docs", "openapi.json", "problems"];

@@ -5,7 +5,7 @@
 
 use crate::loader::{Description, Identity, Placement, Plugin, RouteDescription};
 use crate::terms::Terms;
-use cardcage_protocol::{Name, Subjects};
+use cardcage_protocol::{Name, RESERVED_SEGMENTS, Subjects};
 use http::Method;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -107,13 +107,13 @@ impl Router {
             let fail = |fault: String| BuildError { plugin: plugin.identity.name.to_string(), fault };
             let prefix = plugin.prefix.trim_end_matches('/');
             let first = prefix.trim_start_matches('/').split('/').next().unwrap_or_default();
-            if super::RESERVED.contains(&first) {
+            if RESERVED_SEGMENTS.contains(&first) {
                 return Err(fail(format!("the prefix {prefix} belongs to the host; set another `prefix`")));
             }
             for route in &plugin.description.routes {
                 let path = format!("{prefix}{}", route.path);
                 let top = path.trim_start_matches('/').split('/').next().unwrap_or_default();
-                if super::RESERVED.contains(&top) || top.starts_with('{') {
+                if RESERVED_SEGMENTS.contains(&top) || top.starts_with('{') {
                     return Err(fail(format!(
                         "the route {path} would cover paths of the host; set a `prefix`"
                     )));

@@ -7,6 +7,7 @@ use super::router::{Matched, Route, Router};
 use super::{enqueue, forward, inline, problem_pages, respond, tasks};
 use crate::broker::Broker;
 use crate::loader::Placement;
+use crate::quarantine::Quarantines;
 use crate::stream::{Mux, Silence};
 use cardcage_protocol::{InstanceId, Problem, ProblemCode, Subjects, limits};
 use http::request::Parts;
@@ -50,6 +51,7 @@ pub struct Edge {
     pub(super) instance: InstanceId,
     pub(super) mux: Arc<Mux>,
     pub(super) limits: EdgeLimits,
+    pub(super) quarantines: Quarantines,
     router: Router,
     openapi: Value,
     places: Arc<Semaphore>,
@@ -85,6 +87,7 @@ impl Edge {
         instance: InstanceId,
         mux: Arc<Mux>,
         limits: EdgeLimits,
+        quarantines: Quarantines,
         mounted: &[super::Mounted],
         router: Router,
     ) -> Self {
@@ -97,6 +100,7 @@ impl Edge {
             router,
             places: Arc::new(Semaphore::new(limits.in_flight_max)),
             limits,
+            quarantines,
             cutoff: Cutoff::default(),
             leaving: Arc::default(),
             followers: Arc::new(Semaphore::new(limits.followers_max)),

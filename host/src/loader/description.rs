@@ -75,6 +75,9 @@ pub struct TaskDescription {
     /// Handlers at the same time, over all workers.
     #[serde(default)]
     pub max_running: Option<u32>,
+    /// Whether it has a queue for each priority.
+    #[serde(default)]
+    pub priorities: bool,
     /// Starts per second, minute or hour, over all workers.
     #[serde(default)]
     pub rate: Option<Rate>,
@@ -161,6 +164,13 @@ impl Description {
             }
             if !names.insert(&task.name) {
                 return Err(format!("declares the task `{}` twice", task.name));
+            }
+            if task.priorities && task.max_running.is_some() {
+                return Err(format!(
+                    "declares both priorities and max_running for the task `{}`: each priority has a queue of its own, \
+                     and the cap is a queue's",
+                    task.name
+                ));
             }
             for (what, key) in [("unique", &task.unique_key), ("serial", &task.serial_key)] {
                 if let Some(key) = key.as_deref().filter(|key| !task.has_field(key)) {

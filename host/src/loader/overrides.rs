@@ -52,7 +52,18 @@ pub fn task_faults(
     let fault = |task: &String| {
         format!("`plugins.{name}.tasks.{task}` names no task of the plugin; {}", hint(description))
     };
-    overrides.keys().filter(unknown).map(fault).collect()
+    let capped = |task: &&TaskDescription| {
+        task.priorities && overrides.get(&task.name).is_some_and(|over| over.max_running.is_some())
+    };
+    let capped_fault = |task: &TaskDescription| {
+        let task = &task.name;
+        format!(
+            "`plugins.{name}.tasks.{task}.max_running` cannot be kept: the task has priorities, so a queue for each of \
+             them; `concurrency` bounds it per worker"
+        )
+    };
+    let unknown = overrides.keys().filter(unknown).map(fault);
+    unknown.chain(description.tasks.iter().filter(capped).map(capped_fault)).collect()
 }
 
 fn hint(description: &Description) -> String {

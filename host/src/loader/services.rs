@@ -2,6 +2,7 @@
 
 use crate::terms::Terms;
 use bytes::Bytes;
+use cardcage_protocol::Priority;
 use serde::{Deserialize, Serialize};
 use std::future::Future;
 use std::pin::Pin;
@@ -29,6 +30,9 @@ pub struct EnqueueRequest {
     /// The key that makes a repeat harmless.
     #[serde(default)]
     pub idempotency_key: Option<String>,
+    /// How urgent it is.
+    #[serde(default)]
+    pub priority: Option<Priority>,
     /// Not before so many milliseconds have passed.
     #[serde(default)]
     pub delay_ms: Option<u64>,

@@ -8,6 +8,7 @@
 //!
 //! What it refuses to do: it carries orders and reports, never calls, tasks or bodies.
 
+use super::status::QuarantinedPlugin;
 use bytes::{Buf, BytesMut};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
@@ -140,6 +141,11 @@ pub enum ToSupervisor {
     Consuming {
         /// True while it does.
         active: bool,
+    },
+    /// Which of its plugins are quarantined.
+    Quarantined {
+        /// All of them.
+        plugins: Vec<QuarantinedPlugin>,
     },
     /// Answer to [`ToChild::Metrics`].
     MetricsText {

@@ -53,7 +53,7 @@ impl Grave {
             "the child died, or ended with work unfinished"
         );
         let remains = entries.into_iter().zip(fates).collect();
-        let hooks = self.hooks.child_died(remains, lived.death.clone());
+        let hooks = self.hooks.child_died(remains, self.plugins.clone(), lived.death.clone());
         if tokio::time::timeout(AFTERMATH_MAX, hooks).await.is_err() {
             tracing::error!("answering for the dead child took too long; its leases will run out instead");
         }

@@ -8,8 +8,9 @@
 //! before its end was read. It never waits for a child without a deadline, except for one that serves.
 
 use super::control::{Error, Phase, Reader, Start, ToChild, ToSupervisor, encode, send_prefix_with_fds};
-use super::lease::{ALIVE, now_unix_ms};
+use super::lease::now_unix_ms;
 use super::overdue::{LOOK, Overdue, Watch};
+use super::pulse;
 use super::retiree::Retiree;
 use super::spawn::{Process, Spawn};
 use super::status::{Stage, Status};
@@ -189,7 +190,9 @@ impl Life<'_, '_> {
                 Some(request) = self.setting.metrics.recv() => self.ask_metrics(request),
                 // Asked at each tick: what it hangs on changes while nothing else wakes this loop.
                 _ = looks.tick() => {
-                    self.feel_pulse();
+                    if self.served {
+                        pulse::feel(&self.setting.board, self.setting.status, self.process.id());
+                    }
                     if self.is_replaceable()
                         && let Some(overdue) = self.watch.look(&self.setting.board, now_unix_ms()) {
                         return self.retire(born, overdue);
@@ -213,25 +216,6 @@ impl Life<'_, '_> {
         };
         let ending = self.ending(&death);
         Outcome::Ended(Lived { ending, death, alive: born.elapsed() })
-    }
-
-    /// A child that is stopped, or starved, still stands in the broker's lists and behind open sockets: only its heart
-    /// says that it does nothing.
-    fn feel_pulse(&self) {
-        if !self.served {
-            return;
-        }
-        let responding = self.setting.board.heartbeat_age().is_some_and(|age| age <= ALIVE);
-        let status = self.setting.status;
-        if status.snapshot().responding == responding {
-            return;
-        }
-        let pid = self.process.id();
-        match responding {
-            true => tracing::warn!(pid, "the child shows signs of life again"),
-            false => tracing::error!(pid, "the child shows no sign of life; it is not ready"),
-        }
-        status.update(|now| now.responding = responding);
     }
 
     fn is_replaceable(&self) -> bool {
@@ -325,6 +309,7 @@ impl Life<'_, '_> {
             ToSupervisor::Degraded { reasons } => status.update(|now| now.degraded = reasons),
             ToSupervisor::Restored => status.update(|now| now.degraded.clear()),
             ToSupervisor::Consuming { active } => self.consuming(active),
+            ToSupervisor::Quarantined { plugins } => status.update(|now| now.quarantined = plugins),
             ToSupervisor::MetricsText { id, text } => {
                 if let Some(waiting) = self.pending.remove(&id) {
                     // Whoever asked may have given up.

@@ -28,6 +28,7 @@ mod grave;
 mod lease;
 mod life;
 mod overdue;
+mod pulse;
 mod retiree;
 mod shutdown;
 mod spawn;
@@ -44,6 +45,8 @@ pub use death::Death;
 pub use fate::{Fate, Scene};
 pub use lease::{LeaseKeeper, Renewer};
 pub use shutdown::{Shutdown, ShutdownHandle};
+#[cfg(debug_assertions)]
+pub(crate) use spawn::SUBCOMMAND;
 pub use spawn::{Process, SelfExecutable, Spawn};
-pub use status::{ChildMetrics, Handle, Snapshot, Stage, Status};
+pub use status::{ChildMetrics, Handle, QuarantinedPlugin, Snapshot, Stage, Status};
 pub use supervisor::{Aftermath, Supervisor, SupervisorOptions};

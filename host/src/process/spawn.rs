@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 
 /// The hidden subcommand that makes the executable a child.
-const SUBCOMMAND: &str = "child";
+pub(crate) const SUBCOMMAND: &str = "child";
 
 const RUNNING_EXECUTABLE: &str = "/proc/self/exe";
 

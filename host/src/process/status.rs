@@ -1,7 +1,7 @@
 //! What a supervisor shows of itself: the source of readiness and of the supervisor's own metrics.
 
 use super::control::{LoadedPlugin, Refusal, Role};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -18,6 +18,19 @@ pub enum Stage {
     Draining,
     /// The child has ended for good.
     Ended,
+}
+
+/// A plugin that takes no work, because it crashed too often.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuarantinedPlugin {
+    /// Its name.
+    pub plugin: String,
+    /// Its version.
+    pub version: String,
+    /// Since when.
+    pub since: cardcage_protocol::Timestamp,
+    /// Why.
+    pub reason: String,
 }
 
 /// A supervisor's status at one moment.
@@ -41,6 +54,8 @@ pub struct Snapshot {
     pub refused: Vec<Refusal>,
     /// Plugins that are.
     pub plugins: Vec<LoadedPlugin>,
+    /// Those of them that take no work, because they crashed too often.
+    pub quarantined: Vec<QuarantinedPlugin>,
     /// Where the child listens.
     pub bound: Vec<String>,
     /// The child's process id, while one runs.
@@ -80,6 +95,7 @@ impl Status {
             degraded: Vec::new(),
             refused: Vec::new(),
             plugins: Vec::new(),
+            quarantined: Vec::new(),
             bound: Vec::new(),
             child_pid: None,
             restarts: 0,

@@ -17,7 +17,7 @@
 //! starts. A plugin that took a child down while loading is never loaded again by this supervisor.
 
 use super::backoff::Backoff;
-use super::control::{Excluded, Phase, Refusal, Role, Start};
+use super::control::{Excluded, LoadedPlugin, Phase, Refusal, Role, Start};
 use super::grave::Grave;
 use super::life::{Ending, Lived, Outcome, Setting, live};
 use super::overdue::Overdue;
@@ -45,8 +45,13 @@ const FAILED_STARTS_MAX: u32 = 5;
 /// What is owed to others when a child has died: an answer for each call, the return of each task.
 pub trait Aftermath: Send + Sync {
     /// Called once for each child that died while serving or left entries behind, with what its death means for each.
-    /// It is given five seconds, during which no new child starts.
-    fn child_died(&self, remains: Vec<(Entry, Fate)>, how: Death) -> BoxFuture<'_, ()>;
+    /// `plugins` are those that it had loaded. It is given five seconds, during which no new child starts.
+    fn child_died(
+        &self,
+        remains: Vec<(Entry, Fate)>,
+        plugins: Vec<LoadedPlugin>,
+        how: Death,
+    ) -> BoxFuture<'_, ()>;
 
     /// Called for a task that holds its thread past its limit where its child cannot give it up. The child is replaced.
     fn overran(&self, task: Entry) -> BoxFuture<'_, ()>;

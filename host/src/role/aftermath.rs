@@ -1,27 +1,43 @@
 //! What a dead child leaves behind, and the renewal of leases: the supervisor's two duties towards the broker.
 
-use crate::broker::{Ack, Broker, Options};
+use crate::broker::{Ack, Broker, Error, Options};
 use crate::crash::Entry;
+use crate::process::control::LoadedPlugin;
 use crate::process::{Aftermath, Death, Fate, Renewer};
 use crate::worker::tasks::obituary;
-use cardcage_protocol::{CallReply, InstanceId, ReplyKind};
+use bytes::Bytes;
+use cardcage_protocol::{
+    CallId, CallReply, Crash, InstanceId, Name, QuarantinePolicy, ReplyKind, TaskId, Timestamp,
+};
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use std::time::Duration;
 use tokio::sync::OnceCell;
+use tokio::time::Instant;
 
 /// Tasks whose records are written at the same time.
 const AT_ONCE: usize = 64;
+
+/// How long the broker may take to notice a child's death. Where another child of this worker lives, it never does.
+const GONE_MAX: Duration = Duration::from_millis(500);
+/// How long it has for one answer.
+const GONE_ASK: Duration = Duration::from_millis(50);
 
 /// Answers a dead child's calls and hands its tasks back, each with a word in its record.
 #[derive(Debug, Clone)]
 pub(super) struct BrokerAftermath {
     pub(super) broker: Broker,
     pub(super) instance: InstanceId,
+    pub(super) quarantine: QuarantinePolicy,
 }
 
 impl Aftermath for BrokerAftermath {
-    fn child_died(&self, remains: Vec<(Entry, Fate)>, how: Death) -> BoxFuture<'_, ()> {
+    fn child_died(
+        &self,
+        remains: Vec<(Entry, Fate)>,
+        plugins: Vec<LoadedPlugin>,
+        how: Death,
+    ) -> BoxFuture<'_, ()> {
         Box::pin(async move {
             let (tasks, calls): (Vec<_>, Vec<_>) =
                 remains.into_iter().partition(|(entry, _)| entry.kind.is_task());
@@ -31,6 +47,13 @@ impl Aftermath for BrokerAftermath {
                 self.answer(&entry).await;
             }
             let how = &how;
+            if !tasks.is_empty() {
+                self.wait_until_gone().await;
+            }
+            // Before anything is handed back: who takes it next must know.
+            for (entry, _) in tasks.iter().filter(|(_, fate)| *fate == Fate::Crashed) {
+                self.note_crash(entry, &plugins, how).await;
+            }
             let handing_back = tasks.into_iter().map(|(entry, fate)| self.hand_back(entry, fate, how));
             futures_util::stream::iter(handing_back).buffer_unordered(AT_ONCE).collect::<()>().await;
             let flushed = self.broker.flush(Duration::from_secs(2)).await.is_ok();
@@ -58,6 +81,49 @@ impl BrokerAftermath {
         }
     }
 
+    /// Waits until the broker has noticed that the child is gone: a task that is handed back before goes to the dead child's
+    /// standing pull as likely as to anybody else, and waits there for a lease.
+    async fn wait_until_gone(&self) {
+        let until = Instant::now() + GONE_MAX;
+        while Instant::now() < until {
+            // Only a child listens there, and answers nothing: no listener is an answer of the broker's.
+            let subject = self.broker.subjects().callio(&self.instance, CallId::generate());
+            if !matches!(self.broker.call(subject, Bytes::new(), GONE_ASK).await, Err(Error::Timeout { .. }))
+            {
+                return;
+            }
+        }
+    }
+
+    /// Counts a crash against the plugin's version.
+    async fn note_crash(&self, task: &Entry, plugins: &[LoadedPlugin], how: &Death) {
+        // The board may have been scribbled on.
+        let Some(plugin) = plugins.iter().find(|plugin| plugin.name == task.plugin) else { return };
+        let (Ok(task_id), Ok(name), Ok(of)) =
+            (TaskId::from_bytes(task.id), Name::new(&task.name), Name::new(&plugin.name))
+        else {
+            return;
+        };
+        let crash = Crash {
+            task_id,
+            task: name,
+            at: Timestamp::from_unix_ms(self.broker.now_unix_ms()),
+            worker: self.instance.clone(),
+            how: how.to_string(),
+        };
+        let version = plugin.version.as_str();
+        match self.broker.note_crash(&of, version, crash, self.quarantine).await {
+            Ok(Some(history)) => tracing::error!(
+                plugin = %of, version, reason = history.reason(),
+                "a plugin is quarantined: its tasks wait and its calls are refused until it is released"
+            ),
+            Ok(None) => {}
+            Err(error) => {
+                tracing::warn!(%error, plugin = %of, version, "a plugin's crash could not be counted")
+            }
+        }
+    }
+
     /// The record first: who gets the task next reads why it comes again.
     async fn hand_back(&self, task: Entry, fate: Fate, how: &Death) {
         let (plugin, name) = (task.plugin.as_str(), task.name.as_str());
@@ -75,7 +141,7 @@ impl BrokerAftermath {
 pub(super) struct NoAftermath;
 
 impl Aftermath for NoAftermath {
-    fn child_died(&self, _: Vec<(Entry, Fate)>, _: Death) -> BoxFuture<'_, ()> {
+    fn child_died(&self, _: Vec<(Entry, Fate)>, _: Vec<LoadedPlugin>, _: Death) -> BoxFuture<'_, ()> {
         Box::pin(std::future::ready(()))
     }
 

@@ -9,6 +9,7 @@ use crate::edge::{Edge, Mounted, Router, Server, ServerOptions, override_faults}
 use crate::exit::Exit;
 use crate::loader::PluginSet;
 use crate::process::control::ToSupervisor;
+use crate::quarantine::Quarantines;
 use crate::stream::Mux;
 use cardcage_protocol::Name;
 use std::sync::Arc;
@@ -44,8 +45,17 @@ pub(super) async fn serve(mut context: Context) -> Result<Exit, Failure> {
     let bound = listener.local_addr().map(|address| address.to_string()).into_iter().collect();
     let limits = options::edge_limits(&context.settings);
     let mux = Arc::new(Mux::default());
-    let edge =
-        Arc::new(Edge::new(broker.clone(), context.instance.clone(), mux.clone(), limits, &mounted, router));
+    let quarantines = Quarantines::default();
+    super::quarantine::follow(&quarantines, &broker, &context.outbox, &set);
+    let edge = Arc::new(Edge::new(
+        broker.clone(),
+        context.instance.clone(),
+        mux.clone(),
+        limits,
+        quarantines.clone(),
+        &mounted,
+        router,
+    ));
     let api = &context.settings.api;
     let server_options = ServerOptions {
         header_read_timeout: Duration::from_millis(api.header_read_timeout_ms),

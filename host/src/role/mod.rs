@@ -14,6 +14,7 @@ mod child;
 mod metrics;
 mod options;
 mod presence;
+mod quarantine;
 mod services;
 mod supervisor;
 mod worker;

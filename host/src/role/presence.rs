@@ -77,6 +77,11 @@ impl Present {
                     tasks: plugin.task_names.iter().filter_map(|name| Name::new(name).ok()).collect(),
                     busy: held.iter().filter(|entry| entry.plugin == plugin.name).count(),
                     slots: if plugin.task_names.is_empty() { 0 } else { slots },
+                    quarantined_at: snapshot
+                        .quarantined
+                        .iter()
+                        .find(|one| one.plugin == plugin.name && one.version == plugin.version)
+                        .map(|one| one.since),
                 })
             })
             .collect();

@@ -66,6 +66,7 @@ impl Services for HostServices {
                 traceparent: request.traceparent,
                 // A request's id is no task's: only a UUIDv7 names a parent.
                 parent: cardcage_protocol::TaskId::from_bytes(request.context_id).ok(),
+                priority: request.priority.unwrap_or_default(),
                 delay: request.delay_ms.map(Duration::from_millis),
                 terms,
                 body: request.body,

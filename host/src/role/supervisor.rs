@@ -11,7 +11,7 @@ use crate::exit::Exit;
 use crate::process::control::Role;
 use crate::process::{Aftermath, LeaseKeeper, SelfExecutable, Shutdown, Supervisor, SupervisorOptions};
 use crate::{admin, logging};
-use cardcage_protocol::{InstanceId, Name, Timestamp};
+use cardcage_protocol::{InstanceId, Name, QuarantinePolicy, Timestamp};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -70,7 +70,11 @@ async fn start(role: Role, settings: &Settings, shutdown: Shutdown) -> Result<Ex
             duties.leases = Some(keeper.map_err(|error| unexpected("no thread for the leases", error))?);
             duties.start_pumps(&broker, settings);
             present = Some(broker.clone());
-            Arc::new(BrokerAftermath { broker, instance: instance.clone() })
+            let quarantine = QuarantinePolicy {
+                after: settings.tasks.quarantine_after,
+                window_ms: settings.tasks.quarantine_window_s.saturating_mul(1_000),
+            };
+            Arc::new(BrokerAftermath { broker, instance: instance.clone(), quarantine })
         }
     };
     let bound =

@@ -7,11 +7,13 @@ use super::options;
 use super::services::HostServices;
 use crate::broker::{Broker, ConsumerSpec};
 use crate::exit::Exit;
-use crate::loader::{Description, Plugin, PluginSet};
+use crate::loader::{Description, Plugin, PluginSet, TaskDescription};
 use crate::process::child::Outbox;
 use crate::process::control::ToSupervisor;
+use crate::quarantine::Quarantines;
 use crate::stream::Mux;
 use crate::worker::calls::{self, CallOptions, Calls};
+use crate::worker::places::Places;
 use crate::worker::schedules::{Declared, ScheduleKeeper};
 use crate::worker::tasks::{TaskEngine, TaskEngineOptions};
 use cardcage_protocol::Name;
@@ -21,9 +23,6 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-
-/// Workers of one plugin share its calls.
-const QUEUE_GROUP: &str = "workers";
 
 pub(super) async fn serve(mut context: Context) -> Result<Exit, Failure> {
     let broker = context.connect().await?;
@@ -44,6 +43,11 @@ pub(super) async fn serve(mut context: Context) -> Result<Exit, Failure> {
     let consumers = consumers(&broker, set.plugins.iter().map(|(_, plugin)| &*plugin.description));
     broker.compare_consumers(&consumers).await.map_err(|error| broker_failure(&error))?;
 
+    // Before anything is taken: a version that crashed too often gets nothing, also after a restart.
+    let quarantines = Quarantines::default();
+    quarantines.refresh(&broker).await.map_err(|error| broker_failure(&error))?;
+    super::quarantine::follow(&quarantines, &broker, &context.outbox, &set);
+
     let mux = Arc::new(Mux::default());
     let call_options = CallOptions {
         concurrency: context.settings.worker.call_concurrency,
@@ -55,7 +59,7 @@ pub(super) async fn serve(mut context: Context) -> Result<Exit, Failure> {
     // Before the first call can come: its frames and its cancellation must find somebody.
     receive_frames(&context, &broker, mux).await?;
     receive_cancels(&broker, calls.clone()).await?;
-    let mut serving = serve_calls(&broker, &calls, &set, &stop).await?;
+    let mut serving = serve_calls(&broker, &calls, &set, &quarantines, &stop).await?;
     let engine = TaskEngine::start(TaskEngineOptions {
         broker: broker.clone(),
         board: context.board,
@@ -63,6 +67,7 @@ pub(super) async fn serve(mut context: Context) -> Result<Exit, Failure> {
         plugins: plugins(&set),
         tasks: context.settings.tasks.clone(),
         task_concurrency: context.settings.worker.task_concurrency,
+        quarantines,
     });
     let _ = progress.set(engine.progress_reports());
     context.ready(&set, Vec::new());
@@ -100,14 +105,21 @@ async fn serve_calls(
     broker: &Broker,
     calls: &Arc<Calls>,
     set: &PluginSet,
+    quarantines: &Quarantines,
     stop: &CancellationToken,
 ) -> Result<JoinSet<()>, Failure> {
     let mut serving = JoinSet::new();
     for plugin in plugins(set) {
-        let Some(subject) = calls::subject(broker.subjects(), &plugin) else { continue };
-        let messages =
-            broker.subscribe_shared(subject, QUEUE_GROUP).await.map_err(|error| broker_failure(&error))?;
-        serving.spawn(calls::serve(calls.clone(), plugin, messages, stop.clone()));
+        let (Some(subject), Ok(name)) =
+            (calls::subject(broker.subjects(), &plugin), Name::new(&plugin.identity.name))
+        else {
+            continue;
+        };
+        let gate = quarantines.gate(&name, &plugin.identity.version);
+        let places = Places::new(calls, plugin, subject, gate);
+        // Now, so that a worker that says it is ready is one that can be called.
+        let messages = places.subscribe().await.map_err(|error| broker_failure(&error))?;
+        serving.spawn(places.serve(messages, stop.clone()));
     }
     Ok(serving)
 }
@@ -120,8 +132,8 @@ pub fn consumers<'a>(
     let specs = |description: &Description| {
         // Names and version were checked with the description.
         let plugin = Name::new(&description.name).ok()?;
-        let tasks: Vec<Name> =
-            description.tasks.iter().filter_map(|task| Name::new(&task.name).ok()).collect();
+        let name = |task: &TaskDescription| Some((Name::new(&task.name).ok()?, task.priorities));
+        let tasks: Vec<(Name, bool)> = description.tasks.iter().filter_map(name).collect();
         Some(ConsumerSpec::all(broker.options(), broker.subjects(), &plugin, description.major(), &tasks))
     };
     plugins.into_iter().filter_map(specs).flatten().collect()

@@ -50,12 +50,12 @@ pub struct CallCounters {
 /// Serves the calls of a worker's plugins.
 #[derive(Debug)]
 pub struct Calls {
-    broker: Broker,
+    pub(super) broker: Broker,
     board: Board,
     subjects: Subjects,
     instance: InstanceId,
     mux: Arc<Mux>,
-    options: CallOptions,
+    pub(super) options: CallOptions,
     running: Mutex<HashMap<CallId, AbortHandle>>,
     /// Told of each call that ends.
     ended: Notify,
@@ -64,7 +64,7 @@ pub struct Calls {
 }
 
 impl Calls {
-    /// Makes the server; [`serve`] starts it.
+    /// Makes the server; [`super::places::Places`] bring it calls.
     #[must_use]
     pub fn new(
         broker: Broker,
@@ -183,7 +183,7 @@ impl Calls {
         }
     }
 
-    fn refuse(self: &Arc<Self>, reply_to: String, kind: ReplyKind) {
+    pub(super) fn refuse(self: &Arc<Self>, reply_to: String, kind: ReplyKind) {
         let this = self.clone();
         tokio::spawn(
             async move { this.send(&reply_to, &CallReply::bare(kind, this.instance.as_str())).await },
@@ -334,31 +334,6 @@ impl Drop for Done<'_> {
     fn drop(&mut self) {
         self.calls.running().remove(&self.call);
         self.calls.ended.notify_one();
-    }
-}
-
-/// A plugin's subscription and its places.
-pub async fn serve(
-    calls: Arc<Calls>,
-    plugin: Arc<Plugin>,
-    mut messages: crate::broker::Subscription,
-    stop: tokio_util::sync::CancellationToken,
-) {
-    let places = Arc::new(Semaphore::new(calls.options.concurrency));
-    loop {
-        tokio::select! {
-            message = messages.next() => match message {
-                Some(message) => calls.accept(&plugin, &places, message),
-                None => break,
-            },
-            () = stop.cancelled() => break,
-        }
-    }
-    // Unsubscribes, so that other workers get what comes now; what was delivered already is still served.
-    if messages.drain().await.is_ok() {
-        while let Some(message) = messages.next().await {
-            calls.accept(&plugin, &places, message);
-        }
     }
 }
 

@@ -2,5 +2,6 @@
 
 mod bodies;
 pub mod calls;
+pub mod places;
 pub mod schedules;
 pub mod tasks;

@@ -188,7 +188,7 @@ async fn a_task_that_must_not_run_twice_runs_when_it_was_lost_before_its_start()
         let (serving, config) = (stream(&serving, "TASKS_chaos").await, &serving.config);
         let consumer = jetstream::consumer::pull::Config {
             durable_name: Some("chaos_v0_chaos".into()),
-            filter_subject: format!("{}.task.chaos.v0.chaos.*.*", config.namespace()),
+            filter_subject: format!("{}.task.chaos.v0.chaos.p5.*", config.namespace()),
             ack_wait: std::time::Duration::from_secs(3),
             max_ack_pending: 10_000,
             max_waiting: 512,

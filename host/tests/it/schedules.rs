@@ -1,6 +1,7 @@
 //! Schedules, held by a real broker and taken up by real workers. Here is what their tests share.
 
 mod changes;
+mod operators;
 mod policies;
 mod slots;
 

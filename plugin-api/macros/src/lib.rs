@@ -9,7 +9,7 @@ use syn::{Expr, ExprLit, FnArg, GenericArgument, ItemFn, Lit, Meta, PathArgument
 
 /// Makes a task of an async function. See the crate's documentation for the options:
 /// `name = "…"`, `retry(max_attempts = 8, backoff = "2s..10m")`, `timeout = "30s"`, `result_ttl = "1d"`,
-/// `expires = "1h"`, `concurrency = 4`, `max_running = 2`, `rate = "10/s"`, `on_lost = "fail"`,
+/// `expires = "1h"`, `concurrency = 4`, `max_running = 2`, `priorities`, `rate = "10/s"`, `on_lost = "fail"`,
 /// `unique_key = "order_id"`, `serial_key = "order_id"`.
 #[proc_macro_attribute]
 pub fn task(options: TokenStream, item: TokenStream) -> TokenStream {
@@ -25,6 +25,7 @@ struct Options {
     result_ttl_s: Option<u64>,
     concurrency: Option<u32>,
     max_running: Option<u32>,
+    priorities: Option<Span>,
     rate: Option<String>,
     unique_key: Option<String>,
     serial_key: Option<String>,
@@ -133,6 +134,9 @@ fn options(tokens: Tokens) -> syn::Result<Options> {
             Meta::NameValue(pair) if pair.path.is_ident("max_running") => {
                 options.max_running = Some(handlers(&pair.value, 100_000)?);
             }
+            Meta::Path(path) if path.is_ident("priorities") => {
+                options.priorities = Some(syn::spanned::Spanned::span(path));
+            }
             Meta::NameValue(pair) if pair.path.is_ident("rate") => options.rate = Some(rate(&pair.value)?),
             Meta::NameValue(pair) if pair.path.is_ident("unique_key") => {
                 options.unique_key = Some(field(&pair.value)?);
@@ -146,10 +150,14 @@ fn options(tokens: Tokens) -> syn::Result<Options> {
             Meta::List(list) if list.path.is_ident("retry") => retry(&mut options, list.tokens.clone())?,
             other => {
                 let known = "known options: name, retry(max_attempts, backoff), timeout, result_ttl, expires, \
-                             concurrency, max_running, rate, on_lost, unique_key, serial_key";
+                             concurrency, max_running, priorities, rate, on_lost, unique_key, serial_key";
                 return Err(syn::Error::new_spanned(other, known));
             }
         }
+    }
+    if let (Some(span), Some(_)) = (options.priorities, options.max_running) {
+        let why = "a task with priorities has a queue for each, and max_running is a queue's cap: declare one of them";
+        return Err(syn::Error::new(span, why));
     }
     Ok(options)
 }
@@ -247,6 +255,7 @@ fn expand(attributes: Tokens, item: Tokens) -> syn::Result<Tokens> {
     let timeout_ms = opt(options.timeout_ms);
     let result_ttl_s = opt(options.result_ttl_s);
     let (concurrency, max_running) = (opt(options.concurrency), opt(options.max_running));
+    let priorities = options.priorities.is_some();
     let rate = opt(options.rate);
     let (unique_key, serial_key) = (opt(options.unique_key), opt(options.serial_key));
     let (expires_ms, on_lost) = (opt(options.expires_ms), opt(options.on_lost));
@@ -279,6 +288,7 @@ fn expand(attributes: Tokens, item: Tokens) -> syn::Result<Tokens> {
                     result_ttl_s: #result_ttl_s,
                     concurrency: #concurrency,
                     max_running: #max_running,
+                    priorities: #priorities,
                     rate: #rate,
                     unique_key: #unique_key,
                     serial_key: #serial_key,
@@ -326,6 +336,8 @@ mod tests {
             )
             .is_ok()
         );
+        assert!(expand(quote!(priorities, concurrency = 2), good.clone()).is_ok());
+        assert!(error(quote!(priorities, max_running = 2), good.clone()).contains("a queue for each"));
         assert!(error(quote!(on_lost = "shrug"), good.clone()).contains("on_lost is"));
         assert!(expand(quote!(unique_key = "order.id", serial_key = "customer"), good.clone()).is_ok());
         assert!(error(quote!(unique_key = "order id"), good.clone()).contains("a field of the body"));

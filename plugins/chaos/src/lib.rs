@@ -8,6 +8,7 @@
 //! | `POST /chaos/short` | enqueue | the same, as the task `short`, whose attempts have 1 s |
 //! | `POST /chaos/keyed` | enqueue | the same, as the task `keyed`, whose body may have a `unique` and a `serial` key |
 //! | `POST /chaos/delayed?delay_ms=` | inline | enqueues the task `chaos` for later, with the request's `Idempotency-Key` |
+//! | `POST /chaos/ranked/{priority}` | worker | enqueues the task `ranked`, which has priorities and runs one at a time |
 //! | `POST /chaos/echo_stream` | worker | streams the request's body back |
 //! | `GET /chaos/seen` | worker | how many handlers started, finished, panicked, were cancelled |
 //! | `GET /chaos/inline_seen` | inline | the same, in the API instance |
@@ -200,6 +201,41 @@ async fn keyed(ctx: TaskContext<App>, body: Keyed) -> TaskResult<Value> {
     attempt(&ctx, &Order { mode, ms, times, note }).await
 }
 
+/// Does what the body says, by its priority.
+#[task(retry(max_attempts = 6, backoff = "100ms..1s"), priorities, concurrency = 1)]
+async fn ranked(ctx: TaskContext<App>, order: Order) -> TaskResult<Value> {
+    attempt(&ctx, &order).await
+}
+
+/// A priority as a path has it.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum Rank {
+    High,
+    Normal,
+    Low,
+}
+
+/// Enqueues the task `ranked`; with `?plain` the task `chaos`, which has no priorities.
+#[utoipa::path(post, path = "/ranked/{priority}", params(("priority" = inline(Rank), Path)), request_body = Order,
+    responses((status = 202, description = "Enqueued")))]
+async fn rank(
+    tasks: Tasks,
+    Path(rank): Path<Rank>,
+    uri: axum::http::Uri,
+    Json(order): Json<Order>,
+) -> Result<Accepted, Problem> {
+    let priority = match rank {
+        Rank::High => Priority::High,
+        Rank::Normal => Priority::Normal,
+        Rank::Low => Priority::Low,
+    };
+    if uri.query() == Some("plain") {
+        return tasks.enqueue(chaos, order).priority(priority).await;
+    }
+    tasks.enqueue(ranked, order).priority(priority).await
+}
+
 /// The body of a task with keys; see `Order`.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -285,6 +321,7 @@ fn definition() -> Plugin<App> {
         .config::<Settings>()
         .routes(routes!(call))
         .routes(routes!(echo_stream))
+        .routes(routes!(rank))
         .routes(routes!(seen))
         .inline(routes!(inline_seen))
         .inline(routes!(inline_block))
@@ -294,7 +331,8 @@ fn definition() -> Plugin<App> {
         .enqueue(Method::POST, "/keyed", keyed)
         .task(chaos)
         .task(short)
-        .task(keyed);
+        .task(keyed)
+        .task(ranked);
     schedules::declare(plugin)
 }
 

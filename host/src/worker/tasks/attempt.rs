@@ -205,7 +205,7 @@ impl Delivered<'_> {
             Some(turn) => Ok(turn),
             None => Box::pin(self.wait_for_turn(holding)).await,
         };
-        if matches!(running, Err(Signal::Stopped)) {
+        if matches!(running, Err(Signal::Stopped)) || room.gate.is_closed() {
             let record = standing.record.map(|mut record| {
                 history::withdraw(&mut record);
                 *record

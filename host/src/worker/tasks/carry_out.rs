@@ -6,6 +6,7 @@
 use super::plan::{Last, Plan, Write};
 use super::unit::Shared;
 use crate::broker::{Ack, DeadLetter, Delivery, Error};
+use crate::failpoint::{Point, reach};
 use cardcage_protocol::{FollowUp, TaskEnvelope, TaskRecord};
 use std::future::Future;
 use std::time::Duration;
@@ -40,16 +41,19 @@ impl Shared {
         until: Instant,
     ) -> Carried {
         if let Some(write) = &mut plan.write {
+            reach(Point::BeforeRecord);
             match self.write(write, until).await {
                 Ok(_) => self.counters.recorded(write.record.state),
                 Err(end) => return end,
             }
+            reach(Point::AfterRecord);
         }
         let record = plan.write.as_ref().map(|write| &write.record).or(current);
         for owed in &plan.then {
             if Box::pin(self.follow_up(envelope, record, owed, until)).await.is_err() {
                 return Carried::GivenUp;
             }
+            reach(Point::AfterFollowUp);
         }
         if plan.last == Last::Done && (envelope.unique_key.is_some() || envelope.serial_key.is_some()) {
             // Without a record it was never promised, and never will be.
@@ -62,6 +66,7 @@ impl Shared {
             Last::Done => Ack::Done,
             Last::HandBack => Ack::HandBack,
         };
+        reach(Point::BeforeAck);
         self.acknowledge(delivery, last).await;
         Carried::Out
     }

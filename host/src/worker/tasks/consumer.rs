@@ -8,7 +8,8 @@
 use super::attempt;
 use super::meter::Meter;
 use super::unit::Unit;
-use crate::broker::{ConsumerSpec, Delivery, Pull};
+use crate::broker::{ConsumerSpec, Delivery, Intake};
+use crate::quarantine::Gate;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -23,33 +24,58 @@ const REBALANCE_EVERY: Duration = Duration::from_millis(500);
 
 struct Consumer {
     unit: Arc<Unit>,
-    pull: Pull,
-    spec: ConsumerSpec,
+    intake: Intake,
+    specs: Vec<ConsumerSpec>,
     /// Slots that the pull may fill, with those that wait for a start.
     demand: usize,
     /// Where the task has a rate.
     meter: Option<Meter>,
     /// Slots of the demand that wait for a start.
     waiting: usize,
+    /// Deliveries that came without one, to be paid for from the next: lanes may give more than was asked for.
+    debt: usize,
 }
 
-/// Consumes until the engine stops.
-pub(super) async fn consume(unit: Arc<Unit>, spec: ConsumerSpec) {
-    let pull = Pull::new(&unit.shared.broker, spec.clone());
+/// Consumes until the engine stops, but for the times in which the plugin is quarantined.
+pub(super) async fn consume(unit: Arc<Unit>, specs: Vec<ConsumerSpec>) {
+    let mut gate = unit.room.gate.clone();
+    let mut demand = unit.room.slots.share(unit.place);
+    loop {
+        tokio::select! {
+            biased;
+            () = unit.shared.stop.cancelled() => return,
+            () = gate.opened() => {}
+        }
+        let Some(left) = consume_while_open(&unit, &specs, demand, &mut gate).await else { return };
+        demand = left;
+    }
+}
+
+/// `demand`: the slots that nothing has yet; answers how many there are in the end. `None`: there is nothing to consume.
+async fn consume_while_open(
+    unit: &Arc<Unit>,
+    specs: &[ConsumerSpec],
+    demand: usize,
+    gate: &mut Gate,
+) -> Option<usize> {
+    let intake = Intake::new(&unit.shared.broker, specs)?;
     let meter = unit.limits.rate.map(Meter::new);
     if meter.is_some() {
         // Until it was measured, the broker's time is taken to be this machine's.
         let _ = unit.shared.broker.wait_connected(CLOCK_WAIT).await;
         unit.shared.broker.measure_clock().await;
     }
-    let mut consumer = Consumer { pull, unit, spec, demand: 0, meter, waiting: 0 };
-    consumer.unit.set_health(consumer.pull.health());
-    consumer.ask(consumer.unit.room.slots.share(consumer.unit.place));
-    consumer.run().await;
-    let Consumer { unit, pull, mut demand, .. } = consumer;
-    for delivery in pull.close().await {
+    let mut consumer =
+        Consumer { intake, unit: unit.clone(), specs: specs.to_vec(), demand: 0, meter, waiting: 0, debt: 0 };
+    unit.set_healths(consumer.intake.healths());
+    consumer.ask(demand);
+    consumer.run(gate).await;
+    let Consumer { unit, intake, mut demand, .. } = consumer;
+    for delivery in intake.close().await {
+        // Where the plugin is quarantined, each is handed back as it is about to start.
         start(&unit, delivery, &mut demand);
     }
+    Some(demand)
 }
 
 /// Waits for starts; without a meter, for ever.
@@ -68,10 +94,11 @@ fn start(unit: &Arc<Unit>, delivery: Delivery, demand: &mut usize) {
 }
 
 impl Consumer {
-    async fn run(&mut self) {
+    /// Until the engine stops or the gate closes.
+    async fn run(&mut self, gate: &mut Gate) {
         let unit = self.unit.clone();
-        let stopped = unit.shared.stop.cancelled();
-        tokio::pin!(stopped);
+        let (stopped, closed) = (unit.shared.stop.cancelled(), gate.closed());
+        tokio::pin!(stopped, closed);
         let alone = unit.room.slots.is_unshared();
         let mut linger_until: Option<Instant> = None;
         let mut rebalance_at = Instant::now() + REBALANCE_EVERY;
@@ -82,11 +109,12 @@ impl Consumer {
             tokio::select! {
                 biased;
                 starts = starts(&mut self.meter, &unit, wish), if wish > 0 => self.grant(starts),
-                delivery = self.pull.next() => start(&unit, delivery, &mut self.demand),
+                delivery = self.intake.next() => self.start(delivery),
                 () = unit.wake.notified() => {}
                 () = unit.room.slots.freed(), if !alone => {}
                 () = tokio::time::sleep_until(wake_at), if !alone || linger_until.is_some() => {}
                 () = &mut stopped => return,
+                () = &mut closed => return,
             }
             let returned = unit.returned.load(Ordering::Acquire);
             let now_due = linger_until.is_some_and(|at| at <= Instant::now());
@@ -116,7 +144,15 @@ impl Consumer {
         self.demand += slots;
         match self.meter {
             Some(_) => self.waiting += slots,
-            None => self.pull.add_demand(slots),
+            None => self.intake.add_demand(slots),
+        }
+    }
+
+    fn start(&mut self, delivery: Delivery) {
+        let unpaid = self.meter.is_some() && self.demand <= self.waiting;
+        start(&self.unit, delivery, &mut self.demand);
+        if unpaid {
+            (self.waiting, self.debt) = (self.waiting.min(self.demand), self.debt + 1);
         }
     }
 
@@ -128,9 +164,11 @@ impl Consumer {
 
     /// So many slots may be filled now.
     fn grant(&mut self, starts: usize) {
-        let starts = starts.min(self.waiting);
+        let paid = starts.min(self.debt);
+        self.debt -= paid;
+        let starts = (starts - paid).min(self.waiting);
         self.waiting -= starts;
-        self.pull.add_demand(starts);
+        self.intake.add_demand(starts);
     }
 
     /// Asks for free slots again, or leaves them to others that wait.
@@ -170,9 +208,9 @@ impl Consumer {
         if over == 0 {
             return;
         }
-        let fresh = Pull::new(&unit.shared.broker, self.spec.clone());
-        let old = std::mem::replace(&mut self.pull, fresh);
-        unit.set_health(self.pull.health());
+        let Some(fresh) = Intake::new(&unit.shared.broker, &self.specs) else { return };
+        let old = std::mem::replace(&mut self.intake, fresh);
+        unit.set_healths(self.intake.healths());
         for delivery in old.close().await {
             start(&unit, delivery, &mut self.demand);
         }
@@ -180,7 +218,7 @@ impl Consumer {
         slots.give(place, over);
         self.demand -= over;
         self.waiting = self.waiting.saturating_sub(over);
-        self.pull.add_demand(self.demand.saturating_sub(self.waiting));
+        self.intake.add_demand(self.demand.saturating_sub(self.waiting));
         self.set_batch();
     }
 }

@@ -14,6 +14,7 @@ use crate::broker::{Broker, ConsumerSpec};
 use crate::config::Tasks;
 use crate::crash::{Board, ENTRIES};
 use crate::loader::Plugin;
+use crate::quarantine::Quarantines;
 use cardcage_protocol::{InstanceId, Name, TaskId};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -48,6 +49,8 @@ pub struct TaskEngineOptions {
     pub tasks: Tasks,
     /// Handlers at the same time, per plugin.
     pub task_concurrency: usize,
+    /// Which plugins take no tasks.
+    pub quarantines: Quarantines,
 }
 
 /// Runs durable tasks. Dropping it undrained stops pulling and leaves what runs to itself.
@@ -66,7 +69,8 @@ impl TaskEngine {
     /// can be reached.
     #[must_use]
     pub fn start(options: TaskEngineOptions) -> Self {
-        let TaskEngineOptions { broker, board, instance, plugins, tasks, task_concurrency } = options;
+        let TaskEngineOptions { broker, board, instance, plugins, tasks, task_concurrency, quarantines } =
+            options;
         let lease = broker.options().lease;
         // The name is one, so the fallback is never taken.
         let unknown = InstanceId::new("unknown").unwrap_or_else(|_| instance.clone());
@@ -93,20 +97,24 @@ impl TaskEngine {
                 "fewer tasks run at once than asked for: the board has no more room"
             );
         }
-        let units: Vec<_> =
-            plugins.iter().flat_map(|plugin| units(&shared, plugin, &tasks, slots, ending)).collect();
+        let units: Vec<_> = plugins
+            .iter()
+            .flat_map(|plugin| units(&shared, plugin, &quarantines, &tasks, slots, ending))
+            .collect();
         let mut consumers = JoinSet::new();
         for unit in &units {
             let (broker, identity) = (&unit.shared.broker, &unit.room.plugin.identity);
-            let spec = ConsumerSpec::task(
+            let specs = ConsumerSpec::of_task(
                 broker.options(),
                 broker.subjects(),
                 &unit.room.name,
                 identity.major,
                 &unit.name,
-            )
-            .declared(&identity.version, unit.limits.max_running);
-            consumers.spawn(consumer::consume(unit.clone(), spec));
+                unit.limits.priorities,
+            );
+            let declared = |spec: ConsumerSpec| spec.declared(&identity.version, unit.limits.max_running);
+            let specs = specs.into_iter().map(declared).collect();
+            consumers.spawn(consumer::consume(unit.clone(), specs));
         }
         let mut helpers = JoinSet::new();
         helpers.spawn(find::answer(shared.clone()));
@@ -224,6 +232,7 @@ pub fn slots_per_plugin(wanted: usize, plugins: usize) -> usize {
 fn units(
     shared: &Arc<Shared>,
     plugin: &Arc<Plugin>,
+    quarantines: &Quarantines,
     settings: &Tasks,
     slots: usize,
     ending: usize,
@@ -233,6 +242,7 @@ fn units(
     let tasks = &plugin.description.tasks;
     let room = Arc::new(Room {
         plugin: plugin.clone(),
+        gate: quarantines.gate(&name, &plugin.identity.version),
         name,
         slots: Slots::new(slots, &tasks.iter().map(|task| slots_of(task, slots)).collect::<Vec<_>>()),
         running: Semaphore::new(slots),

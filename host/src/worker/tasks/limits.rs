@@ -28,6 +28,8 @@ pub(super) struct TaskLimits {
     pub(super) concurrency: Option<u32>,
     /// Handlers at the same time over all workers.
     pub(super) max_running: Option<u32>,
+    /// Whether it has a queue for each priority.
+    pub(super) priorities: bool,
     /// Starts over all workers.
     pub(super) rate: Option<Rate>,
     /// Whether a lost lease ends it: it is never started twice.
@@ -57,6 +59,7 @@ impl TaskLimits {
                 .map(|ttl_s| Duration::from_secs(ttl_s.max(RESULT_TTL_MIN_S))),
             concurrency: task.concurrency.map(|handlers| handlers.max(1)),
             max_running: task.max_running.map(|handlers| handlers.max(1)),
+            priorities: task.priorities,
             rate: task.rate,
             lost_is_final: task.on_lost == Some(OnLost::Fail),
         }

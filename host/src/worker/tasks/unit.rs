@@ -8,6 +8,7 @@ use super::slots::Slots;
 use crate::broker::{Broker, PullHealth};
 use crate::crash::Board;
 use crate::loader::Plugin;
+use crate::quarantine::Gate;
 use cardcage_protocol::{InstanceId, Name};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -44,6 +45,8 @@ pub(super) struct Shared {
 #[derive(Debug)]
 pub(super) struct Room {
     pub(super) plugin: Arc<Plugin>,
+    /// Closed while the plugin is quarantined.
+    pub(super) gate: Gate,
     pub(super) name: Name,
     pub(super) slots: Slots,
     /// Handlers at the same time. Deliveries beyond it, which a reconnect may bring, wait here.
@@ -71,7 +74,8 @@ pub(super) struct Unit {
     pub(super) wake: Notify,
     /// Handlers at the same time, where the task declares it. Deliveries beyond it, which a reconnect may bring, wait.
     pub(super) running: Option<Semaphore>,
-    health: Mutex<PullHealth>,
+    /// Of each of its pulls; none while there is no pull.
+    healths: Mutex<Vec<PullHealth>>,
 }
 
 impl Unit {
@@ -96,17 +100,22 @@ impl Unit {
             batch,
             wake: Notify::new(),
             running: handlers.map(Semaphore::new),
-            health: Mutex::default(),
+            healths: Mutex::default(),
         }
     }
 
-    pub(super) fn set_health(&self, health: PullHealth) {
-        *self.health.lock().unwrap_or_else(PoisonError::into_inner) = health;
+    pub(super) fn set_healths(&self, healths: Vec<PullHealth>) {
+        *self.healths.lock().unwrap_or_else(PoisonError::into_inner) = healths;
     }
 
-    /// Whether the broker would deliver this task.
+    /// Whether the broker would deliver this task, in all its priorities.
     pub(super) fn is_consuming(&self) -> bool {
-        self.health.lock().unwrap_or_else(PoisonError::into_inner).is_consuming()
+        // One that is to take nothing does all that it should.
+        if self.room.gate.is_closed() {
+            return true;
+        }
+        let healths = self.healths.lock().unwrap_or_else(PoisonError::into_inner);
+        !healths.is_empty() && healths.iter().all(PullHealth::is_consuming)
     }
 
     /// The right to run a handler now; `None`: it must wait.

@@ -232,7 +232,10 @@ async fn workers_say_what_they_have_and_how_busy_they_are() {
     for worker in workers {
         assert_eq!((&worker["status"], &worker["consuming"]), (&json!("serving"), &json!(true)), "{worker}");
         let chaos = worker["plugins"].as_array().unwrap().iter().find(|one| one["name"] == "chaos").unwrap();
-        assert_eq!((&chaos["major"], &chaos["tasks"]), (&json!(0), &json!(["chaos", "short", "keyed"])));
+        assert_eq!(
+            (&chaos["major"], &chaos["tasks"]),
+            (&json!(0), &json!(["chaos", "short", "keyed", "ranked"]))
+        );
         assert_eq!((&worker["busy"], &chaos["slots"]), (&json!(0), &json!(2)), "{worker}");
     }
     assert!(workers.iter().any(|worker| worker["pid"] == first.pid()), "{list}");

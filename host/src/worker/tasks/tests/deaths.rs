@@ -1,11 +1,13 @@
 //! Random workers that die, stall and wake between any two writes, in a world of one task: whatever happens, there is
-//! one outcome, written once, and nothing that it owes is missing.
+//! one outcome, written once, and nothing that it owes is missing. Meanwhile somebody may cancel the task, and it may expire.
+//! What is written agrees with the table of transitions.
 
 use super::super::arrival::{Reception, Standing, receive};
 use super::super::ending::{Ended, Facts, end, still_mine};
 use super::super::history;
 use super::super::obituary::close;
 use super::super::plan::Last;
+use super::transitions::{self, Change, Writer};
 use super::*;
 use crate::loader::Outcome;
 use crate::process::{Death, Fate};
@@ -34,6 +36,9 @@ struct World {
     letters: u32,
     finals: u32,
     starts: u32,
+    /// The broker's clock.
+    now_ms: u64,
+    changes: HashSet<Change>,
 }
 
 impl World {
@@ -44,12 +49,15 @@ impl World {
         }
     }
 
-    fn write(&mut self, record: &TaskRecord, fence: u64) -> Result<u64, ()> {
+    fn write(&mut self, record: &TaskRecord, fence: u64, writer: Writer) -> Result<u64, ()> {
         if self.record.as_ref().map_or(0, |(_, sequence)| *sequence) != fence {
             return Err(());
         }
         let was_final = self.record.as_ref().is_some_and(|(record, _)| record.state.is_final());
         assert!(!was_final, "an outcome was overwritten");
+        let change = (self.record.as_ref().map(|(record, _)| record.state), record.state);
+        transitions::assert_known(change, writer);
+        self.changes.insert(change);
         self.finals += u32::from(record.state.is_final());
         self.sequence += 1;
         self.record = Some((record.clone(), self.sequence));
@@ -58,6 +66,21 @@ impl World {
 }
 
 impl World {
+    /// What somebody does who cancels a task that has not ended.
+    fn mark(&mut self, envelope: &TaskEnvelope) {
+        let (mut record, fence) = match self.record.clone() {
+            Some((record, fence)) if !record.state.is_final() => (record, fence),
+            None => (TaskRecord::new(envelope, State::Queued), 0),
+            Some(_) => return,
+        };
+        record.cancel_requested_at.get_or_insert(at(self.now_ms));
+        self.write(&record, fence, Writer::Canceller).unwrap();
+    }
+
+    fn is_marked(&self) -> bool {
+        self.record.as_ref().is_some_and(|(record, _)| record.cancel_requested_at.is_some())
+    }
+
     /// What a supervisor does: the record, then the hand-back; it may die in between.
     fn bury(
         &mut self,
@@ -82,7 +105,7 @@ impl World {
         let how = Death::Signalled("SIGSEGV".into());
         let closed = close(record, name, &super::crashes::entry(envelope, attempt), fate, &how, at(3));
         if let Some(record) = closed {
-            self.write(&record, fence).unwrap();
+            self.write(&record, fence, Writer::Undertaker).unwrap();
         }
         if rng.bool() {
             self.hand_back(message);
@@ -117,7 +140,10 @@ impl Worker {
         };
         let envelope = TaskEnvelope { attempt: message.attempt, ..envelope.clone() };
         let next = match step {
-            Step::Arrived => self.open(world, &arrival(&envelope, message.num_delivered)),
+            Step::Arrived => {
+                let now = at(world.now_ms);
+                self.open(world, &Arrival { now, ..arrival(&envelope, message.num_delivered) })
+            }
             Step::Running(standing) => {
                 world.starts += 1;
                 let appended = standing.record.is_some();
@@ -148,18 +174,25 @@ impl Worker {
     }
 
     fn open(&self, world: &mut World, arrival: &Arrival<'_>) -> Option<Step> {
-        if let Reception::Start(standing) = receive(arrival, false) {
-            return Some(Step::Running(standing));
+        match receive(arrival, false) {
+            Reception::Start(standing) => return Some(Step::Running(standing)),
+            Reception::Expired(plan) => {
+                let write = plan.write.as_ref()?;
+                if world.write(&write.record, write.fence, Writer::Refuser).is_ok() {
+                    return Some(Step::Owing(plan.then.into(), plan.last));
+                }
+            }
+            Reception::Read => {}
         }
         match consider(arrival, world.record.clone(), &self.name, &worker("unknown"), &LIMITS) {
             Decision::Start(standing) => Some(Step::Running(standing)),
             Decision::Append { write, attempt, .. } => {
-                let fence = world.write(&write.record, write.fence).ok()?;
+                let fence = world.write(&write.record, write.fence, Writer::Starter).ok()?;
                 Some(Step::Running(Standing { attempt, record: Some(Box::new(write.record)), fence }))
             }
             Decision::Finish(plan) => {
                 if let Some(write) = &plan.write {
-                    world.write(&write.record, write.fence).ok()?;
+                    world.write(&write.record, write.fence, Writer::Refuser).ok()?;
                 }
                 Some(Step::Owing(plan.then.into(), plan.last))
             }
@@ -176,11 +209,12 @@ impl Worker {
         rng: &mut fastrand::Rng,
     ) -> Option<Step> {
         let attempt = standing.attempt;
-        let facts =
-            Facts { envelope, me: &self.name, attempt, started_at: at(1), ended_at: at(2), told: false };
+        let ended_at = at(world.now_ms);
+        let told = world.is_marked() && rng.bool();
+        let facts = Facts { envelope, me: &self.name, attempt, started_at: at(1), ended_at, told };
         let plan = end(&facts, standing.record, standing.fence, &ended, &LIMITS, rng);
         let write = plan.write.unwrap();
-        match world.write(&write.record, write.fence) {
+        match world.write(&write.record, write.fence, Writer::Holder) {
             Ok(_) => Some(Step::Owing(plan.then.into(), plan.last)),
             Err(()) => still_mine(&facts, appended, world.record.clone()).map(|standing| Step::Ending {
                 standing,
@@ -202,9 +236,11 @@ fn any_end(rng: &mut fastrand::Rng) -> Ended {
     }
 }
 
-fn live(seed: u64) {
+fn live(seed: u64) -> HashSet<Change> {
     let mut rng = fastrand::Rng::with_seed(seed);
-    let envelope = envelope(1);
+    let mut envelope = envelope(1);
+    envelope.expires_at = (rng.u8(..4) == 0).then(|| at(rng.u64(..60)));
+    let mut cancels_at = (rng.u8(..4) == 0).then(|| rng.u64(..60));
     let mut world = World { forgets: rng.u8(..4) == 0, ..World::default() };
     world.enqueue(1);
     let mut workers: Vec<_> =
@@ -213,6 +249,10 @@ fn live(seed: u64) {
     let is_calm = troubles == 0;
     for _ in 0..10_000 {
         let chosen = rng.usize(..workers.len());
+        world.now_ms += 1;
+        if cancels_at.take_if(|cancels_at| world.now_ms >= *cancels_at).is_some() {
+            world.mark(&envelope);
+        }
         match rng.u8(..10) {
             // Dies, or stalls for ever: its lease runs out some time.
             0 if troubles > 0 => {
@@ -261,12 +301,13 @@ fn live(seed: u64) {
     }
     assert!(history::counted(&record) <= LIMITS.retry.max_attempts, "seed {seed}: {:?}", record.attempts);
     let starved = record.error.is_some_and(|error| ["lease_lost", "crashed"].contains(&error.code.as_str()));
-    assert!(world.starts > 0 || starved, "seed {seed}");
+    let unstarted = matches!(record.state, State::Cancelled | State::Expired);
+    assert!(world.starts > 0 || starved || unstarted, "seed {seed}");
+    world.changes
 }
 
 #[test]
 fn whoever_dies_whenever_there_is_one_outcome_and_what_it_owes() {
-    for seed in 0..20_000 {
-        live(seed);
-    }
+    let seen = (0..20_000).flat_map(live).collect();
+    transitions::assert_covered(&seen);
 }

@@ -4,6 +4,7 @@ mod arrivals;
 mod crashes;
 mod deaths;
 mod endings;
+mod transitions;
 
 use super::arrival::{Arrival, Decision, consider};
 use super::limits::TaskLimits;
@@ -24,6 +25,7 @@ const LIMITS: TaskLimits = TaskLimits {
     result_ttl: None,
     concurrency: None,
     max_running: None,
+    priorities: false,
     rate: None,
     lost_is_final: false,
 };

@@ -1,0 +1,98 @@
+//! Dies where a test says, so that what happens between any two writes can be seen to end well.
+//!
+//! A signal from outside comes at a moment that nobody chose; two writes to a broker lie microseconds apart. So the
+//! places between them have names, and in a debug build `CARDCAGE_FAILPOINT=<name>[:<n>]` makes the process end itself
+//! with SIGKILL when it comes there for the `n`th time (the first, where nothing is said). A child takes its supervisor
+//! with it, which could otherwise put things right: what is left is the broker and other workers.
+//!
+//! Invariants: nothing is flushed, answered or cleaned up on the way out, exactly as when the machine does it; in a release
+//! build this room is empty, whatever the environment says.
+
+/// A place between two writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Point {
+    /// A delivery's decision stands, and its record is about to be written.
+    BeforeRecord,
+    /// The record is stored, and nothing that it owes.
+    AfterRecord,
+    /// One of the publishes that the record owes is stored.
+    AfterFollowUp,
+    /// All that the record owes is stored, and the delivery is about to be acknowledged.
+    BeforeAck,
+}
+
+impl Point {
+    /// Its name in the environment.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::BeforeRecord => "before_record",
+            Self::AfterRecord => "after_record",
+            Self::AfterFollowUp => "after_follow_up",
+            Self::BeforeAck => "before_ack",
+        }
+    }
+}
+
+/// The process is at `point`. It does not return where that is the armed one.
+#[inline]
+pub fn reach(point: Point) {
+    #[cfg(debug_assertions)]
+    armed::reach(point);
+    #[cfg(not(debug_assertions))]
+    let _ = point;
+}
+
+#[cfg(debug_assertions)]
+mod armed {
+    use super::Point;
+    use crate::process::SUBCOMMAND;
+    use rustix::process::{Signal, getpid, getppid, kill_process};
+    use std::sync::LazyLock;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    const VARIABLE: &str = "CARDCAGE_FAILPOINT";
+
+    /// The armed point, and how many more times it is passed.
+    static ARMED: LazyLock<Option<(String, AtomicU32)>> = LazyLock::new(|| {
+        let text = std::env::var(VARIABLE).ok()?;
+        let (name, times) = parse(&text);
+        Some((name.to_owned(), AtomicU32::new(times)))
+    });
+
+    pub(super) fn parse(text: &str) -> (&str, u32) {
+        match text.split_once(':').and_then(|(name, times)| Some((name, times.parse().ok()?))) {
+            Some((name, times)) => (name, times),
+            None => (text, 1),
+        }
+    }
+
+    pub(super) fn reach(point: Point) {
+        let Some((name, left)) = &*ARMED else { return };
+        if name == point.name() && left.fetch_sub(1, Ordering::AcqRel) == 1 {
+            die();
+        }
+    }
+
+    fn die() {
+        // A signal that cannot be sent leaves a process that the test sees running.
+        if std::env::args().nth(1).as_deref() == Some(SUBCOMMAND)
+            && let Some(supervisor) = getppid()
+        {
+            let _ = kill_process(supervisor, Signal::KILL);
+        }
+        let _ = kill_process(getpid(), Signal::KILL);
+    }
+}
+
+#[cfg(all(test, debug_assertions))]
+mod tests {
+    use super::armed::parse;
+
+    #[test]
+    fn point_is_the_first_time_unless_it_says_which() {
+        assert_eq!(parse("after_record"), ("after_record", 1));
+        assert_eq!(parse("after_follow_up:3"), ("after_follow_up", 3));
+    }
+}
