@@ -17,6 +17,7 @@ use std::time::Duration;
 use super::delivery::Delivery;
 use super::pump::PUBLISH_TIMEOUT;
 use super::{Ack, Broker, Error, Place, UniqueClaim};
+use crate::failpoint::{Point, reach};
 use crate::terms::unique_hash;
 
 /// A firing that nobody takes up within so many leases is missed: one worker may die with it in hand.
@@ -95,11 +96,13 @@ fn read(delivery: &Delivery) -> Result<Slot, String> {
 
 async fn carry_out(broker: &Broker, delivery: &Delivery, slot: &Slot) -> Result<Verdict, Error> {
     let verdict = match judge_lateness(broker, delivery, slot).await? {
-        Verdict::Run => remember(broker, slot).await?,
+        Verdict::Run => remember(broker, slot, delivery.num_delivered > 1).await?,
         other => other,
     };
     if verdict == Verdict::Run {
+        reach(Point::AfterSlotRemembered);
         broker.publish_task(&envelope(slot), PUBLISH_TIMEOUT).await?;
+        reach(Point::AfterSlotPublished);
     }
     Ok(verdict)
 }
@@ -125,8 +128,12 @@ async fn judge_lateness(broker: &Broker, delivery: &Delivery, slot: &Slot) -> Re
 }
 
 /// Makes this slot the schedule's last firing, unless an earlier task or a key stands against it.
-async fn remember(broker: &Broker, slot: &Slot) -> Result<Verdict, Error> {
+async fn remember(broker: &Broker, slot: &Slot, is_redelivered: bool) -> Result<Verdict, Error> {
     let ScheduleRecord { plugin, name, definition, .. } = &slot.record;
+    // Whoever had it before may have come as far as to publish, longer ago than the broker remembers message ids.
+    if is_redelivered && broker.find_task(slot.task_id).await?.is_some() {
+        return Ok(Verdict::Stored);
+    }
     for _ in 0..ROUNDS {
         let last = broker.last_firing(plugin, name).await?;
         if last.as_ref().is_some_and(|(last, _)| last.task_id == slot.task_id) {
@@ -146,6 +153,9 @@ async fn remember(broker: &Broker, slot: &Slot) -> Result<Verdict, Error> {
             if claim != UniqueClaim::Fresh {
                 return Ok(Verdict::Leave("a task with its unique key is queued or running"));
             }
+        }
+        if last.as_ref().is_some_and(|(last, _)| last.at > slot.fired_at) {
+            return Ok(Verdict::Run);
         }
         let firing = LastFiring {
             v: 1,

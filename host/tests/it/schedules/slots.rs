@@ -4,6 +4,7 @@ use super::*;
 use crate::serving::signal;
 use cardcage_harness::Signal;
 use serde_json::json;
+use std::os::unix::process::ExitStatusExt as _;
 
 fn every_second() -> Value {
     json!({ "tick": { "every": "1s", "overlap": "queue", "order": { "mode": "ok", "note": "tick" } } })
@@ -63,4 +64,27 @@ async fn no_slot_runs_twice_and_later_ones_go_on_when_the_broker_is_killed() {
     let cron = noted(&tasks, "cron");
     let on_slot = cron.iter().filter(on_its_slot).count();
     assert!(on_slot + 3 >= cron.len(), "but for the slots that the broker slept through, all are even");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slot_whose_worker_dies_between_its_writes_is_one_task() {
+    for point in ["after_slot_remembered", "after_slot_published"] {
+        let serving = Serving::api(quick).await;
+        let broker = serving.broker(LEASE).await;
+        let schedules = every_second();
+        let doomed = Launch::new(["worker"]).config(&serving.config);
+        let doomed = doomed.env("CARDCAGE_CHAOS_SCHEDULES", schedules.to_string());
+        let mut doomed = doomed.env("CARDCAGE_FAILPOINT", format!("{point}:2")).start().unwrap();
+        let end = doomed.wait_exit(soon()).await.unwrap();
+        assert_eq!(end.signal(), Some(9), "{point} is reached: {}", doomed.stderr());
+        let _second = worker(&serving.config, &schedules).await;
+        wait_tasks(&broker, 6).await;
+        still(&broker, "tick").await;
+        none_waits(&serving, &["tick"]).await;
+        let fired = stream(&serving).await.get_info().await.unwrap().state.last_sequence - 2;
+        let tasks = wait_tasks(&broker, usize::try_from(fired).unwrap()).await;
+        assert_eq!(tasks.len() as u64, fired, "{point}: as many tasks as slots");
+        assert_distinct(&seconds(&tasks.iter().collect::<Vec<_>>()));
+        assert!(tasks.iter().all(|task| task.attempts.len() == 1), "{point}: each ran once");
+    }
 }
