@@ -22,6 +22,10 @@ pub enum Point {
     AfterFollowUp,
     /// All that the record owes is stored, and the delivery is about to be acknowledged.
     BeforeAck,
+    /// A schedule's slot is remembered as its last firing, and its task is not yet published.
+    AfterSlotRemembered,
+    /// A slot's task is published, and its firing is about to be acknowledged.
+    AfterSlotPublished,
 }
 
 impl Point {
@@ -34,6 +38,8 @@ impl Point {
             Self::AfterChild => "after_child",
             Self::AfterFollowUp => "after_follow_up",
             Self::BeforeAck => "before_ack",
+            Self::AfterSlotRemembered => "after_slot_remembered",
+            Self::AfterSlotPublished => "after_slot_published",
         }
     }
 }

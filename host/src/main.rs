@@ -52,6 +52,7 @@ fn dispatch(command: Command, runtime: &Runtime) -> Exit {
             runtime.block_on(command::workers_list::run(json, configuration))
         }
         Command::Queues(command) => runtime.block_on(command::queues::run(command)),
+        Command::Schedules(command) => runtime.block_on(command::schedules::run(command)),
         Command::Dead(command) => runtime.block_on(command::dead::run(command)),
         Command::Completions { shell } => match cli::completions(shell, &mut std::io::stdout()) {
             Ok(()) => Exit::Success,

@@ -12,6 +12,7 @@ const METHODS: [&str; 7] = ["get", "post", "put", "delete", "patch", "head", "op
 pub(crate) struct Described {
     pub(crate) config_schema: Option<Value>,
     needs: Vec<Value>,
+    pub(crate) schedules: Vec<Value>,
     routes: Vec<Value>,
     paths: Map<String, Value>,
     schemas: Map<String, Value>,
@@ -114,6 +115,7 @@ impl Described {
             "routes": self.routes,
             "tasks": tasks,
             "needs": self.needs,
+            "schedules": self.schedules,
             "config_schema": self.config_schema,
             "openapi": { "paths": self.paths, "schemas": schemas },
         })

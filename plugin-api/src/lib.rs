@@ -59,6 +59,7 @@ mod once;
 mod plugin;
 mod problem;
 mod progress;
+mod schedule;
 mod task;
 mod telemetry;
 #[doc(hidden)]
@@ -70,6 +71,7 @@ pub use enqueue::{Accepted, Enqueue, OtherTasks, Tasks};
 pub use plugin::{Definition, ErasedPlugin, Plugin};
 pub use problem::Problem;
 pub use progress::Progress;
+pub use schedule::{Missed, Overlap, Schedule};
 pub use task::{Failure, OnLost, Priority, Task, TaskContext, TaskError, TaskOptions, TaskResult};
 pub use wait::Ended;
 
@@ -93,8 +95,8 @@ pub use uuid;
 pub mod prelude {
     pub use crate::plugin;
     pub use crate::{
-        Accepted, InitError, Plugin, PluginContext, Priority, Problem, RequestContext, Task, TaskContext,
-        TaskError, TaskResult, Tasks, task,
+        Accepted, InitError, Missed, Overlap, Plugin, PluginContext, Priority, Problem, RequestContext,
+        Schedule, Task, TaskContext, TaskError, TaskResult, Tasks, task,
     };
     pub use axum::extract::{Path, Query, State};
     pub use axum::response::{IntoResponse, Response};

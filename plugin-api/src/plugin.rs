@@ -3,6 +3,7 @@
 use crate::context::{InitError, PluginContext};
 use crate::describe::Described;
 use crate::glue::Started;
+use crate::schedule::Schedule;
 use crate::task::{Erased, ErasedTask, Task};
 use http::Method;
 use serde_json::Value;
@@ -88,6 +89,19 @@ impl<S: Clone + Send + Sync + 'static> Plugin<S> {
     /// `unknown_plugin`.
     pub fn wants(mut self, plugin: &str, major: u32) -> Self {
         self.described.need(plugin, major, true);
+        self
+    }
+
+    /// A schedule of this name, unique in the plugin, that starts a task with this body. The broker holds it, and however
+    /// many workers run, each of its slots is one task.
+    pub fn schedule<T: Task<State = S>>(
+        mut self,
+        name: &str,
+        schedule: Schedule,
+        _task: T,
+        body: T::Input,
+    ) -> Self {
+        self.described.schedules.push(schedule.describe(name, T::NAME, body));
         self
     }
 

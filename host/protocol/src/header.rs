@@ -64,6 +64,12 @@ pub const NATS_SCHEDULE: &str = "Nats-Schedule";
 pub const NATS_SCHEDULE_TARGET: &str = "Nats-Schedule-Target";
 /// NATS: on a fired message, the subject of its schedule.
 pub const NATS_SCHEDULER: &str = "Nats-Scheduler";
+/// NATS: whose clocks a cron schedule means.
+pub const NATS_SCHEDULE_TIME_ZONE: &str = "Nats-Schedule-Time-Zone";
+/// NATS: on a fired message, when its schedule fires next.
+pub const NATS_SCHEDULE_NEXT: &str = "Nats-Schedule-Next";
+/// NATS: `sub` removes what the subject held before.
+pub const NATS_ROLLUP: &str = "Nats-Rollup";
 /// NATS: on a direct get, the message's stream sequence.
 pub const NATS_SEQUENCE: &str = "Nats-Sequence";
 /// NATS: on a direct get, the message's subject.

@@ -9,9 +9,11 @@
 #![forbid(unsafe_code)]
 
 pub mod address;
+pub mod cadence;
 pub mod call;
 pub mod child;
 pub mod crash_history;
+pub mod cron;
 pub mod envelope;
 pub mod frame;
 pub mod header;
@@ -24,12 +26,14 @@ pub mod problem;
 pub mod rate;
 pub mod record;
 pub mod retry;
+pub mod schedule;
 pub mod state;
 pub mod subject;
 pub mod timestamp;
 mod wire;
 
 pub use address::{Priority, SubjectError, TaskAddress};
+pub use cadence::{Cadence, CadenceError};
 pub use call::{CallBody, CallReply, CallRequest, ReplyKind};
 pub use child::StagedTask;
 pub use crash_history::{Crash, CrashHistory, QuarantinePolicy};
@@ -42,6 +46,7 @@ pub use problem::{Problem, ProblemCode};
 pub use rate::{Rate, RateError};
 pub use record::{Attempt, Cause, FollowUp, TaskError, TaskRecord};
 pub use retry::{Backoff, RetryError, RetryPolicy};
+pub use schedule::{LastFiring, Missed, Overlap, ScheduleDefinition, ScheduleRecord};
 pub use state::{Event, State};
 pub use subject::Subjects;
 pub use timestamp::{Timestamp, TimestampError};

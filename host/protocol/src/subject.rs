@@ -201,6 +201,56 @@ impl Subjects {
         self.parse("due", subject)
     }
 
+    // Schedules that plugins declare.
+
+    /// The stream of declared schedules and their firings.
+    #[must_use]
+    pub fn recurring_stream(&self) -> String {
+        format!("{}_RECURRING", self.ns)
+    }
+
+    /// Where one schedule is kept.
+    #[must_use]
+    pub fn recurring(&self, plugin: &Name, schedule: &Name) -> String {
+        format!("{}.recurring.{plugin}.{schedule}", self.ns)
+    }
+
+    /// The schedules of one plugin, or of all.
+    #[must_use]
+    pub fn recurring_of(&self, plugin: Option<&Name>) -> String {
+        format!("{}.recurring.{}.*", self.ns, plugin.map_or("*", Name::as_str))
+    }
+
+    /// What a schedule fires into.
+    #[must_use]
+    pub fn slot(&self, plugin: &Name, schedule: &Name) -> String {
+        format!("{}.slot.{plugin}.{schedule}", self.ns)
+    }
+
+    /// The firings of one plugin's schedules, or of all.
+    #[must_use]
+    pub fn slots_of(&self, plugin: Option<&Name>) -> String {
+        format!("{}.slot.{}.*", self.ns, plugin.map_or("*", Name::as_str))
+    }
+
+    /// The durable consumer that takes a plugin's firings.
+    #[must_use]
+    pub fn slots_consumer(&self, plugin: &Name) -> String {
+        format!("slots_{plugin}")
+    }
+
+    /// What is remembered of a schedule's last firing.
+    #[must_use]
+    pub fn last_firing(&self, plugin: &Name, schedule: &Name) -> String {
+        format!("$KV.{}_LIMITS.firing.{plugin}.{schedule}", self.ns)
+    }
+
+    /// Says, for as long as it is there, that workers have had this plugin lately.
+    #[must_use]
+    pub fn seen(&self, plugin: &Name) -> String {
+        format!("$KV.{}_LIMITS.seen.{plugin}", self.ns)
+    }
+
     // Records.
 
     /// The stream of task records.

@@ -34,7 +34,7 @@ pub(super) fn judge(ours: &str, theirs: Option<&str>, differs: bool) -> Verdict 
     if ours == OPERATOR {
         return if differs || theirs != Some(OPERATOR) { Verdict::Change } else { Verdict::Keep };
     }
-    match theirs.map_or(Ordering::Greater, |theirs| numbers(ours).cmp(&numbers(theirs))) {
+    match theirs.map_or(Ordering::Greater, |theirs| compare_versions(ours, theirs)) {
         Ordering::Less if differs => Verdict::TakeTheirs,
         Ordering::Less => Verdict::Keep,
         // The same version under other settings: the host that started last has the operator's latest word.
@@ -43,6 +43,12 @@ pub(super) fn judge(ours: &str, theirs: Option<&str>, differs: bool) -> Verdict 
         // Also where the number is the same: from now on an earlier version may not change it.
         Ordering::Greater => Verdict::Change,
     }
+}
+
+/// Which of two versions of a plugin is the later one.
+#[must_use]
+pub fn compare_versions(a: &str, b: &str) -> Ordering {
+    numbers(a).cmp(&numbers(b))
 }
 
 /// The numbers of a version, which is all that tells one from another here; what is no number counts as none.

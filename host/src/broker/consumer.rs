@@ -108,7 +108,7 @@ impl ConsumerSpec {
         let tasks = tasks.iter().flat_map(|(task, priorities)| {
             Self::of_task(options, subjects, plugin, major, task, *priorities)
         });
-        tasks.chain([Self::pump(options, subjects, plugin)]).collect()
+        tasks.chain([Self::pump(options, subjects, plugin), Self::slots(options, subjects, plugin)]).collect()
     }
 
     /// The consumer of a plugin's pump.
@@ -116,6 +116,14 @@ impl ConsumerSpec {
     pub fn pump(options: &Options, subjects: &Subjects, plugin: &Name) -> Self {
         let stream = StreamSpec::schedule(options, subjects);
         let (name, filter) = (subjects.pump_consumer(plugin), subjects.dues_of_plugin(plugin));
+        Self::new(name, stream, filter, options.lease, options.ack_pending_max)
+    }
+
+    /// The consumer of the firings of a plugin's schedules.
+    #[must_use]
+    pub fn slots(options: &Options, subjects: &Subjects, plugin: &Name) -> Self {
+        let stream = StreamSpec::recurring(options, subjects);
+        let (name, filter) = (subjects.slots_consumer(plugin), subjects.slots_of(Some(plugin)));
         Self::new(name, stream, filter, options.lease, options.ack_pending_max)
     }
 

@@ -19,6 +19,9 @@ const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
 /// Tasks that may wait for their serial keys, all plugins together.
 const LINES_MAX: u64 = 10_000_000;
 
+/// Firings of one schedule that wait for a worker: at the shortest interval, those of two minutes.
+const FIRINGS_MAX: u64 = 128;
+
 /// A stream as it must be.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StreamSpec {
@@ -69,6 +72,28 @@ impl StreamSpec {
                 "max_bytes": -1,
                 "max_age": 0,
                 "allow_msg_schedules": true,
+                "duplicate_window": nanoseconds(DUPLICATE_WINDOW),
+            }),
+        )
+    }
+
+    /// Schedules that plugins declare, and their firings. Of each schedule a number of firings is kept, so that those of a
+    /// plugin that nobody runs do not pile up; the last ones stay.
+    #[must_use]
+    pub fn recurring(options: &Options, subjects: &Subjects) -> Self {
+        Self::new(
+            options,
+            subjects.recurring_stream(),
+            &[subjects.recurring_of(None), subjects.slots_of(None)],
+            json!({
+                "retention": "workqueue",
+                "discard": "old",
+                "max_msgs": -1,
+                "max_bytes": -1,
+                "max_msgs_per_subject": FIRINGS_MAX,
+                "max_age": 0,
+                "allow_msg_schedules": true,
+                "allow_rollup_hdrs": true,
                 "duplicate_window": nanoseconds(DUPLICATE_WINDOW),
             }),
         )
@@ -177,6 +202,7 @@ impl StreamSpec {
         let mut specs = vec![
             Self::state(options, subjects),
             Self::schedule(options, subjects),
+            Self::recurring(options, subjects),
             Self::dead(options, subjects),
             Self::idempotency(options, subjects),
             Self::limits(options, subjects),

@@ -15,19 +15,30 @@ use cardcage_protocol::{Name, TaskAddress, TaskEnvelope, header};
 use tokio::sync::Semaphore;
 
 use super::delivery::Delivery;
+use super::firing::take_up;
 use super::publish::set;
 use super::{Ack, Broker, ConsumerSpec, DeadLetter, Error, Pull, PullHealth};
 
 /// Due tasks that are moved at the same time.
 const IN_FLIGHT_MAX: usize = 256;
 /// Time for one publish into a queue.
-const PUBLISH_TIMEOUT: Duration = Duration::from_secs(2);
+pub(super) const PUBLISH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Moves due tasks for as long as it runs. Any number may run for one plugin: they share its consumer.
 #[derive(Debug)]
 pub struct Pump {
     broker: Broker,
     pull: Pull,
+    cargo: Cargo,
+}
+
+/// What a pump moves.
+#[derive(Debug, Clone, Copy)]
+enum Cargo {
+    /// Tasks whose time has come.
+    Due,
+    /// Firings of schedules.
+    Slots,
 }
 
 impl Pump {
@@ -35,7 +46,14 @@ impl Pump {
     #[must_use]
     pub fn new(broker: &Broker, plugin: &Name) -> Self {
         let spec = ConsumerSpec::pump(broker.options(), broker.subjects(), plugin);
-        Self { broker: broker.clone(), pull: Pull::new(broker, spec) }
+        Self { broker: broker.clone(), pull: Pull::new(broker, spec), cargo: Cargo::Due }
+    }
+
+    /// The pump that makes tasks of the firings of this plugin's schedules.
+    #[must_use]
+    pub fn slots(broker: &Broker, plugin: &Name) -> Self {
+        let spec = ConsumerSpec::slots(broker.options(), broker.subjects(), plugin);
+        Self { broker: broker.clone(), pull: Pull::new(broker, spec), cargo: Cargo::Slots }
     }
 
     /// Tells others whether it is consuming.
@@ -61,12 +79,15 @@ impl Pump {
                 }
                 delivery = self.pull.next() => delivery,
             };
-            let (broker, freed) = (self.broker.clone(), freed.clone());
+            let (broker, freed, cargo) = (self.broker.clone(), freed.clone(), self.cargo);
             // A few more may come than were demanded: they wait here for their turn.
             let slots = slots.clone();
             tokio::spawn(async move {
                 let slot = slots.acquire_owned().await;
-                move_one(&broker, &delivery).await;
+                match cargo {
+                    Cargo::Due => move_one(&broker, &delivery).await,
+                    Cargo::Slots => take_up(&broker, &delivery).await,
+                }
                 drop(slot);
                 let _ = freed.send(());
             });

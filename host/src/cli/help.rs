@@ -116,6 +116,33 @@ it. Ctrl-C cancels the task, a second one gives it up. Logs go to stderr, the ou
 Exit codes: 0 succeeded, 1 no such plugin or task, 2 the body does not fit, 3 failed, 4 asked to be tried again or panicked, \
 5 discarded, 70 the library was refused, 78 bad configuration.";
 
+pub(super) const SCHEDULES_LIST: &str = "\
+Examples:
+  cardcage schedules list --config cardcage.toml
+  cardcage schedules list --json --config cardcage.toml | jq -r '.schedules[] | select(.state != \"active\") | .schedule'
+
+STATE is active, paused (by an operator), absent (no worker has its plugin for long) or disabled (by the configuration). \
+NEXT is empty where it cannot be known: an interval whose slots no worker takes up.";
+
+pub(super) const SCHEDULES_PAUSE: &str = "\
+Examples:
+  cardcage schedules pause orders.nightly --config cardcage.toml
+
+What it has started goes on. The pause is kept by the broker: it outlives hosts, broker and releases of the plugin.";
+
+pub(super) const SCHEDULES_RESUME: &str = "\
+Examples:
+  cardcage schedules resume orders.nightly --config cardcage.toml
+
+Slots that passed meanwhile are not made up for. An interval is counted from now.";
+
+pub(super) const SCHEDULES_RUN: &str = "\
+Examples:
+  cardcage schedules run orders.nightly --config cardcage.toml
+
+It starts a task beside the slots, whether or not the schedule is paused and whether or not an earlier task has ended; a unique \
+key still holds. Without a live worker the task waits in its queue.";
+
 pub(super) const WORKERS_LIST: &str = "\
 Examples:
   cardcage workers list --config cardcage.toml

@@ -8,6 +8,7 @@ mod help;
 mod plugin;
 mod queues;
 pub mod reference;
+mod schedules;
 mod span;
 mod tasks;
 #[cfg(test)]
@@ -25,6 +26,7 @@ use crate::config::{Assignment, Sources};
 pub use dead::{DeadAction, DeadCommand, LetterArgs};
 pub use plugin::{PluginCommand, ReleaseArgs};
 pub use queues::{QueueLimitArgs, QueueName, QueuePurgeArgs, QueuesCommand};
+pub use schedules::{ScheduleArgs, ScheduleName, SchedulesCommand};
 pub use span::Span;
 pub use tasks::{EnqueueArgs, OneTaskArgs, RunArgs, TaskListArgs, TaskName, WorkersCommand};
 
@@ -69,6 +71,9 @@ pub enum Command {
     /// Look at queues, pause, resume and purge them.
     #[command(subcommand)]
     Queues(QueuesCommand),
+    /// Look at schedules, pause, resume and run them.
+    #[command(subcommand)]
+    Schedules(SchedulesCommand),
     /// Look at workers.
     #[command(subcommand)]
     Workers(WorkersCommand),

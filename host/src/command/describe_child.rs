@@ -105,6 +105,7 @@ fn describe() -> std::io::Result<()> {
             config: serde_json::Value::Null,
             // What the author says is what the operator's limits are held against.
             tasks: std::collections::BTreeMap::new(),
+            schedules: std::collections::BTreeMap::new(),
         })
         .collect();
     let mut broken = None;

@@ -13,6 +13,7 @@
 //! | `cardcage tasks run` | [`tasks_run`]: one task in the foreground, without a broker |
 //! | `cardcage workers list` | [`workers_list`]: who is there |
 //! | `cardcage queues …` | [`queues`]: queues, listed, paused, resumed and purged |
+//! | `cardcage schedules …` | [`schedules`]: schedules, listed, paused, resumed and run |
 //! | `cardcage dead …` | [`dead`]: dead letters, read, replayed and removed |
 //! | hidden: `describe-child` | [`describe_child`]: plugin code on behalf of `check`, in a process that may die |
 //! | hidden: `dev-broker-guard` | [`dev::guard`]: the nats-server's keeper on behalf of `dev` |
@@ -35,6 +36,7 @@ pub mod parent_pipe;
 pub mod plugin_release;
 mod progress;
 pub mod queues;
+pub mod schedules;
 mod session;
 pub mod tasks_cancel;
 pub mod tasks_enqueue;

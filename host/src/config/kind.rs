@@ -5,7 +5,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use cardcage_protocol::{RESERVED_SEGMENTS, Rate};
+use cardcage_protocol::{Cadence, RESERVED_SEGMENTS, Rate};
 use serde_json::Value as Json;
 
 use super::backoff::Backoff;
@@ -27,6 +27,11 @@ pub(crate) enum Kind {
     Backoff,
     /// Starts per period.
     Rate,
+    /// The interval of a schedule.
+    Every,
+    /// A cron expression.
+    Cron,
+    TimeZone,
     Filter,
     /// Relative to the file that states it.
     Path,
@@ -70,6 +75,9 @@ impl Kind {
             Self::Name => "1 to 64 of a-z, 0-9, `_` and `-`".to_owned(),
             Self::Backoff => "two times such as `1s..5m`".to_owned(),
             Self::Rate => "a number per second, minute or hour, such as `10/s`".to_owned(),
+            Self::Every => "an interval such as `90s`, `5m` or `1h30m`".to_owned(),
+            Self::Cron => "a cron expression of six fields".to_owned(),
+            Self::TimeZone => "a time zone such as `Europe/Berlin`".to_owned(),
             Self::Filter => "a level or filter directives".to_owned(),
             Self::Path | Self::Program => "a path".to_owned(),
             Self::Prefix => "a path such as `/shop`".to_owned(),
@@ -134,6 +142,10 @@ impl Kind {
                     Some("write it like `10/s`, `100/m` or `5/h`".to_owned()),
                 )),
             }),
+            Self::Every => self.text(node, |text| cadence(text, Some(text), None, None)),
+            Self::Cron => self.text(node, |text| cadence(text, None, Some(text), None)),
+            // An expression that is always right, to judge the zone by.
+            Self::TimeZone => self.text(node, |text| cadence(text, None, Some("0 0 0 * * *"), Some(text))),
             Self::Filter => self.text(node, |text| match tracing_subscriber::EnvFilter::try_new(text) {
                 Ok(_) => Ok(text.to_owned()),
                 Err(error) => {
@@ -196,6 +208,19 @@ impl Kind {
 pub(crate) fn is_name(text: &str) -> bool {
     (1..=64).contains(&text.len())
         && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-')
+}
+
+/// What a schedule can be given, as [`Cadence`] judges it.
+fn cadence(
+    text: &str,
+    every: Option<&str>,
+    cron: Option<&str>,
+    time_zone: Option<&str>,
+) -> Result<String, (String, Option<String>)> {
+    match Cadence::parse(every, cron, time_zone) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(error) => Err((error.to_string(), None)),
+    }
 }
 
 fn url(text: &str) -> Result<String, (String, Option<String>)> {

@@ -32,8 +32,8 @@ mod tree;
 pub use backoff::Backoff;
 pub use errors::Errors;
 pub use options::{
-    Admin, Api, Broker, Dev, Drain, Loading, Log, LogFormat, OnLost, Placement, PluginSettings, Settings,
-    Storage, TaskOverrides, Tasks, Worker,
+    Admin, Api, Broker, Dev, Drain, Loading, Log, LogFormat, OnLost, Placement, PluginSettings,
+    ScheduleOverrides, Settings, Storage, TaskOverrides, Tasks, Worker,
 };
 pub use plugin_config::PluginConfig;
 pub use sources::{Assignment, Sources};

@@ -191,6 +191,8 @@ section! {
         dead_max_age_s: u64 = 2_592_000, integer(60, 315_360_000);
         /// Deliveries that may be unacknowledged at the same time, per task, over all workers.
         ack_pending_max: u32 = 10_000, integer(1, 100_000);
+        /// Time without any worker that has a plugin, after which its schedules stand still until one has it again.
+        schedule_absent_s: u64 = 86_400, integer(10, 31_536_000);
     }
 }
 
@@ -251,6 +253,8 @@ section! {
         required: bool = true, Kind::Boolean;
         /// Limits of single tasks, by name, over what their author declared; see `[plugins.<name>.tasks.<task>]`.
         tasks: BTreeMap<String, TaskOverrides> = unset("{ fulfil = { max_attempts = 3 } }"), Kind::Free;
+        /// Single schedules, by name, over what their author declared; see `[plugins.<name>.schedules.<schedule>]`.
+        schedules: BTreeMap<String, ScheduleOverrides> = unset("{ nightly = { enabled = false } }"), Kind::Free;
         /// Placement of single routes, by method and path as the plugin declares them; wins over `placement`.
         routes: BTreeMap<String, Placement> = unset("{ \"POST /call\" = \"inline\" }"), Kind::Routes;
         /// The plugin's own settings; a value `{ env = "VARIABLE" }` or `{ file = "path" }` is replaced by the secret it names.
@@ -281,6 +285,20 @@ section! {
         result_ttl_s: Option<u64> = unset(3_600), integer(60, 31_536_000);
         /// What becomes of it when its worker was lost: `fail` never starts it twice.
         on_lost: Option<OnLost> = unset("fail"), Kind::OneOf(&["retry", "fail"]);
+    }
+}
+
+section! {
+    /// One schedule of one plugin: each option that is set wins over what its author declared.
+    SCHEDULE = "plugins.<name>.schedules.<schedule>", ScheduleOverrides {
+        /// Whether it fires.
+        enabled: Option<bool> = unset("false"), Kind::Boolean;
+        /// Interval from one slot to the next, instead of what its author declared.
+        every: Option<String> = unset("10m"), Kind::Every;
+        /// Cron expression of six fields (second, minute, hour, day, month, weekday), instead of what its author declared.
+        cron: Option<String> = unset("0 30 2 * * *"), Kind::Cron;
+        /// Time zone whose clocks the cron expression means.
+        time_zone: Option<String> = unset("Europe/Berlin"), Kind::TimeZone;
     }
 }
 

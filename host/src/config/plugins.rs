@@ -8,7 +8,7 @@ use serde_json::{Map, Value as Json};
 use super::check::Check;
 use super::errors::Mistake;
 use super::kind::{self, Kind};
-use super::options::{PLUGIN, TASK};
+use super::options::{PLUGIN, SCHEDULE, Section, TASK};
 use super::secrets;
 use super::tree::{Node, Table};
 
@@ -53,7 +53,15 @@ fn plugin(check: &mut Check<'_>, name: &str, node: &Node, table: &Table) -> Json
     let routes = table.get("routes").and_then(Node::table);
     json.insert("routes".to_owned(), routes.map_or_else(empty, |table| routes_of(check, &path, table)));
     let tasks = table.get("tasks").and_then(Node::table);
-    json.insert("tasks".to_owned(), tasks.map_or_else(empty, |table| tasks_of(check, &path, table)));
+    json.insert(
+        "tasks".to_owned(),
+        tasks.map_or_else(empty, |table| named(check, &format!("{path}.tasks"), &TASK, table)),
+    );
+    let schedules = table.get("schedules").and_then(Node::table);
+    json.insert(
+        "schedules".to_owned(),
+        schedules.map_or_else(empty, |table| named(check, &format!("{path}.schedules"), &SCHEDULE, table)),
+    );
     let config = table.get("config").filter(|node| node.table().is_some());
     let config = config.map_or_else(empty, |node| secrets::table(check, &format!("{path}.config"), node));
     json.insert("config".to_owned(), config);
@@ -88,13 +96,13 @@ fn routes_of(check: &mut Check<'_>, path: &str, routes: &Table) -> Json {
     Json::Object(json)
 }
 
-/// Whether the plugin has these tasks, only the plugin knows; see `loader::task_faults`.
-fn tasks_of(check: &mut Check<'_>, path: &str, tasks: &Table) -> Json {
+/// Whether the plugin has tasks and schedules of these names, only the plugin knows; see `loader::task_faults`.
+fn named(check: &mut Check<'_>, path: &str, section: &Section, entries: &Table) -> Json {
     let mut json = Map::new();
-    for (task, node) in tasks {
-        let path = format!("{path}.tasks.{task}");
+    for (name, node) in entries {
+        let path = format!("{path}.{name}");
         if let Some(table) = check.table(&path, node) {
-            json.insert(task.clone(), Json::Object(check.rows(&path, TASK.rows, Some(table))));
+            json.insert(name.clone(), Json::Object(check.rows(&path, section.rows, Some(table))));
         }
     }
     Json::Object(json)

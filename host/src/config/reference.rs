@@ -4,7 +4,7 @@
 
 use std::fmt::Write as _;
 
-use super::options::{PLUGIN, Preset, Row, SECTIONS, Section, TASK};
+use super::options::{PLUGIN, Preset, Row, SCHEDULE, SECTIONS, Section, TASK};
 
 /// `config/cardcage.toml`: every option at its default, with its sentence.
 #[must_use]
@@ -28,7 +28,7 @@ pub fn default_file() -> String {
             };
         }
     }
-    for section in [&PLUGIN, &TASK] {
+    for section in [&PLUGIN, &TASK, &SCHEDULE] {
         let _ = writeln!(text, "\n# {}\n# [{}]", section.doc.trim(), section.name);
         for row in section.rows {
             let _ = writeln!(text, "\n# {}\n# Accepts {}.", row.doc.trim(), row.kind.expected());
@@ -63,6 +63,7 @@ pub fn markdown() -> String {
     }
     table(&mut text, &PLUGIN);
     table(&mut text, &TASK);
+    table(&mut text, &SCHEDULE);
     text.push_str(
         "\n### Secrets\n\n\
          Anywhere inside `plugins.<name>.config`, a table whose only key is `env` or `file` stands for a secret:\n\n\

@@ -1,6 +1,7 @@
 //! What a plugin declares, as the host understands it: parsed once, checked once.
 
 use super::neighbours::Need;
+use super::schedule::ScheduleDescription;
 use crate::config::OnLost;
 use cardcage_protocol::Rate;
 use http::Method;
@@ -129,6 +130,9 @@ pub struct Description {
     /// Other plugins that it enqueues tasks for.
     #[serde(default)]
     pub needs: Vec<Need>,
+    /// Its schedules.
+    #[serde(default)]
+    pub schedules: Vec<ScheduleDescription>,
     /// JSON Schema of its settings.
     #[serde(default)]
     pub config_schema: Option<Value>,
@@ -138,7 +142,7 @@ pub struct Description {
 }
 
 impl Description {
-    /// The most routes, and the most tasks, of one plugin.
+    /// The most routes, the most tasks and the most schedules of one plugin.
     pub const ENTRIES_MAX: usize = 500;
 
     /// Reads and checks the JSON of `describe`.
@@ -153,8 +157,9 @@ impl Description {
     }
 
     fn check(&self) -> Result<(), String> {
-        if self.routes.len() > Self::ENTRIES_MAX || self.tasks.len() > Self::ENTRIES_MAX {
-            return Err(format!("declares more than {} routes or tasks", Self::ENTRIES_MAX));
+        let counts = [self.routes.len(), self.tasks.len(), self.schedules.len()];
+        if counts.into_iter().any(|count| count > Self::ENTRIES_MAX) {
+            return Err(format!("declares more than {} routes, tasks or schedules", Self::ENTRIES_MAX));
         }
         let mut names = std::collections::HashSet::new();
         for task in &self.tasks {
@@ -186,6 +191,13 @@ impl Description {
                     "declares that it needs the plugin `{}`, which is itself or no name",
                     need.plugin
                 ));
+            }
+        }
+        let mut schedule_names = std::collections::HashSet::new();
+        for schedule in &self.schedules {
+            schedule.check(&self.tasks)?;
+            if !schedule_names.insert(&schedule.name) {
+                return Err(format!("declares the schedule `{}` twice", schedule.name));
             }
         }
         let mut route_names = std::collections::HashSet::new();

@@ -28,6 +28,7 @@ mod overrides;
 mod plugin;
 mod plugin_host;
 mod refusal;
+mod schedule;
 mod services;
 mod set;
 mod task_side;
@@ -41,6 +42,7 @@ pub use open::exit_now;
 pub use overrides::task_faults;
 pub use plugin::{Call, CallFuture, KeepRunning, Plugin, TaskStart};
 pub use refusal::{Code, Refusal};
+pub use schedule::{ScheduleDescription, schedule_faults};
 pub use services::{
     Asker, EnqueueRequest, Identity, OutgoingCall, Question, Receipt, ServiceFuture, ServiceResult, Services,
 };

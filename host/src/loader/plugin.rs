@@ -9,15 +9,14 @@ use super::neighbours::Neighbour;
 use super::plugin_host::{PluginHost, vtable};
 use super::refusal::{Code, Refusal};
 use super::services::{Identity, Services};
+use super::set::Source;
 use super::task_side::TaskSide;
-use crate::config::TaskOverrides;
 use crate::crash::Board;
 use abi_stable::prefix_type::PrefixTypeTrait;
 use bytes::Bytes;
 use cardcage_abi::{
     CallHead, FfiBytes, HostCtx, HostRef, InitHead, Instance, PluginRef, RootRef, Running, TaskHead, code,
 };
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -40,7 +39,7 @@ impl Opened {
         root: RootRef,
         manifest: Manifest,
         file: &Path,
-        tasks: &BTreeMap<String, TaskOverrides>,
+        source: &Source,
     ) -> Result<Self, Refusal> {
         let vtable = root.plugin();
         let refuse =
@@ -59,7 +58,8 @@ impl Opened {
             );
             return Err(refuse(Code::NameMismatch, fault, "build it again from one source"));
         }
-        description.lay_over(tasks);
+        description.lay_over(&source.tasks);
+        description.lay_over_schedules(&source.schedules);
         Ok(Self { manifest, file: file.to_owned(), description: Arc::new(description), vtable })
     }
 

@@ -8,7 +8,7 @@ use super::plugin::{InitOptions, Opened, Plugin};
 use super::refusal::Refusal;
 use super::services::Services;
 use super::{conflict, copy, open};
-use crate::config::TaskOverrides;
+use crate::config::{ScheduleOverrides, TaskOverrides};
 use crate::crash::Board;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -27,6 +27,8 @@ pub struct Source {
     pub config: serde_json::Value,
     /// The operator's limits of its tasks.
     pub tasks: BTreeMap<String, TaskOverrides>,
+    /// The operator's word on its schedules.
+    pub schedules: BTreeMap<String, ScheduleOverrides>,
 }
 
 /// What loading needs besides the libraries.
@@ -115,7 +117,7 @@ fn open_one(source: &Source, inspected: Inspected, on_step: OnStep<'_>) -> Resul
     on_step(Some((&manifest.name, &manifest.version, "open")));
     let root = open::open(&copy, &source.library).map_err(|refusal| refusal.of(&source.name))?;
     on_step(Some((&manifest.name, &manifest.version, "describe")));
-    let opened = Opened::describe(root, manifest, &source.library, &source.tasks);
+    let opened = Opened::describe(root, manifest, &source.library, source);
     on_step(None);
     opened
 }

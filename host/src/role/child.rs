@@ -151,10 +151,12 @@ impl Context {
         Ok(set)
     }
 
-    /// Limits for tasks that do not exist are a mistake in the configuration.
+    /// Overrides of tasks and schedules that do not exist are a mistake in the configuration.
     fn judge_tasks(&self, set: &PluginSet) -> Result<(), Failure> {
         let faults = set.plugins.iter().flat_map(|(source, plugin)| {
-            loader::task_faults(&source.name, &source.tasks, &plugin.description)
+            let mut faults = loader::task_faults(&source.name, &source.tasks, &plugin.description);
+            faults.extend(loader::schedule_faults(&source.name, &source.schedules, &plugin.description));
+            faults
         });
         let faults: Vec<String> = faults.collect();
         if faults.is_empty() { Ok(()) } else { Err((Exit::Config, faults.join(". "))) }

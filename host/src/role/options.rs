@@ -70,6 +70,7 @@ pub(super) fn sources(settings: &Settings, excluded: &[Excluded]) -> Vec<Source>
             prefix: plugin.prefix.clone(),
             config: serde_json::Value::Object(plugin.config.expose().clone()),
             tasks: plugin.tasks.clone(),
+            schedules: plugin.schedules.clone(),
         })
         .collect()
 }

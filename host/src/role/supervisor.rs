@@ -128,11 +128,13 @@ struct Duties {
 }
 
 impl Duties {
-    /// One for each plugin that is configured: a plugin's name there is its own.
+    /// Two for each plugin that is configured: a plugin's name there is its own.
     fn start_pumps(&mut self, broker: &Broker, settings: &Settings) {
         let (stop, mut running) = (CancellationToken::new(), JoinSet::new());
         for plugin in settings.plugins.keys().filter_map(|name| Name::new(name).ok()) {
-            running.spawn(Pump::new(broker, &plugin).run(stop.clone().cancelled_owned()));
+            for pump in [Pump::new(broker, &plugin), Pump::slots(broker, &plugin)] {
+                running.spawn(pump.run(stop.clone().cancelled_owned()));
+            }
         }
         self.pumps = Some((stop, running));
     }

@@ -15,6 +15,7 @@ use crate::quarantine::Quarantines;
 use crate::stream::Mux;
 use crate::worker::calls::{self, CallOptions, Calls};
 use crate::worker::places::Places;
+use crate::worker::schedules::{Declared, ScheduleKeeper};
 use crate::worker::tasks::{TaskEngine, TaskEngineOptions};
 use cardcage_protocol::Name;
 use std::sync::atomic::Ordering;
@@ -78,10 +79,13 @@ pub(super) async fn serve(mut context: Context) -> Result<Exit, Failure> {
     let _ = progress.set(engine.progress_reports());
     let _ = staging.set(engine.staging());
     context.ready(&set, Vec::new());
+    let absent_after = Duration::from_secs(context.settings.tasks.schedule_absent_s);
+    let schedules = tokio::spawn(ScheduleKeeper::new(broker.clone(), declared(&set), absent_after).run());
     let consuming = tokio::spawn(tell_consuming(context.outbox.clone(), engine.watch_consuming()));
     let grace = context.drain_ordered(|| text(&calls, &engine, &metrics)).await;
 
     consuming.abort();
+    schedules.abort();
     stop.cancel();
     let began = tokio::time::Instant::now();
     let calls_ended = async {
@@ -141,6 +145,18 @@ pub fn consumers<'a>(
         Some(ConsumerSpec::all(broker.options(), broker.subjects(), &plugin, description.major(), &tasks))
     };
     plugins.into_iter().filter_map(specs).flatten().collect()
+}
+
+/// What each plugin declares of schedules; one that declares none may have declared some before.
+fn declared(set: &PluginSet) -> Vec<Declared> {
+    let declared = |plugin: &Plugin| {
+        Some(Declared {
+            plugin: Name::new(&plugin.description.name).ok()?,
+            version: plugin.description.version.clone(),
+            schedules: plugin.description.schedule_definitions(),
+        })
+    };
+    set.plugins.iter().filter_map(|(_, plugin)| declared(plugin)).collect()
 }
 
 fn plugins(set: &PluginSet) -> Vec<Arc<Plugin>> {

@@ -3,4 +3,5 @@
 mod bodies;
 pub mod calls;
 pub mod places;
+pub mod schedules;
 pub mod tasks;

@@ -44,6 +44,7 @@ mod quarantine;
 mod recycling;
 mod repeats;
 mod rubbish;
+mod schedules;
 mod serving;
 mod streams;
 mod tasks;

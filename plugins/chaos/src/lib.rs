@@ -19,11 +19,14 @@
 //! | `GET /chaos/inline_seen` | inline | the same, in the API instance |
 //! | `GET /chaos/inline_block?ms=` | inline | holds its thread |
 //!
+//! The environment variable `CARDCAGE_CHAOS_SCHEDULES` holds the schedules that it declares, as JSON (`schedules.rs`).
+//!
 //! The setting `init` makes its start go wrong; the environment variable `CARDCAGE_CHAOS_DESCRIBE` (`panic`, `hang`,
 //! `exit`, `abort`, or `needs` for a plugin that nobody has) makes `describe` go wrong, which has no settings to read.
 
 mod order;
 mod reach;
+mod schedules;
 mod seen;
 #[cfg(test)]
 mod tests;
@@ -342,7 +345,7 @@ fn definition() -> Plugin<App> {
     let plugin = Plugin::new(App::start).wants("payments", 0);
     let needy = std::env::var(DESCRIBE).is_ok_and(|how| how == "needs");
     let plugin = if needy { plugin.needs("hello", 7) } else { plugin };
-    plugin
+    let plugin = plugin
         .config::<Settings>()
         .routes(routes!(call))
         .routes(routes!(echo_stream))
@@ -363,7 +366,8 @@ fn definition() -> Plugin<App> {
         .task(short)
         .task(keyed)
         .task(ranked)
-        .task(reach::effects)
+        .task(reach::effects);
+    schedules::declare(plugin)
 }
 
 plugin! {

@@ -20,7 +20,7 @@ use crate::cli::Configuration;
 use crate::config::{self, PluginSettings, Settings};
 use crate::edge::override_faults;
 use crate::exit::Exit;
-use crate::loader::{Code, Description, Refusal, needs_refusal, task_faults, unmet};
+use crate::loader::{Code, Description, Refusal, needs_refusal, schedule_faults, task_faults, unmet};
 
 use super::output;
 use report::{ConfigurationReport, PluginReport, Report};
@@ -63,6 +63,7 @@ async fn judge(report: &mut Report, settings: &Settings) {
             let faults = override_faults(name, plugin.routes.keys(), description);
             report.configuration.overrides.extend(faults);
             report.configuration.overrides.extend(task_faults(name, &plugin.tasks, description));
+            report.configuration.overrides.extend(schedule_faults(name, &plugin.schedules, description));
         }
         PluginReport::new(name, plugin, description, refusal.as_ref())
     });

@@ -113,6 +113,7 @@ fn source(settings: &Settings, target: &TaskName) -> Result<Source, Exit> {
         prefix: plugin.prefix.clone(),
         config: Value::Object(plugin.config.expose().clone()),
         tasks: plugin.tasks.clone(),
+        schedules: plugin.schedules.clone(),
     })
 }
 

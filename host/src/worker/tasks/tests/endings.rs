@@ -230,7 +230,7 @@ fn the_authors_limits_stand_beside_the_operators_and_the_hard_limit_is_the_short
     let settings: Tasks = serde_json::from_value(serde_json::json!({
         "lease_ms": 30_000, "timeout_ms": 600_000, "cancel_grace_ms": 10_000, "max_attempts": 5, "backoff": "1s..5m", "crash_limit": 3,
         "lost_limit": 10, "quarantine_after": 5, "quarantine_window_s": 600, "body_max_bytes": 524_288, "result_max_bytes": 262_144, "result_ttl_s": 86_400,
-        "idempotency_ttl_s": 604_800, "dead_max_age_s": 2_592_000, "ack_pending_max": 10_000,
+        "idempotency_ttl_s": 604_800, "dead_max_age_s": 2_592_000, "ack_pending_max": 10_000, "schedule_absent_s": 86_400,
     }))
     .unwrap();
     let mut task: TaskDescription = serde_json::from_str("{\"name\":\"t\",\"input_schema\":{}}").unwrap();
