@@ -156,6 +156,10 @@ impl Broker {
             if is_over {
                 found += 1;
                 self.pass_on(key_hash, holder).await?;
+            } else if let Some(head) = self.head(key_hash).await?.filter(|head| head.turn == holder) {
+                // It was given the lock and left in the line, where nobody delivers it.
+                found += 1;
+                self.put_back(head).await?;
             }
         }
         let mut last = String::new();
@@ -175,10 +179,12 @@ impl Broker {
     /// Gives a free lock to the head of its line, if there is one.
     async fn start_line(&self, key_hash: &str) -> Result<(), Error> {
         for _ in 0..ROUNDS {
-            if self.lock(key_hash).await?.is_some() {
-                return Ok(());
-            }
+            let lock = self.lock(key_hash).await?;
             let Some(head) = self.head(key_hash).await? else { return Ok(()) };
+            if let Some((holder, _)) = lock {
+                // Whoever gave it the lock may not have come to putting it back, and nobody else would.
+                return if head.turn == holder { self.put_back(head).await } else { Ok(()) };
+            }
             if self.write_lock(key_hash, head.turn, 0).await? {
                 return self.put_back(head).await;
             }

@@ -238,7 +238,7 @@ async fn every_half_done_hand_over_is_finished_by_whoever_comes_again() {
     })
     .await
     .unwrap();
-    // The lock was passed on, and whoever did it died before it put the head back: only its redelivery knows.
+    // The lock was passed on, and whoever did it died before it put the head back: its redelivery does it.
     let locks = context.get_stream(format!("KV_{}_LIMITS", serving.config.namespace())).await.unwrap();
     let subject = format!("$KV.{}_LIMITS.serial.{hash}", serving.config.namespace());
     let lock = locks.get_last_raw_message_by_subject(&subject).await.unwrap();
@@ -248,5 +248,29 @@ async fn every_half_done_hand_over_is_finished_by_whoever_comes_again() {
     broker.pass_on(&hash, turn).await.unwrap();
     assert_eq!(ended(&serving, &id).await["state"], "succeeded");
     broker.pass_on(&hash, turn).await.unwrap();
+    leaves_nothing(&serving).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn head_of_a_line_that_was_given_the_turn_and_not_put_back_is_found_though_nobody_comes_again() {
+    let (serving, _worker) = Serving::both(quick).await;
+    let (broker, (plugin, task)) = (broker(&serving).await, names());
+    let hash = serial_hash(&plugin, &task, "o-1");
+    let turn = Turn { task_id: TaskId::generate(), attempt: 1 };
+    assert!(broker.take_turn(&hash, turn).await.unwrap());
+    let mut lines = lines(&serving).await;
+    let (id, _) = post(&serving, &json!({ "mode": "ok", "serial": "o-1" })).await;
+    // At once, so that the turn above is not yet old enough to be found itself.
+    eventually(soon(), "it waits in line", async || {
+        (lines.info().await.ok()?.state.messages == 1).then_some(())
+    })
+    .await
+    .unwrap();
+    let client = async_nats::connect(serving.nats.url()).await.unwrap();
+    let context = async_nats::jetstream::new(client);
+    let subject = format!("$KV.{}_LIMITS.serial.{hash}", serving.config.namespace());
+    let passed_on = json!({ "task_id": id, "attempt": 1 }).to_string();
+    context.publish(subject, passed_on.into()).await.unwrap().await.unwrap();
+    assert_eq!(ended(&serving, &id).await["state"], "succeeded");
     leaves_nothing(&serving).await;
 }
