@@ -57,6 +57,7 @@ pub mod glue;
 mod plugin;
 mod problem;
 mod progress;
+mod stopping;
 mod task;
 mod telemetry;
 #[doc(hidden)]
@@ -67,6 +68,7 @@ pub use enqueue::{Accepted, Enqueue, Tasks};
 pub use plugin::{Definition, ErasedPlugin, Plugin};
 pub use problem::Problem;
 pub use progress::Progress;
+pub use stopping::StopReason;
 pub use task::{Failure, OnLost, Priority, Task, TaskContext, TaskError, TaskOptions, TaskResult};
 
 pub use axum;
@@ -89,8 +91,8 @@ pub use uuid;
 pub mod prelude {
     pub use crate::plugin;
     pub use crate::{
-        Accepted, InitError, Plugin, PluginContext, Priority, Problem, RequestContext, Task, TaskContext,
-        TaskError, TaskResult, Tasks, task,
+        Accepted, InitError, Plugin, PluginContext, Priority, Problem, RequestContext, StopReason, Task,
+        TaskContext, TaskError, TaskResult, Tasks, task,
     };
     pub use axum::extract::{Path, Query, State};
     pub use axum::response::{IntoResponse, Response};

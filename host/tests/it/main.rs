@@ -36,6 +36,7 @@ mod quarantine;
 mod recycling;
 mod repeats;
 mod serving;
+mod soft_limit;
 mod streams;
 mod tasks;
 mod webhooks;
