@@ -60,6 +60,7 @@ mod plugin;
 mod problem;
 mod progress;
 mod schedule;
+mod stopping;
 mod task;
 mod telemetry;
 #[doc(hidden)]
@@ -72,6 +73,7 @@ pub use plugin::{Definition, ErasedPlugin, Plugin};
 pub use problem::Problem;
 pub use progress::Progress;
 pub use schedule::{Missed, Overlap, Schedule};
+pub use stopping::StopReason;
 pub use task::{Failure, OnLost, Priority, Task, TaskContext, TaskError, TaskOptions, TaskResult};
 pub use wait::Ended;
 
@@ -96,7 +98,7 @@ pub mod prelude {
     pub use crate::plugin;
     pub use crate::{
         Accepted, InitError, Missed, Overlap, Plugin, PluginContext, Priority, Problem, RequestContext,
-        Schedule, Task, TaskContext, TaskError, TaskResult, Tasks, task,
+        Schedule, StopReason, Task, TaskContext, TaskError, TaskResult, Tasks, task,
     };
     pub use axum::extract::{Path, Query, State};
     pub use axum::response::{IntoResponse, Response};

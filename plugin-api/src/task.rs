@@ -114,6 +114,8 @@ pub struct TaskOptions {
     pub backoff_max_ms: Option<u64>,
     /// The hard limit of one attempt.
     pub timeout_ms: Option<u64>,
+    /// When the handler is told that its attempt should come to an end.
+    pub soft_timeout_ms: Option<u64>,
     /// How long result and record are kept.
     pub result_ttl_s: Option<u64>,
     /// Handlers at the same time, per worker.
@@ -199,6 +201,7 @@ pub(crate) struct AttemptInfo {
     pub(crate) id: [u8; 16],
     pub(crate) attempt: u32,
     pub(crate) deadline: SystemTime,
+    pub(crate) soft_deadline: Option<SystemTime>,
     pub(crate) enqueued_at: SystemTime,
     pub(crate) traceparent: Option<Arc<str>>,
     pub(crate) cancellation: CancellationToken,
@@ -347,6 +350,7 @@ impl<T: Task> ErasedTask<T::State> for Erased<T> {
             "backoff_initial_ms": options.backoff_initial_ms,
             "backoff_max_ms": options.backoff_max_ms,
             "timeout_ms": options.timeout_ms,
+            "soft_timeout_ms": options.soft_timeout_ms,
             "result_ttl_s": options.result_ttl_s,
             "concurrency": options.concurrency,
             "max_running": options.max_running,

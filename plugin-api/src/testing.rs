@@ -45,6 +45,7 @@ impl Host {
             id,
             attempt,
             deadline: now + time_limit,
+            soft_deadline: None,
             enqueued_at: now,
             traceparent: None,
             cancellation: tokio_util::sync::CancellationToken::new(),

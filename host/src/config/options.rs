@@ -273,6 +273,8 @@ section! {
         backoff_max_ms: Option<u64> = unset(600_000), integer(0, 604_800_000);
         /// Hard limit of one attempt; `tasks.timeout_ms` stays the longest that any task gets.
         timeout_ms: Option<u64> = unset(30_000), integer(100, 86_400_000);
+        /// When a handler is told that its attempt should come to an end; it counts only where it comes before the hard limit.
+        soft_timeout_ms: Option<u64> = unset(25_000), integer(10, 86_400_000);
         /// Handlers at the same time, per worker.
         concurrency: Option<u32> = unset(4), integer(1, 4_096);
         /// Handlers at the same time, over all workers; kept in the task's consumer, so the highest version of the plugin decides.

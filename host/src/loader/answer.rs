@@ -69,6 +69,8 @@ pub struct Attempt {
     pub attempt: u32,
     /// Milliseconds since the Unix epoch.
     pub deadline_unix_ms: u64,
+    /// Milliseconds since the Unix epoch at which the handler is told to come to an end.
+    pub soft_deadline_unix_ms: Option<u64>,
     /// Milliseconds since the Unix epoch.
     pub enqueued_unix_ms: u64,
     /// Header block.

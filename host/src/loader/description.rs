@@ -68,6 +68,9 @@ pub struct TaskDescription {
     pub backoff_max_ms: Option<u64>,
     /// The hard limit of one attempt.
     pub timeout_ms: Option<u64>,
+    /// When the handler is told that its attempt should come to an end.
+    #[serde(default)]
+    pub soft_timeout_ms: Option<u64>,
     /// How long its record is kept.
     pub result_ttl_s: Option<u64>,
     /// Handlers at the same time, per worker.

@@ -20,6 +20,7 @@ impl TaskDescription {
         lay(&mut self.backoff_initial_ms, over.backoff_initial_ms);
         lay(&mut self.backoff_max_ms, over.backoff_max_ms);
         lay(&mut self.timeout_ms, over.timeout_ms);
+        lay(&mut self.soft_timeout_ms, over.soft_timeout_ms);
         lay(&mut self.concurrency, over.concurrency);
         lay(&mut self.max_running, over.max_running);
         lay(&mut self.rate, over.rate);

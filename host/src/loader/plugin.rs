@@ -16,6 +16,7 @@ use abi_stable::prefix_type::PrefixTypeTrait;
 use bytes::Bytes;
 use cardcage_abi::{
     CallHead, FfiBytes, HostCtx, HostRef, InitHead, Instance, PluginRef, RootRef, Running, TaskHead, code,
+    headers,
 };
 use std::future::Future;
 use std::path::{Path, PathBuf};
@@ -199,6 +200,11 @@ impl Plugin {
     pub fn start(&self, attempt: Attempt) -> TaskStart {
         let (outcome, ended) = oneshot::channel();
         let loan = self.lending.lend();
+        let ext = attempt.soft_deadline_unix_ms.map_or_else(FfiBytes::empty, |soft_ms| {
+            let mut ext = Vec::new();
+            headers::push(&mut ext, headers::SOFT_DEADLINE_MS, soft_ms.to_string().as_bytes());
+            FfiBytes::from_owner(Bytes::from(ext))
+        });
         let head = TaskHead {
             task_id: attempt.task_id,
             task: attempt.task,
@@ -208,7 +214,7 @@ impl Plugin {
             headers: FfiBytes::from_owner(attempt.headers),
             body: FfiBytes::from_owner(attempt.body),
             in_place: u8::from(loan.is_some()),
-            ext: FfiBytes::empty(),
+            ext,
         };
         let running = (self.vtable.task())(self.instance, head, TaskSide::token(outcome));
         self.ended(loan, running);

@@ -46,6 +46,7 @@ mod repeats;
 mod rubbish;
 mod schedules;
 mod serving;
+mod soft_limit;
 mod streams;
 mod tasks;
 mod waiting;

@@ -4,6 +4,8 @@
 //! Order is kept and names may repeat. A request's block starts with the pseudo-headers [`METHOD`] and
 //! [`PATH`], as in HTTP/2. Values are bytes, not text. Decoding never panics and never reads outside the block.
 
+/// In a task's `ext`: milliseconds since the Unix epoch at which the handler should come to an end, as digits.
+pub const SOFT_DEADLINE_MS: &str = "soft-deadline-ms";
 /// Pseudo-header: the request's method.
 pub const METHOD: &str = ":method";
 /// Pseudo-header: the path below the plugin's prefix, with the query.

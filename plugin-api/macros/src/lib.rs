@@ -8,7 +8,7 @@ use syn::parse::Parser;
 use syn::{Expr, ExprLit, FnArg, GenericArgument, ItemFn, Lit, Meta, PathArguments, ReturnType, Token, Type};
 
 /// Makes a task of an async function. See the crate's documentation for the options:
-/// `name = "…"`, `retry(max_attempts = 8, backoff = "2s..10m")`, `timeout = "30s"`, `result_ttl = "1d"`,
+/// `name = "…"`, `retry(max_attempts = 8, backoff = "2s..10m")`, `timeout = "30s"`, `soft_timeout = "25s"`, `result_ttl = "1d"`,
 /// `expires = "1h"`, `concurrency = 4`, `max_running = 2`, `priorities`, `rate = "10/s"`, `on_lost = "fail"`,
 /// `unique_key = "order_id"`, `serial_key = "order_id"`.
 #[proc_macro_attribute]
@@ -22,6 +22,7 @@ struct Options {
     max_attempts: Option<u32>,
     backoff_ms: Option<(u64, u64)>,
     timeout_ms: Option<u64>,
+    soft_timeout: Option<(u64, Span)>,
     result_ttl_s: Option<u64>,
     concurrency: Option<u32>,
     max_running: Option<u32>,
@@ -120,6 +121,10 @@ fn options(tokens: Tokens) -> syn::Result<Options> {
                 let (text, span) = text(&pair.value)?;
                 options.timeout_ms = Some(duration_ms(&text, span)?);
             }
+            Meta::NameValue(pair) if pair.path.is_ident("soft_timeout") => {
+                let (text, span) = text(&pair.value)?;
+                options.soft_timeout = Some((duration_ms(&text, span)?, span));
+            }
             Meta::NameValue(pair) if pair.path.is_ident("result_ttl") => {
                 let (text, span) = text(&pair.value)?;
                 options.result_ttl_s = Some(duration_ms(&text, span)?.div_ceil(1000));
@@ -150,10 +155,16 @@ fn options(tokens: Tokens) -> syn::Result<Options> {
             Meta::List(list) if list.path.is_ident("retry") => retry(&mut options, list.tokens.clone())?,
             other => {
                 let known = "known options: name, retry(max_attempts, backoff), timeout, result_ttl, expires, \
-                             concurrency, max_running, priorities, rate, on_lost, unique_key, serial_key";
+                             concurrency, max_running, priorities, rate, on_lost, unique_key, serial_key, \
+                             soft_timeout";
                 return Err(syn::Error::new_spanned(other, known));
             }
         }
+    }
+    if let (Some((soft, span)), Some(hard)) = (options.soft_timeout, options.timeout_ms)
+        && soft >= hard
+    {
+        return Err(syn::Error::new(span, "soft_timeout comes before timeout: a handler needs time to end"));
     }
     if let (Some(span), Some(_)) = (options.priorities, options.max_running) {
         let why = "a task with priorities has a queue for each, and max_running is a queue's cap: declare one of them";
@@ -253,6 +264,7 @@ fn expand(attributes: Tokens, item: Tokens) -> syn::Result<Tokens> {
     let backoff_initial_ms = opt(options.backoff_ms.map(|(first, _)| first));
     let backoff_max_ms = opt(options.backoff_ms.map(|(_, last)| last));
     let timeout_ms = opt(options.timeout_ms);
+    let soft_timeout_ms = opt(options.soft_timeout.map(|(ms, _)| ms));
     let result_ttl_s = opt(options.result_ttl_s);
     let (concurrency, max_running) = (opt(options.concurrency), opt(options.max_running));
     let priorities = options.priorities.is_some();
@@ -285,6 +297,7 @@ fn expand(attributes: Tokens, item: Tokens) -> syn::Result<Tokens> {
                     backoff_initial_ms: #backoff_initial_ms,
                     backoff_max_ms: #backoff_max_ms,
                     timeout_ms: #timeout_ms,
+                    soft_timeout_ms: #soft_timeout_ms,
                     result_ttl_s: #result_ttl_s,
                     concurrency: #concurrency,
                     max_running: #max_running,
@@ -326,6 +339,9 @@ mod tests {
             expand(quote!(retry(max_attempts = 8, backoff = "2s..10m"), timeout = "30s"), good.clone())
                 .is_ok()
         );
+        assert!(expand(quote!(timeout = "30s", soft_timeout = "25s"), good.clone()).is_ok());
+        let late = error(quote!(soft_timeout = "30s", timeout = "30s"), good.clone());
+        assert!(late.contains("comes before timeout"), "{late}");
         assert!(error(quote!(timeout = "30 parsecs"), good.clone()).contains("no duration"));
         assert!(error(quote!(retry(backoff = "10m..2s")), good.clone()).contains("shorter"));
         assert!(error(quote!(name = "Greet"), good.clone()).contains("1 to 64"));

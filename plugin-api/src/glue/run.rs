@@ -17,11 +17,15 @@ pub(super) fn start(plugin: &'static PluginInstance, head: TaskHead, token: Task
     let host = plugin.host;
     let traceparent = headers::get(head.headers.as_slice(), "traceparent");
     let cancellation = CancellationToken::new();
+    let soft_ms = headers::get(head.ext.as_slice(), headers::SOFT_DEADLINE_MS);
+    let soft_ms = soft_ms.and_then(|text| std::str::from_utf8(text).ok()?.parse().ok());
     let info = AttemptInfo {
         host,
         id: head.task_id,
         attempt: head.attempt,
         deadline: UNIX_EPOCH + Duration::from_millis(head.deadline_unix_ms),
+        // Whatever the host says, it is a time that can be added to.
+        soft_deadline: soft_ms.and_then(|ms| UNIX_EPOCH.checked_add(Duration::from_millis(ms))),
         enqueued_at: UNIX_EPOCH + Duration::from_millis(head.enqueued_unix_ms),
         traceparent: traceparent.and_then(|text| std::str::from_utf8(text).ok()).map(Arc::from),
         cancellation: cancellation.clone(),

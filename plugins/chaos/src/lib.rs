@@ -309,6 +309,12 @@ async fn misbehave(ctx: &TaskContext<App>, order: &Order) -> TaskResult<Value> {
             return Ok(told);
         }
         _ if !is_about_size && !order.holds_for(attempt) => return Ok(told),
+        Mode::UntilNear => {
+            return match ctx.asked_to_stop().await {
+                StopReason::DeadlineNear => Err(TaskError::retry("half done as told")),
+                reason => Err(TaskError::discard(format!("stopped: {reason:?}"))),
+            };
+        }
         Mode::AwaitCancel | Mode::FailWhenCancelled => ctx.cancelled().await,
         _ => order.carry_out().await,
     }

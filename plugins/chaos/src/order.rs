@@ -35,6 +35,8 @@ pub(crate) enum Mode {
     FailWhenCancelled,
     /// A task: enqueues one of the same kind that only answers, to run in `ms`, then answers.
     Enqueue,
+    /// A task: waits until its soft time limit, then asks for a retry.
+    UntilNear,
     /// A task: tells its progress `times` times (at least 1), `ms` apart, then answers.
     Progress,
     /// Waits `ms` holding its thread.

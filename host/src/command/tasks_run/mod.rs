@@ -69,6 +69,7 @@ async fn rehearse(args: RunArgs) -> Result<Exit, Exit> {
         task: index,
         attempt,
         deadline_unix_ms: now.plus_ms(limit_ms).unix_ms(),
+        soft_deadline_unix_ms: task.soft_timeout_ms.map(|soft_ms| now.plus_ms(soft_ms).unix_ms()),
         enqueued_unix_ms: now.unix_ms(),
         headers: Bytes::new(),
         body: bytes,

@@ -71,7 +71,8 @@ pub(super) fn end(
     rng: &mut fastrand::Rng,
 ) -> Plan {
     let mut record = record.map_or_else(|| TaskRecord::new(facts.envelope, State::Running), |record| *record);
-    let Verdict { cause, error, next } = obey(judge(ended, limits), facts, &record);
+    let Verdict { cause, error, next } =
+        obey(late(judge(ended, limits), ended, facts, limits), facts, &record);
     let now = facts.ended_at;
     close(&mut record, facts, cause, error.clone());
     let fail = |mut record: TaskRecord, reason: String| {
@@ -187,6 +188,24 @@ fn obey(verdict: Verdict, facts: &Facts<'_>, record: &TaskRecord) -> Verdict {
         TaskError::new("cancelled", "the task was cancelled before this attempt; its result is dropped", None)
     });
     Verdict { cause: Cause::Cancelled, error: Some(error), next: Next::Cancel }
+}
+
+/// The code of an attempt that its handler ended otherwise than well after its soft time limit.
+const SOFT_TIMEOUT: &str = "soft_timeout";
+
+/// Says of an attempt that did not succeed that its soft time limit had passed: that is likely why.
+fn late(mut verdict: Verdict, ended: &Ended, facts: &Facts<'_>, limits: &TaskLimits) -> Verdict {
+    let took_ms = facts.ended_at.unix_ms().saturating_sub(facts.started_at.unix_ms());
+    let is_late = limits.soft_timeout.is_some_and(|soft| u128::from(took_ms) >= soft.as_millis());
+    let gave_up =
+        matches!(ended, Ended::Handler(Outcome::Retry(_) | Outcome::RetryAfter(..) | Outcome::Failed(_)));
+    if is_late
+        && gave_up
+        && let Some(error) = &mut verdict.error
+    {
+        error.code = SOFT_TIMEOUT.into();
+    }
+    verdict
 }
 
 fn judge(ended: &Ended, limits: &TaskLimits) -> Verdict {

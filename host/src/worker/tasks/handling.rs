@@ -5,6 +5,7 @@
 use super::attempt::Delivered;
 use super::ending::Ended;
 use super::held::{Holding, Signal};
+use super::note::local_deadline;
 use crate::crash::Polling;
 use crate::loader;
 use bytes::Bytes;
@@ -23,6 +24,7 @@ impl Delivered<'_> {
             task: self.unit.index,
             attempt,
             deadline_unix_ms,
+            soft_deadline_unix_ms: self.unit.limits.soft_timeout.map(local_deadline),
             enqueued_unix_ms: envelope.enqueued_at.unix_ms(),
             headers: trace_headers(envelope),
             body: envelope.body.clone(),

@@ -16,6 +16,8 @@ pub(super) struct TaskLimits {
     pub(super) retry: RetryPolicy,
     /// Hard limit of one attempt.
     pub(super) timeout: Duration,
+    /// When the handler is told to come to an end; always before the hard limit.
+    pub(super) soft_timeout: Option<Duration>,
     /// Largest result that is kept.
     pub(super) result_max_bytes: usize,
     /// Crashes of its worker before it is given up.
@@ -49,6 +51,10 @@ impl TaskLimits {
         Self {
             retry: RetryPolicy { max_attempts, initial_ms: initial_ms.min(max_ms), max_ms },
             timeout: Duration::from_millis(timeout_ms),
+            soft_timeout: task
+                .soft_timeout_ms
+                .filter(|soft_ms| *soft_ms < timeout_ms)
+                .map(Duration::from_millis),
             result_max_bytes: settings.result_max_bytes.min(limits::RESULT_MAX_BYTES),
             crash_limit: settings.crash_limit.max(1),
             lost_limit: settings.lost_limit.max(1),

@@ -248,3 +248,23 @@ fn the_authors_limits_stand_beside_the_operators_and_the_hard_limit_is_the_short
     let limits = TaskLimits::of(&task, &settings);
     assert_eq!((limits.timeout, limits.retry.max_attempts), (Duration::from_secs(600), 1));
 }
+
+#[test]
+fn attempt_that_its_handler_gives_up_after_its_soft_limit_says_so_and_counts_as_ever() {
+    let limits = TaskLimits { soft_timeout: Some(Duration::from_millis(50)), ..LIMITS };
+    let gave_up = Ended::Handler(Outcome::Retry(Bytes::from_static(b"half done")));
+    let code = |ended: &Ended, ended_at| {
+        let envelope = envelope(1);
+        let me = worker("w1");
+        let facts =
+            Facts { envelope: &envelope, me: &me, attempt: 1, started_at: at(0), ended_at, told: false };
+        let plan = end(&facts, None, 0, ended, &limits, &mut fastrand::Rng::with_seed(1));
+        let record = plan.write.unwrap().record;
+        (record.state, record.attempts[0].error.clone().map(|error| error.code.to_string()))
+    };
+    assert_eq!(code(&gave_up, at(50)), (State::Retrying, Some("soft_timeout".to_owned())));
+    assert_eq!(code(&gave_up, at(49)).1.as_deref(), Some("error"));
+    let done = Ended::Handler(Outcome::Succeeded(Bytes::from_static(b"1")));
+    assert_eq!(code(&done, at(500)), (State::Succeeded, None));
+    assert_eq!(code(&Ended::TimedOut, at(10_000)).1.as_deref(), Some("timeout"));
+}

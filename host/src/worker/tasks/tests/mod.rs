@@ -19,6 +19,7 @@ use std::time::Duration;
 const LIMITS: TaskLimits = TaskLimits {
     retry: RetryPolicy { max_attempts: 3, initial_ms: 1_000, max_ms: 60_000 },
     timeout: Duration::from_secs(10),
+    soft_timeout: None,
     result_max_bytes: 100,
     crash_limit: 3,
     lost_limit: 4,
