@@ -114,14 +114,16 @@ impl Delivered<'_> {
             tracing::info!(task = %envelope.id, "a task that is held here was delivered again");
             return None;
         }
-        if envelope.attempt <= other.attempt {
+        // One with a serial key comes back from its line under the same attempt while the message that went into the line is
+        // still here, and goes with it: then this one is no copy, but the task.
+        if envelope.attempt <= other.attempt && envelope.serial_key.is_none() {
             // A copy: the message that is here stays with the broker until the task has had its outcome.
             tracing::info!(task = %envelope.id, "a second message of a task that is held here was dropped");
             shared.acknowledge(delivery, Ack::Done).await;
             return None;
         }
-        // The next attempt's message, while the last writes of this one are under way: on the board, so that it costs no
-        // lease.
+        // The next message, while the last writes of this one are under way: on the board, so that it costs no lease. The
+        // record says what is left to do.
         let claim = self.unit.claim(delivery, Note::waiting(envelope)).await;
         let message = Message { attempt: envelope.attempt, sequence: delivery.stream_sequence };
         let hold = tokio::select! {
