@@ -20,6 +20,10 @@ pub enum Point {
     AfterFollowUp,
     /// All that the record owes is stored, and the delivery is about to be acknowledged.
     BeforeAck,
+    /// A parked task's record says that it is queued, and it is not yet.
+    UnparkedRecord,
+    /// A parked task stands in its queue, and is parked as well.
+    UnparkedPublish,
 }
 
 impl Point {
@@ -31,6 +35,8 @@ impl Point {
             Self::AfterRecord => "after_record",
             Self::AfterFollowUp => "after_follow_up",
             Self::BeforeAck => "before_ack",
+            Self::UnparkedRecord => "unparked_record",
+            Self::UnparkedPublish => "unparked_publish",
         }
     }
 }

@@ -36,7 +36,7 @@ pub use id::{CallId, IdError, InstanceId, TaskId};
 pub use name::{Name, NameError, Namespace, RESERVED_SEGMENTS};
 pub use problem::{Problem, ProblemCode};
 pub use rate::{Rate, RateError};
-pub use record::{Attempt, Cause, FollowUp, TaskError, TaskRecord};
+pub use record::{Attempt, Cause, FollowUp, Parking, TaskError, TaskRecord};
 pub use retry::{Backoff, RetryError, RetryPolicy};
 pub use state::{Event, State};
 pub use subject::Subjects;

@@ -30,6 +30,7 @@ mod lifecycle;
 mod loading;
 mod operators;
 mod orders;
+mod parked;
 mod payments;
 mod priorities;
 mod promises;

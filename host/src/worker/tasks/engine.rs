@@ -6,6 +6,7 @@ use super::find;
 use super::held::{Held, HeldTasks};
 use super::keys;
 use super::limits::TaskLimits;
+use super::parked;
 use super::progress::ProgressReports;
 use super::settling::Settling;
 use super::slots::Slots;
@@ -122,6 +123,9 @@ impl TaskEngine {
         if plugins.iter().any(|plugin| plugin.description.tasks.iter().any(|task| task.serial_key.is_some()))
         {
             helpers.spawn(keys::sweep(shared.clone()));
+        }
+        for unit in &units {
+            helpers.spawn(parked::watch(unit.clone()));
         }
         let (sender, consuming) = watch::channel(false);
         helpers.spawn(look(shared.clone(), units.clone(), sender));
@@ -251,7 +255,15 @@ fn units(
     let unit = |(place, task): (usize, &crate::loader::TaskDescription)| {
         let (index, name) = (u32::try_from(place).ok()?, Name::new(&task.name).ok()?);
         let limits = TaskLimits::of(task, settings);
-        Some(Arc::new(Unit::new(shared.clone(), room.clone(), place, index, name, limits)))
+        Some(Arc::new(Unit::new(
+            shared.clone(),
+            room.clone(),
+            place,
+            index,
+            name,
+            task.schema_hash(),
+            limits,
+        )))
     };
     tasks.iter().enumerate().filter_map(unit).collect()
 }

@@ -66,6 +66,8 @@ pub(super) struct Unit {
     /// Its place as the boundary counts it.
     pub(super) index: u32,
     pub(super) name: Name,
+    /// Hash of the schema of its body.
+    pub(super) schema: String,
     pub(super) limits: TaskLimits,
     /// Slots that came back and are not yet asked for again.
     pub(super) returned: AtomicUsize,
@@ -85,6 +87,7 @@ impl Unit {
         place: usize,
         index: u32,
         name: Name,
+        schema: String,
         limits: TaskLimits,
     ) -> Self {
         let batch = AtomicUsize::new((room.slots.share(place) / 4).max(1));
@@ -95,6 +98,7 @@ impl Unit {
             place,
             index,
             name,
+            schema,
             limits,
             returned: AtomicUsize::new(0),
             batch,
