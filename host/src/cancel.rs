@@ -112,6 +112,7 @@ async fn mark(broker: &Broker, id: TaskId) -> Result<Mark, Error> {
             }
             Some(Place::Recorded(record, fence)) => (record, fence),
             Some(Place::Queued(waiting) | Place::Due(waiting)) => (first(*waiting, State::Queued), 0),
+            Some(Place::Parked(waiting)) => (first(*waiting, State::Parked), 0),
             Some(Place::Scheduled(waiting, at)) => {
                 let mut record = first(*waiting, State::Scheduled);
                 record.next_at = at;
@@ -166,6 +167,9 @@ async fn remove(broker: &Broker, plugin: &Name, id: TaskId) {
     }
     if let Err(error) = broker.cancel_scheduled(plugin, id).await {
         tracing::debug!(%error, task = %id, "a cancelled task could not be removed from the schedule");
+    }
+    if let Err(error) = broker.purge_parked(id).await {
+        tracing::debug!(%error, task = %id, "a cancelled task could not be removed from the parked ones");
     }
 }
 

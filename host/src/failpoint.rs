@@ -26,6 +26,10 @@ pub enum Point {
     AfterSlotRemembered,
     /// A slot's task is published, and its firing is about to be acknowledged.
     AfterSlotPublished,
+    /// A parked task's record says that it is queued, and it is not yet.
+    UnparkedRecord,
+    /// A parked task stands in its queue, and is parked as well.
+    UnparkedPublish,
 }
 
 impl Point {
@@ -40,6 +44,8 @@ impl Point {
             Self::BeforeAck => "before_ack",
             Self::AfterSlotRemembered => "after_slot_remembered",
             Self::AfterSlotPublished => "after_slot_published",
+            Self::UnparkedRecord => "unparked_record",
+            Self::UnparkedPublish => "unparked_publish",
         }
     }
 }

@@ -22,4 +22,5 @@ pub mod quarantine;
 pub mod role;
 pub mod stream;
 pub mod terms;
+pub mod unpark;
 pub mod worker;

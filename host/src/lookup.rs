@@ -32,6 +32,7 @@ pub async fn show(broker: &Broker, id: TaskId) -> Result<Option<Value>, Error> {
             held(broker, id, &mut view).await?;
             Some(Value::Object(view))
         }
+        Some(Place::Parked(waiting)) => Some(Value::Object(waiting_view(&waiting, State::Parked, None))),
         Some(Place::Due(waiting)) => Some(Value::Object(waiting_view(&waiting, State::Queued, None))),
         Some(Place::Scheduled(waiting, at)) => {
             Some(Value::Object(waiting_view(&waiting, State::Scheduled, at)))

@@ -58,6 +58,8 @@ pub struct TaskEnvelope {
     pub parent_id: Option<TaskId>,
     /// Hash of the schema that the body was checked against.
     pub schema: Option<String>,
+    /// This message was parked and has come back. Absent on the next attempt's.
+    pub unparked: bool,
     /// When the task was enqueued. Retries keep it.
     pub enqueued_at: Timestamp,
     /// The author's JSON.
@@ -115,6 +117,7 @@ impl TaskEnvelope {
             root_id: id,
             parent_id: None,
             schema: None,
+            unparked: false,
             enqueued_at: now,
             body,
         }
@@ -152,7 +155,7 @@ impl TaskEnvelope {
     /// The same task's next attempt. It has no `accept_by`: the task was accepted long ago.
     #[must_use]
     pub fn retry(&self) -> Self {
-        Self { attempt: self.attempt.saturating_add(1), accept_by: None, ..self.clone() }
+        Self { attempt: self.attempt.saturating_add(1), accept_by: None, unparked: false, ..self.clone() }
     }
 
     /// Says whether everyone will be able to read this envelope.
@@ -211,6 +214,9 @@ impl TaskEnvelope {
             each(header::PARENT_ID, id(parent));
         }
         texts.into_iter().filter_map(|(n, v)| Some((n, v.as_ref()?))).for_each(|(n, v)| each(n, v.clone()));
+        if self.unparked {
+            each(header::UNPARKED, number(1));
+        }
     }
 
     /// All headers, in the documented order.
@@ -276,6 +282,7 @@ impl TaskEnvelope {
         envelope.traceparent = found.traceparent.map(str::to_owned);
         envelope.tracestate = found.tracestate.map(str::to_owned);
         envelope.schema = found.schema.map(str::to_owned);
+        envelope.unparked = found.unparked.is_some();
         envelope.check()?;
         Ok(envelope)
     }
@@ -300,6 +307,7 @@ struct Found<'a> {
     root_id: Option<&'a str>,
     parent_id: Option<&'a str>,
     schema: Option<&'a str>,
+    unparked: Option<&'a str>,
     enqueued_at: Option<&'a str>,
 }
 
@@ -338,6 +346,7 @@ impl<'a> Found<'a> {
             header::ROOT_ID => (header::ROOT_ID, &mut self.root_id),
             header::PARENT_ID => (header::PARENT_ID, &mut self.parent_id),
             header::SCHEMA => (header::SCHEMA, &mut self.schema),
+            header::UNPARKED => (header::UNPARKED, &mut self.unparked),
             header::ENQUEUED_AT => (header::ENQUEUED_AT, &mut self.enqueued_at),
             _ => return None,
         })

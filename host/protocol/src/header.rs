@@ -52,6 +52,15 @@ pub const DEAD_ATTEMPTS: &str = "Cardcage-Dead-Attempts";
 /// On a dead letter: how many of the oldest attempts the history leaves out.
 pub const DEAD_ATTEMPTS_OMITTED: &str = "Cardcage-Dead-Attempts-Omitted";
 
+/// What the headers begin with that only parked tasks have; beside them stands [`ORIGINAL_SUBJECT`].
+pub const PARKED_PREFIX: &str = "Cardcage-Parked-";
+/// On a parked task: hash of the schema that could not read it.
+pub const PARKED_SCHEMA: &str = "Cardcage-Parked-Schema";
+/// On a parked task: what could not be read, in one line.
+pub const PARKED_REASON: &str = "Cardcage-Parked-Reason";
+/// On a message that was parked and has come back: a worker reads the task's record before it starts it.
+pub const UNPARKED: &str = "Cardcage-Unparked";
+
 /// NATS: identity of a publish; a second one within the window is reported as a duplicate.
 pub const NATS_MSG_ID: &str = "Nats-Msg-Id";
 /// NATS: compare-and-set on the last sequence of the subject; 0 means "there is none".

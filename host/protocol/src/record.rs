@@ -78,6 +78,9 @@ pub struct TaskRecord {
     /// The tasks that the succeeding attempt enqueued; they are published after this write.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub children: Vec<StagedTask>,
+    /// Which message of it was parked last, and by which schema.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parked: Option<Parking>,
     /// Idempotent publishes that are still owed after this write.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub follow_up: Vec<FollowUp>,
@@ -175,6 +178,20 @@ pub enum FollowUp {
     },
     /// The record's children must be published.
     Children,
+    /// The message must be put among the parked tasks, as `parked` says; why stands in `error`.
+    Park,
+}
+
+/// A message that the version which had it could not decode.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parking {
+    /// Hash of the schema that the version had for the task.
+    pub schema: String,
+    /// The message's sequence in its queue. A redelivery of it is not started, wherever the task is by then.
+    pub message: u64,
+    /// It has come back since, and no attempt has been recorded since then.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub back: bool,
 }
 
 impl TaskRecord {
@@ -202,6 +219,7 @@ impl TaskRecord {
             traceparent: envelope.traceparent.clone(),
             idempotency_key: envelope.idempotency_key.clone(),
             children: Vec::new(),
+            parked: None,
             follow_up: Vec::new(),
         }
     }

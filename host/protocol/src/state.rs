@@ -1,7 +1,7 @@
 //! The states of a task and the events between them: one table, nothing beside it.
 //!
 //! Invariants: a final state has no exit; every state can be reached and every state that is not final can end.
-//! A start may follow `retrying`, `scheduled` or `parked` directly: whoever moves a message back to its queue writes no
+//! A start may follow `retrying` or `scheduled` directly: whoever moves a message back to its queue writes no
 //! record, for the happy path affords one write.
 
 use std::fmt;
@@ -50,7 +50,7 @@ pub enum Event {
     HandedBack,
     /// An attempt that was announced after a failed one was never started.
     Withdrawn,
-    /// No live worker can run it.
+    /// The version that had it cannot decode its body.
     Parked,
     /// A worker that can run it has appeared.
     Unparked,
@@ -114,6 +114,8 @@ pub const TRANSITIONS: &[(State, Event, State)] = &[
     (State::Running, Event::Failed, State::Failed),
     (State::Running, Event::HandedBack, State::Queued),
     (State::Running, Event::Withdrawn, State::Retrying),
+    // The start of a handler showed that the body cannot be decoded; it was no attempt.
+    (State::Running, Event::Parked, State::Parked),
     (State::Running, Event::Cancelled, State::Cancelled),
     (State::Retrying, Event::BecameDue, State::Queued),
     (State::Retrying, Event::Started, State::Running),

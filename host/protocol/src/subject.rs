@@ -343,6 +343,24 @@ impl Subjects {
         format!("{}.parked.{plugin}.{task}.{id}", self.ns)
     }
 
+    /// The parked tasks of one plugin's task.
+    #[must_use]
+    pub fn parked_of(&self, plugin: &Name, task: &Name) -> String {
+        format!("{}.parked.{plugin}.{task}.*", self.ns)
+    }
+
+    /// Finds one parked task of any plugin.
+    #[must_use]
+    pub fn parked_by_id(&self, id: TaskId) -> String {
+        format!("{}.parked.*.*.{id}", self.ns)
+    }
+
+    /// All parked tasks.
+    #[must_use]
+    pub fn all_parked(&self) -> String {
+        format!("{}.parked.>", self.ns)
+    }
+
     // Buckets.
 
     /// Idempotency keys.

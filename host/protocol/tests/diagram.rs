@@ -20,7 +20,9 @@ fn of_state(state: State) -> &'static str {
         State::Scheduled => "was enqueued for later and waits for its time",
         State::Running => "an attempt is under way",
         State::Retrying => "an attempt failed; the next one waits for its time",
-        State::Parked => "no live worker can run it; it waits with a reason",
+        State::Parked => {
+            "no version that had it can decode its body; it waits with a reason for one that can"
+        }
         State::Succeeded => "final: the handler returned a result",
         State::Failed => "final: given up, and kept as a dead letter",
         State::Cancelled => "final: cancelled on request, or discarded by its handler",
@@ -41,8 +43,8 @@ fn of_event(event: Event) -> &'static str {
         Event::Withdrawn => {
             "an attempt was announced after a failed one, and its worker died before it started"
         }
-        Event::Parked => "no live worker can run it",
-        Event::Unparked => "a worker that can run it has appeared; writes no record",
+        Event::Parked => "the version that had it cannot decode its body; it was no attempt",
+        Event::Unparked => "a worker that can run it has appeared",
         Event::Cancelled => "somebody cancelled it, or its handler discarded it",
         Event::Expired => "its expiry passed before a start",
     }

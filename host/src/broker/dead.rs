@@ -13,7 +13,7 @@ use super::task_queue::envelope_headers;
 use super::{Broker, Error, Stored};
 
 /// Longest reason in a dead letter's header.
-const REASON_MAX_BYTES: usize = 1024;
+pub(super) const REASON_MAX_BYTES: usize = 1024;
 /// Most bytes of the history. With the largest body and headers it fits one message.
 const HISTORY_MAX_BYTES: usize = 256 * 1024;
 /// How long each error of a history may be, and whether its details stay: the first that fits is taken.
@@ -55,7 +55,7 @@ impl Broker {
 }
 
 /// A header's value: one line, without blanks at its ends.
-fn line(text: &str, max_bytes: usize) -> String {
+pub(super) fn line(text: &str, max_bytes: usize) -> String {
     let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     cut(&text, max_bytes).trim().to_owned()
 }

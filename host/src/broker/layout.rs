@@ -22,6 +22,9 @@ const LINES_MAX: u64 = 10_000_000;
 /// Firings of one schedule that wait for a worker: at the shortest interval, those of two minutes.
 const FIRINGS_MAX: u64 = 128;
 
+/// Tasks that may be parked, all plugins together.
+const PARKED_MAX: u64 = 1_000_000;
+
 /// A stream as it must be.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StreamSpec {
@@ -137,6 +140,26 @@ impl StreamSpec {
         )
     }
 
+    /// Tasks that no version has been able to decode. Full, it refuses: those that find no place stay in their queue. Its
+    /// bound is a number of tasks, as that of the lines.
+    #[must_use]
+    pub fn parked(options: &Options, subjects: &Subjects) -> Self {
+        Self::new(
+            options,
+            subjects.parked_stream(),
+            &[subjects.all_parked()],
+            json!({
+                "retention": "limits",
+                "discard": "new",
+                "max_msgs": PARKED_MAX,
+                "max_bytes": -1,
+                "max_msgs_per_subject": 1,
+                "max_age": 0,
+                "duplicate_window": nanoseconds(DUPLICATE_WINDOW),
+            }),
+        )
+    }
+
     /// Idempotency keys: a key-value bucket, in the form that NATS' own tools know.
     #[must_use]
     pub fn idempotency(options: &Options, subjects: &Subjects) -> Self {
@@ -204,6 +227,7 @@ impl StreamSpec {
             Self::schedule(options, subjects),
             Self::recurring(options, subjects),
             Self::dead(options, subjects),
+            Self::parked(options, subjects),
             Self::idempotency(options, subjects),
             Self::limits(options, subjects),
             Self::lines(options, subjects),

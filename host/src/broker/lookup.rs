@@ -30,6 +30,8 @@ pub enum Place {
     Scheduled(Box<Waiting>, Option<Timestamp>),
     /// Its time has come, and it is on its way into the queue.
     Due(Box<Waiting>),
+    /// No version has been able to decode it: it waits for one that is.
+    Parked(Box<Waiting>),
 }
 
 /// A task that no record tells of.
@@ -104,6 +106,10 @@ impl Broker {
         if let Some(found) = self.in_schedule(id).await? {
             return Ok(Some(found));
         }
+        // Where its record has outlived its time.
+        if let Some(parked) = self.find_parked(id).await? {
+            return Ok(Some(Place::Parked(Box::new(parked.waiting()))));
+        }
         if let Some(found) = self.in_queues(id).await? {
             return Ok(Some(found));
         }
@@ -122,6 +128,21 @@ impl Broker {
             return Ok(Some(found));
         }
         self.in_queues(id).await
+    }
+
+    /// A task in its plugin's queue, or in the line of its serial key.
+    ///
+    /// # Errors
+    /// As [`Broker::find_task`].
+    pub async fn find_queued(&self, id: TaskId) -> Result<Option<Waiting>, Error> {
+        let found = match self.in_queues(id).await? {
+            Some(found) => Some(found),
+            None => self.in_line(id).await?,
+        };
+        Ok(found.and_then(|place| match place {
+            Place::Queued(waiting) => Some(*waiting),
+            _ => None,
+        }))
     }
 
     /// Asks the workers who holds a task; the holder's answer, or `None` when nobody holds it or answers within `wait`.

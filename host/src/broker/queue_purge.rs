@@ -56,7 +56,7 @@ impl QueueWalk {
                     Ok(address) => Some(*Waiting::new(address, message)),
                     Err(_) => match self.broker.scheduled(message)? {
                         Place::Scheduled(waiting, _) | Place::Due(waiting) => Some(*waiting),
-                        Place::Recorded(..) | Place::Queued(_) => None,
+                        Place::Recorded(..) | Place::Queued(_) | Place::Parked(_) => None,
                     },
                 })
                 .filter(|waiting| self.task.as_ref().is_none_or(|task| *task == waiting.address.task))

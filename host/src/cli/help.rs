@@ -88,7 +88,7 @@ Examples:
   cardcage tasks retry 019283a4-5b6c-7d8e-9f01-23456789abcd --config cardcage.toml
 
 A task that waits for its time, between attempts or from the start, becomes due now. A task that failed is replayed \
-as a new one, as `cardcage dead replay` does it. Exit code 1: there is nothing to retry, and the sentence says why.";
+as a new one, as `cardcage dead replay` does it; one that is parked goes back into its queue. Exit code 1: there is nothing to retry, and the sentence says why.";
 
 pub(super) const TASKS_ENQUEUE: &str = "\
 Examples:

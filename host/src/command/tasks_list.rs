@@ -16,7 +16,7 @@ use serde_json::json;
 
 use super::output;
 use super::session::{Session, age, brief, broker_trouble};
-use crate::broker::{Broker, Error, Extent, Place, Waiting};
+use crate::broker::{Broker, Error, Extent, ParkedTask, Place, Waiting};
 use crate::cli::TaskListArgs;
 use crate::exit::Exit;
 
@@ -98,6 +98,7 @@ fn is_in(state: Option<State>, place: In) -> bool {
         (None, _) => true,
         (Some(State::Queued | State::Running), In::Queues) => true,
         (Some(State::Scheduled | State::Retrying), In::Schedule) => true,
+        (Some(State::Parked), In::Parked) => true,
         // A retry that is due is in its queue, and its record is what still says so.
         (Some(State::Queued | State::Running | State::Scheduled), In::Records) => false,
         (Some(_), place) => place == In::Records,
@@ -109,6 +110,7 @@ fn is_in(state: Option<State>, place: In) -> bool {
 enum In {
     Schedule,
     Queues,
+    Parked,
     Records,
 }
 
@@ -157,11 +159,23 @@ impl Search<'_> {
         self.add(shown, row)
     }
 
+    fn parked(&mut self, shown: &mut usize, task: &ParkedTask) -> ControlFlow<()> {
+        let waiting = task.waiting();
+        if !self.is_of(&waiting.address.plugin, &waiting.address.task) || !self.wants(State::Parked) {
+            return ControlFlow::Continue(());
+        }
+        let row = Row {
+            error: Some(format!("{} (undecodable)", task.reason)),
+            ..of_message(&waiting, State::Parked)
+        };
+        self.add(shown, row)
+    }
+
     fn scheduled(&mut self, shown: &mut usize, place: &Place) -> ControlFlow<()> {
         let (waiting, next_at) = match place {
             Place::Scheduled(waiting, at) => (waiting, *at),
             Place::Due(waiting) => (waiting, None),
-            Place::Recorded(..) | Place::Queued(_) => return ControlFlow::Continue(()),
+            Place::Recorded(..) | Place::Queued(_) | Place::Parked(_) => return ControlFlow::Continue(()),
         };
         let again = waiting.envelope.as_ref().is_some_and(|envelope| envelope.attempt > 1);
         let state = if again { State::Retrying } else { State::Scheduled };
@@ -192,6 +206,11 @@ async fn collect(broker: &Broker, args: &TaskListArgs) -> Result<(Vec<Row>, Exte
             .await?;
         search.saw(seen);
     }
+    if is_in(args.state, In::Parked) {
+        let mut shown = 0;
+        let seen = broker.look_at_parked(|task| search.parked(&mut shown, &task)).await?;
+        search.saw(seen);
+    }
     if is_in(args.state, In::Records) {
         let mut shown = 0;
         let seen = broker.look_at_records(|record, at| search.record(&mut shown, &record, at)).await?;
@@ -219,6 +238,10 @@ async fn settle(broker: &Broker, search: Search<'_>) -> Result<(Vec<Row>, Extent
     let settled = read.into_iter().map(|(row, record)| match record {
         // What is recorded as ended is over, though its message may be there a moment longer.
         Some((record, _)) if record.state.is_final() => of_record(&record, row.changed_at),
+        // It has come back since, and its record says so first.
+        Some((record, _)) if row.state == State::Parked && record.state != State::Parked => {
+            of_record(&record, row.changed_at)
+        }
         Some((record, _)) => {
             let recorded = of_record(&record, row.changed_at);
             let attempt = row.attempt.max(recorded.attempt);

@@ -1,7 +1,7 @@
 //! `cardcage tasks retry ID`: tries a task again now.
 //!
-//! A task that waits for its time becomes due where it stands; one that failed is replayed from its dead letter. Any other
-//! is where it should be, and the sentence says where.
+//! A task that waits for its time becomes due where it stands; one that failed is replayed from its dead letter;
+//! one that is parked is put back into its queue, to be tried by whatever version takes it. Any other is where it should be, and the sentence says where.
 
 use cardcage_protocol::{State, TaskId};
 use serde_json::{Value, json};
@@ -11,6 +11,7 @@ use super::session::{Session, broker_trouble, told, unknown_task};
 use crate::broker::{Error, Place, replay_id};
 use crate::cli::OneTaskArgs;
 use crate::exit::Exit;
+use crate::unpark::{Unparked, unpark};
 
 /// Tries it again.
 pub async fn run(args: OneTaskArgs) -> Exit {
@@ -49,6 +50,8 @@ async fn retry(session: &Session, id: TaskId) -> Result<(Value, String), Exit> {
         Some(Place::Recorded(record, _)) if record.state.is_final() => {
             Err(refused(&format!("it ended {}", record.state)))
         }
+        Some(Place::Parked(_)) => bring_back(session, id).await,
+        Some(Place::Recorded(record, _)) if record.state == State::Parked => bring_back(session, id).await,
         Some(_) => match session.broker.make_due(id).await.map_err(trouble)? {
             true => {
                 let receipt = json!({ "id": id, "task": id, "what": "made_due" });
@@ -58,6 +61,25 @@ async fn retry(session: &Session, id: TaskId) -> Result<(Value, String), Exit> {
                 "it does not wait for its time; `cardcage tasks why {id}` says what it waits for"
             ))),
         },
+    }
+}
+
+/// Puts a parked task back into its queue, whatever it is thought that versions can read.
+async fn bring_back(session: &Session, id: TaskId) -> Result<(Value, String), Exit> {
+    let trouble = |error: Error| broker_trouble(&format!("task {id} cannot be brought back"), &error);
+    let found = session.broker.find_parked(id).await.map_err(trouble)?;
+    let moved = match &found {
+        Some(task) => unpark(&session.broker, task).await.map_err(trouble)?,
+        None => Unparked::Busy,
+    };
+    match moved {
+        Unparked::Queued => {
+            let receipt = json!({ "id": id, "task": id, "what": "unparked" });
+            Ok((receipt, format!("{id} is in its queue again; `cardcage tasks why {id}` follows it")))
+        }
+        Unparked::Gone | Unparked::Busy => {
+            Err(told(Exit::Unexpected, &format!("task {id} is on the move between two places; ask again")))
+        }
     }
 }
 

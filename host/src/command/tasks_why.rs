@@ -59,18 +59,15 @@ async fn why(session: &Session, id: TaskId) -> Result<Option<Why>, Error> {
     }
     let past = record.as_ref().map(|record| before(record)).unwrap_or_default();
     let waiting = match place {
+        // Also while the message that was parked is still in its queue.
+        _ if record.as_ref().is_some_and(|record| record.state == State::Parked) => {
+            parked(record.as_ref().and_then(|record| record.error.as_ref()))
+        }
         Some(Place::Queued(waiting)) => queued(session, &workers, &waiting.address).await?,
         Some(Place::Scheduled(_, at)) => scheduled(at, record.is_some()),
         Some(Place::Due(waiting)) => due(session, &workers, &waiting.address).await?,
+        Some(Place::Parked(_)) => parked(None),
         Some(Place::Recorded(..)) | None => match &record {
-            Some(record) if record.state == State::Parked => Why {
-                state: State::Parked,
-                code: "parked",
-                sentence: match &record.error {
-                    Some(error) => format!("parked: {}", said(error)),
-                    None => "parked: no live worker can run it".to_owned(),
-                },
-            },
             // It has just moved, or ended.
             Some(record) => Why {
                 state: record.state,
@@ -82,6 +79,13 @@ async fn why(session: &Session, id: TaskId) -> Result<Option<Why>, Error> {
     };
     let sentence = if past.is_empty() { waiting.sentence } else { format!("{past}; {}", waiting.sentence) };
     Ok(Some(Why { sentence, ..waiting }))
+}
+
+fn parked(error: Option<&TaskError>) -> Why {
+    let error = error.map_or_else(|| "its body could not be decoded".to_owned(), said);
+    let sentence =
+        format!("parked: {error}; it comes back when a worker has a schema of the task that accepts it");
+    Why { state: State::Parked, code: "parked", sentence }
 }
 
 fn said(error: &TaskError) -> String {

@@ -2,6 +2,7 @@
 
 use super::neighbours::Need;
 use super::schedule::ScheduleDescription;
+use crate::broker::key_hash;
 use crate::config::OnLost;
 use cardcage_protocol::Rate;
 use http::Method;
@@ -100,6 +101,13 @@ pub struct TaskDescription {
 }
 
 impl TaskDescription {
+    /// Names the schema of the body: two versions with the same one read the same bodies.
+    #[must_use]
+    pub fn schema_hash(&self) -> String {
+        // Members are sorted by their names, so the text is the same wherever it is written.
+        key_hash(&["schema", &self.input_schema.to_string()])
+    }
+
     /// Whether the body may have the field at this path, as far as its schema says.
     fn has_field(&self, path: &str) -> bool {
         let first = path.split('.').next().unwrap_or_default();

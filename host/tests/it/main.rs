@@ -37,6 +37,7 @@ mod neighbours;
 mod once;
 mod operators;
 mod orders;
+mod parked;
 mod payments;
 mod priorities;
 mod promises;

@@ -16,6 +16,8 @@ pub(super) struct Arrival<'a> {
     pub(super) envelope: &'a TaskEnvelope,
     /// This time included.
     pub(super) num_delivered: u64,
+    /// The message's sequence in its queue.
+    pub(super) message: u64,
     pub(super) stored_at: Timestamp,
     /// The broker's time.
     pub(super) now: Timestamp,
@@ -102,6 +104,11 @@ pub(super) fn consider(
         explain(&mut record, arrival, unknown, limits);
         return Decision::Finish(Box::new(Plan::record(cancelled(record, now), fence)));
     }
+    if record.parked.as_ref().is_some_and(|parked| parked.message == arrival.message) {
+        // This very message was parked; what came back from there is another one.
+        let owed: &[FollowUp] = if record.state == State::Parked { &record.follow_up } else { &[] };
+        return Decision::Finish(Box::new(Plan::redo(owed)));
+    }
     if concluded {
         // Only `retrying` still owes its publish; in every later state it has been made.
         let owed: &[FollowUp] = if record.state == State::Retrying { &record.follow_up } else { &[] };
@@ -134,6 +141,10 @@ pub(super) fn consider(
     }
     let attempt = envelope.attempt.max(history::latest(&record).saturating_add(1));
     record.state = State::Running;
+    record.error = None;
+    if let Some(parked) = &mut record.parked {
+        parked.back = false;
+    }
     record.next_at = None;
     record.follow_up.clear();
     record.attempts.push(Attempt {

@@ -48,8 +48,10 @@ pub(super) fn run(unit: Arc<Unit>, delivery: Delivery, slot: Slot) -> impl Futur
             },
         };
         // A task that must never start twice has its attempt written down before it starts.
-        // One that was put back from a line may come twice, and neither delivery would look like a second one.
-        let must_read = unit.limits.lost_is_final || envelope.serial_key.is_some() || !came_first;
+        // One that was put back from a line, or has come back from being parked, may come twice, and neither delivery would
+        // look like a second one.
+        let may_be_second = envelope.serial_key.is_some() || envelope.unparked || !came_first;
+        let must_read = unit.limits.lost_is_final || may_be_second;
         let settling = shared.settling.is_settling(shared.broker.link().generation);
         if envelope.serial_key.is_some() && !Box::pin(shared.has_turn(&envelope, &delivery)).await {
             return;
@@ -85,6 +87,7 @@ impl Delivered<'_> {
         Arrival {
             envelope: self.envelope,
             num_delivered: self.delivery.num_delivered,
+            message: self.delivery.stream_sequence,
             stored_at: self.delivery.stored_at,
             now,
         }
@@ -239,6 +242,8 @@ impl Delivered<'_> {
             envelope,
             me: &shared.instance,
             attempt: standing.attempt,
+            message: delivery.stream_sequence,
+            schema: &unit.schema,
             started_at,
             ended_at: unit.now(),
             told: holding.is_cancelled(),

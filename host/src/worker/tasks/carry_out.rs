@@ -140,6 +140,16 @@ impl Shared {
                     .await
                     .map(|_| ())
             }
+            FollowUp::Park => {
+                let Some((record, parking)) =
+                    record.and_then(|record| Some((record, record.parked.as_ref()?)))
+                else {
+                    return Ok(());
+                };
+                let reason = record.error.as_ref().map_or("", |error| error.message.as_str());
+                let publish = || self.broker.publish_parked(envelope, parking, reason, PUBLISH_TIMEOUT);
+                self.again(until, "a task could not be parked; trying again", publish).await.map(|_| ())
+            }
         }
     }
 

@@ -16,6 +16,10 @@ pub struct TaskCounters {
     pub cancelled: AtomicU64,
     /// Tasks that ended `expired`.
     pub expired: AtomicU64,
+    /// Tasks that were parked, because their bodies could not be decoded.
+    pub parked: AtomicU64,
+    /// Parked tasks that were brought back.
+    pub unparked: AtomicU64,
     /// Attempts that are followed by another one.
     pub retried: AtomicU64,
     /// Earlier deliveries found lost with their workers.
@@ -37,13 +41,15 @@ pub struct TaskCounters {
 impl TaskCounters {
     /// Names and values, in a fixed order.
     #[must_use]
-    pub fn all(&self) -> [(&'static str, u64); 13] {
+    pub fn all(&self) -> [(&'static str, u64); 15] {
         [
             ("started", &self.started),
             ("succeeded", &self.succeeded),
             ("failed", &self.failed),
             ("cancelled", &self.cancelled),
             ("expired", &self.expired),
+            ("parked", &self.parked),
+            ("unparked", &self.unparked),
             ("retried", &self.retried),
             ("lost", &self.lost),
             ("refused", &self.refused),
@@ -65,7 +71,8 @@ impl TaskCounters {
             State::Expired => &self.expired,
             State::Retrying => &self.retried,
             State::Queued => &self.interrupted,
-            State::Scheduled | State::Running | State::Parked => return,
+            State::Parked => &self.parked,
+            State::Scheduled | State::Running => return,
         };
         bump(count);
     }

@@ -8,7 +8,8 @@ use crate::loader::Outcome;
 use bytes::Bytes;
 use cardcage_protocol::record::cut;
 use cardcage_protocol::{
-    Attempt, Cause, FollowUp, InstanceId, State, TaskEnvelope, TaskError, TaskRecord, Timestamp, limits,
+    Attempt, Cause, FollowUp, InstanceId, Parking, State, TaskEnvelope, TaskError, TaskRecord, Timestamp,
+    limits,
 };
 use serde::Deserialize;
 use serde_json::Value;
@@ -39,6 +40,10 @@ pub(super) struct Facts<'a> {
     pub(super) me: &'a InstanceId,
     /// The attempt's number.
     pub(super) attempt: u32,
+    /// The message's sequence in its queue.
+    pub(super) message: u64,
+    /// Hash of the schema by which this version reads the task's body.
+    pub(super) schema: &'a str,
     pub(super) started_at: Timestamp,
     pub(super) ended_at: Timestamp,
     /// The handler was told, before its end, that the task was cancelled.
@@ -51,6 +56,8 @@ enum Next {
     /// By the policy, or after so many milliseconds.
     Retry(Option<u64>),
     Fail,
+    /// This version cannot read the body.
+    Park,
     Cancel,
     HandBack,
 }
@@ -98,6 +105,16 @@ pub(super) fn end(
             retry(record, fence, facts.attempt.saturating_add(1), at)
         }
         Next::Fail => fail(record, message.to_owned()),
+        Next::Park => {
+            // No handler began: it was no attempt, and costs none.
+            record.attempts.retain(|attempt| attempt.n != facts.attempt);
+            record.error = error;
+            park(
+                record,
+                fence,
+                Parking { schema: facts.schema.to_owned(), message: facts.message, back: false },
+            )
+        }
         Next::Cancel => {
             record.error = error;
             Plan::record(finished(record, State::Cancelled, now), fence)
@@ -133,6 +150,15 @@ fn retry(mut record: TaskRecord, fence: u64, attempt: u32, at: Timestamp) -> Pla
     record.handed_back = 0;
     record.next_at = Some(at);
     record.follow_up = vec![FollowUp::ScheduleRetry { attempt, at }];
+    Plan::record(record, fence)
+}
+
+fn park(mut record: TaskRecord, fence: u64, parking: Parking) -> Plan {
+    record.state = State::Parked;
+    record.handed_back = 0;
+    record.next_at = None;
+    record.parked = Some(parking);
+    record.follow_up = vec![FollowUp::Park];
     Plan::record(record, fence)
 }
 
@@ -227,8 +253,8 @@ fn judge(ended: &Ended, limits: &TaskLimits) -> Verdict {
         Ended::Handler(Outcome::Discarded(text)) => {
             verdict(Cause::Cancelled, "discarded", text, Next::Cancel)
         }
-        // The seam for parking: a body that this version cannot read will wait for one that can.
-        Ended::Handler(Outcome::Undecodable(text)) => verdict(Cause::Error, "undecodable", text, Next::Fail),
+        // It waits for a version that can read it.
+        Ended::Handler(Outcome::Undecodable(text)) => verdict(Cause::Error, "undecodable", text, Next::Park),
         Ended::Handler(Outcome::Dropped) => {
             said(Cause::Error, "dropped", "the handler was dropped before it answered", Next::Retry(None))
         }

@@ -6,11 +6,12 @@ use super::find;
 use super::held::{Held, HeldTasks};
 use super::keys;
 use super::limits::TaskLimits;
+use super::parked;
 use super::progress::ProgressReports;
 use super::settling::Settling;
 use super::slots::Slots;
 use super::staging::Staging;
-use super::unit::{Room, Shared, Unit};
+use super::unit::{OneTask, Room, Shared, Unit};
 use crate::broker::Broker;
 use crate::config::Tasks;
 use crate::crash::{Board, ENTRIES};
@@ -123,6 +124,9 @@ impl TaskEngine {
         if plugins.iter().any(|plugin| plugin.description.tasks.iter().any(|task| task.serial_key.is_some()))
         {
             helpers.spawn(keys::sweep(shared.clone()));
+        }
+        for unit in &units {
+            helpers.spawn(parked::watch(unit.clone()));
         }
         let (sender, consuming) = watch::channel(false);
         helpers.spawn(look(shared.clone(), units.clone(), sender));
@@ -259,7 +263,8 @@ fn units(
         let (index, name) = (u32::try_from(place).ok()?, Name::new(&task.name).ok()?);
         let limits = TaskLimits::of(task, settings);
         let live = live_limits.of(room.name.clone(), name.clone());
-        Some(Arc::new(Unit::new(shared.clone(), room.clone(), place, index, name, limits, live)))
+        let of = OneTask { place, index, name, schema: task.schema_hash(), limits, live };
+        Some(Arc::new(Unit::new(shared.clone(), room.clone(), of)))
     };
     tasks.iter().enumerate().filter_map(unit).collect()
 }

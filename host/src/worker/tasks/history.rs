@@ -73,7 +73,9 @@ pub(super) fn withdraw(record: &mut TaskRecord) {
 /// Whether a supervisor ended the last attempt for its worker, and it counts: its message was handed back, and what
 /// follows is still to be decided.
 pub(super) fn was_cut_off_in_full(record: &TaskRecord) -> bool {
+    let came_back = record.parked.as_ref().is_some_and(|parked| parked.back);
     record.state == State::Queued
+        && !came_back
         && record.attempts.last().is_some_and(|attempt| attempt.cause.is_some_and(counts))
 }
 

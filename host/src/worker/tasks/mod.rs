@@ -40,6 +40,7 @@ mod limits;
 mod meter;
 mod note;
 pub mod obituary;
+mod parked;
 mod plan;
 mod progress;
 mod settling;

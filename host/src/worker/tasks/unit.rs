@@ -67,6 +67,8 @@ pub(super) struct Unit {
     /// Its place as the boundary counts it.
     pub(super) index: u32,
     pub(super) name: Name,
+    /// Hash of the schema of its body.
+    pub(super) schema: String,
     pub(super) limits: TaskLimits,
     /// What an operator has set over them.
     pub(super) live: OfTask,
@@ -81,16 +83,19 @@ pub(super) struct Unit {
     healths: Mutex<Vec<PullHealth>>,
 }
 
+/// What a unit is made for.
+pub(super) struct OneTask {
+    pub(super) place: usize,
+    pub(super) index: u32,
+    pub(super) name: Name,
+    pub(super) schema: String,
+    pub(super) limits: TaskLimits,
+    pub(super) live: OfTask,
+}
+
 impl Unit {
-    pub(super) fn new(
-        shared: Arc<Shared>,
-        room: Arc<Room>,
-        place: usize,
-        index: u32,
-        name: Name,
-        limits: TaskLimits,
-        live: OfTask,
-    ) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, room: Arc<Room>, task: OneTask) -> Self {
+        let OneTask { place, index, name, schema, limits, live } = task;
         let batch = AtomicUsize::new((room.slots.share(place) / 4).max(1));
         let handlers = limits.concurrency.and_then(|handlers| usize::try_from(handlers).ok());
         Self {
@@ -99,6 +104,7 @@ impl Unit {
             place,
             index,
             name,
+            schema,
             limits,
             live,
             returned: AtomicUsize::new(0),

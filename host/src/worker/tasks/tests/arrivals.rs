@@ -9,7 +9,16 @@ use cardcage_protocol::{Attempt, Cause, EnvelopeError, FollowUp, State, Subjects
 /// The record after attempt `n` of `me` ended so, on top of `record`.
 fn after(envelope: &TaskEnvelope, me: &str, n: u32, record: Option<TaskRecord>, ended: &Ended) -> TaskRecord {
     let me = worker(me);
-    let facts = Facts { envelope, me: &me, attempt: n, started_at: at(0), ended_at: at(100), told: false };
+    let facts = Facts {
+        envelope,
+        me: &me,
+        attempt: n,
+        message: 1,
+        schema: "s",
+        started_at: at(0),
+        ended_at: at(100),
+        told: false,
+    };
     let mut rng = fastrand::Rng::with_seed(1);
     end(&facts, record.map(Box::new), 0, ended, &LIMITS, &mut rng).write.unwrap().record
 }

@@ -157,6 +157,7 @@ impl Worker {
                     world.schedule.push(attempt);
                     Some(Step::Owing(owed, last))
                 }
+                Some(FollowUp::Park) => panic!("no body of this world is undecodable"),
                 Some(FollowUp::DeadLetter { .. }) => {
                     world.letters += 1;
                     Some(Step::Owing(owed, last))
@@ -212,7 +213,16 @@ impl Worker {
         let attempt = standing.attempt;
         let ended_at = at(world.now_ms);
         let told = world.is_marked() && rng.bool();
-        let facts = Facts { envelope, me: &self.name, attempt, started_at: at(1), ended_at, told };
+        let facts = Facts {
+            envelope,
+            me: &self.name,
+            attempt,
+            message: 1,
+            schema: "s",
+            started_at: at(1),
+            ended_at,
+            told,
+        };
         let plan = end(&facts, standing.record, standing.fence, &ended, &LIMITS, rng);
         let write = plan.write.unwrap();
         match world.write(&write.record, write.fence, Writer::Holder) {

@@ -3,7 +3,7 @@ use super::super::plan::Last;
 use super::*;
 use crate::config::Tasks;
 use crate::loader::{Outcome, TaskDescription};
-use cardcage_protocol::{Cause, FollowUp, State, limits};
+use cardcage_protocol::{Cause, FollowUp, Parking, State, limits};
 
 fn said(text: &str) -> Bytes {
     Bytes::from(format!("{{\"message\":\"{text}\",\"details\":{{\"code\":7}}}}"))
@@ -16,7 +16,16 @@ fn ended_with(ended: &Ended) -> Plan {
 fn ended_after(n: u32, record: Option<TaskRecord>, ended: &Ended) -> Plan {
     let (envelope, me) = (envelope(1), worker("w1"));
     let (started_at, ended_at) = (at(10), at(30));
-    let facts = Facts { envelope: &envelope, me: &me, attempt: n, started_at, ended_at, told: false };
+    let facts = Facts {
+        envelope: &envelope,
+        me: &me,
+        attempt: n,
+        message: 1,
+        schema: "s",
+        started_at,
+        ended_at,
+        told: false,
+    };
     end(&facts, record.map(Box::new), 5, ended, &LIMITS, &mut fastrand::Rng::with_seed(3))
 }
 
@@ -68,7 +77,6 @@ fn what_may_work_later_is_tried_again_and_what_may_not_is_not() {
     }
     let over = [
         (Outcome::Failed(said("no")), State::Failed, 1),
-        (Outcome::Undecodable(said("what")), State::Failed, 1),
         (Outcome::Discarded(said("old")), State::Cancelled, 0),
     ];
     for (ended, state, letters) in over {
@@ -78,6 +86,34 @@ fn what_may_work_later_is_tried_again_and_what_may_not_is_not() {
         assert_eq!((record.state, record.follow_up.len()), (state, letters));
         assert!(record.finished_at.is_some() && record.error.is_some());
     }
+}
+
+#[test]
+fn a_body_that_this_version_cannot_decode_is_parked_and_was_no_attempt() {
+    let retrying = ended_with(&outcome(Outcome::Retry(said("busy")))).write.unwrap().record;
+    let plan = ended_after(2, Some(retrying), &outcome(Outcome::Undecodable(said("what"))));
+    let record = plan.write.unwrap().record;
+    assert_eq!((record.state, plan.last, &plan.then[..]), (State::Parked, Last::Done, &[FollowUp::Park][..]));
+    assert_eq!(record.attempts.iter().map(|attempt| attempt.n).collect::<Vec<_>>(), [1]);
+    assert_eq!(record.parked, Some(Parking { schema: "s".into(), message: 1, back: false }));
+    assert_eq!(record.error.as_ref().map(|error| error.code.as_str()), Some("undecodable"));
+
+    // The parked message comes again: it is parked again, and never started. Once the task has come back it is dropped.
+    let mut envelope = envelope(1);
+    envelope.attempt = 2;
+    let redo = finished(decide(&arrival(&envelope, 2), Some((record.clone(), 9)), "w2"));
+    assert!(redo.write.is_none() && redo.then == [FollowUp::Park]);
+    for state in [State::Queued, State::Running] {
+        let back = TaskRecord { state, follow_up: Vec::new(), ..record.clone() };
+        let dropped = finished(decide(&arrival(&envelope, 2), Some((back, 9)), "w2"));
+        assert!(dropped.write.is_none() && dropped.then.is_empty() && dropped.last == Last::Done);
+    }
+    // The message that came back is another one.
+    let back = crate::unpark::queued(record);
+    let arrival = Arrival { message: 2, ..arrival(&envelope, 1) };
+    let (record, _, attempt, lost) = appended(decide(&arrival, Some((back, 9)), "w2"));
+    assert_eq!((record.state, attempt, lost), (State::Running, 2, 0));
+    assert!(record.parked.is_some_and(|parked| parked.message == 1 && !parked.back));
 }
 
 #[test]
@@ -152,6 +188,8 @@ fn a_refused_write_is_merged_while_the_attempt_is_still_ours_and_dropped_otherwi
         envelope: &envelope,
         me: &me,
         attempt,
+        message: 1,
+        schema: "s",
         started_at: at(10),
         ended_at: at(30),
         told: false,
@@ -184,7 +222,16 @@ fn cancelled(told: bool, asked_at: u64, ended: &Ended) -> Plan {
     let mut record = TaskRecord::new(&envelope, State::Queued);
     record.cancel_requested_at = Some(at(asked_at));
     let (started_at, ended_at) = (at(10), at(30));
-    let facts = Facts { envelope: &envelope, me: &me, attempt: 1, started_at, ended_at, told };
+    let facts = Facts {
+        envelope: &envelope,
+        me: &me,
+        attempt: 1,
+        message: 1,
+        schema: "s",
+        started_at,
+        ended_at,
+        told,
+    };
     end(&facts, Some(Box::new(record)), 5, ended, &LIMITS, &mut fastrand::Rng::with_seed(3))
 }
 
@@ -256,8 +303,16 @@ fn attempt_that_its_handler_gives_up_after_its_soft_limit_says_so_and_counts_as_
     let code = |ended: &Ended, ended_at| {
         let envelope = envelope(1);
         let me = worker("w1");
-        let facts =
-            Facts { envelope: &envelope, me: &me, attempt: 1, started_at: at(0), ended_at, told: false };
+        let facts = Facts {
+            envelope: &envelope,
+            me: &me,
+            attempt: 1,
+            message: 1,
+            schema: "s",
+            started_at: at(0),
+            ended_at,
+            told: false,
+        };
         let plan = end(&facts, None, 0, ended, &limits, &mut fastrand::Rng::with_seed(1));
         let record = plan.write.unwrap().record;
         (record.state, record.attempts[0].error.clone().map(|error| error.code.to_string()))

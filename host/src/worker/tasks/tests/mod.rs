@@ -53,7 +53,7 @@ fn envelope(attempt: u32) -> TaskEnvelope {
 }
 
 fn arrival(envelope: &TaskEnvelope, num_delivered: u64) -> Arrival<'_> {
-    Arrival { envelope, num_delivered, stored_at: at(0), now: at(5_000) }
+    Arrival { envelope, num_delivered, message: 1, stored_at: at(0), now: at(5_000) }
 }
 
 fn decide(arrival: &Arrival<'_>, current: Option<(TaskRecord, u64)>, me: &str) -> Decision {

@@ -1,0 +1,79 @@
+//! Brings back the parked tasks that this version can read.
+//!
+//! Looked at when the worker starts and about once per lease from then on: in a mixed installation the version that
+//! cannot read a task may take it while one that can is long there. Each parked message is judged once per process, for
+//! its schema does not change; only what could not be moved is looked at again.
+//!
+//! Refuses: a task that was parked by this very schema. What it accepted and the handler's type did not would be parked
+//! again at once.
+
+use super::unit::Unit;
+use crate::broker::{Error, ParkedTask};
+use crate::unpark::{Unparked, unpark};
+use serde_json::Value;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// How long a look waits for the connection.
+const CONNECT_WAIT: Duration = Duration::from_secs(2);
+
+/// Brings tasks back until it is dropped.
+pub(super) async fn watch(unit: Arc<Unit>) {
+    let Some(task) = unit.room.plugin.description.tasks.get(unit.place) else { return };
+    let validator = match jsonschema::validator_for(&task.input_schema) {
+        Ok(validator) => validator,
+        Err(error) => {
+            let (plugin, task) = (unit.room.name.as_str(), unit.name.as_str());
+            tracing::warn!(plugin, task, %error, "parked tasks do not come back: the task's schema cannot be compiled");
+            return;
+        }
+    };
+    let shared = &unit.shared;
+    let mut from = 1;
+    loop {
+        if shared.broker.wait_connected(CONNECT_WAIT).await.is_ok() {
+            match look(&unit, &validator, from).await {
+                Ok(next) => from = next,
+                Err(error) => tracing::debug!(%error, "parked tasks cannot be looked at now"),
+            }
+        }
+        // Drawn, so that the workers do not all look at once.
+        tokio::time::sleep(shared.lease.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
+    }
+}
+
+/// Looks at what was parked from sequence `from` on; returns where the next look begins.
+async fn look(unit: &Unit, validator: &jsonschema::Validator, from: u64) -> Result<u64, Error> {
+    let (shared, plugin, task) = (&unit.shared, &unit.room.name, &unit.name);
+    let (mut next, mut unsettled) = (from, None);
+    while let Some((page, end)) = shared.broker.parked_page(plugin, task, next).await? {
+        for parked in page.iter().filter(|parked| is_readable(unit, validator, parked)) {
+            // A quarantined version would only have it wait in another place; one that drains takes nothing.
+            if unit.room.gate.is_closed() || shared.stop.is_cancelled() {
+                return Ok(unsettled.unwrap_or(parked.sequence));
+            }
+            let id = parked.address.id;
+            match unpark(&shared.broker, parked).await {
+                Ok(Unparked::Queued) => {
+                    shared.counters.unparked.fetch_add(1, Ordering::Relaxed);
+                    tracing::info!(%plugin, %task, %id, "a parked task came back: this version's schema accepts it");
+                }
+                Ok(Unparked::Gone) => {}
+                Ok(Unparked::Busy) => unsettled = unsettled.or(Some(parked.sequence)),
+                Err(error) => {
+                    tracing::warn!(%plugin, %task, %id, %error, "a parked task cannot be brought back yet");
+                    unsettled = unsettled.or(Some(parked.sequence));
+                }
+            }
+        }
+        next = end;
+    }
+    Ok(unsettled.unwrap_or(next))
+}
+
+fn is_readable(unit: &Unit, validator: &jsonschema::Validator, parked: &ParkedTask) -> bool {
+    parked.address.major == unit.room.plugin.identity.major
+        && parked.schema != unit.schema
+        && serde_json::from_slice::<Value>(&parked.body).is_ok_and(|body| validator.is_valid(&body))
+}
