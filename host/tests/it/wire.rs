@@ -11,6 +11,15 @@ use tokio::process::Command;
 const ID: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
 const TRACEPARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
+/// Whether there is a Python to be asked. CI has one, or this fails; elsewhere a machine may have Node alone.
+async fn has_python() -> bool {
+    if std::env::var_os("CI").is_some() {
+        return true;
+    }
+    let pip = Command::new("python3").args(["-m", "pip", "--version"]).stdout(Stdio::null()).status().await;
+    pip.is_ok_and(|status| status.success())
+}
+
 /// The pinned packages; fetched where they are missing, for a test that is skipped proves nothing.
 async fn packages() -> PathBuf {
     let fetch = workspace_root().join("scripts/fetch-python");
@@ -37,6 +46,10 @@ async fn script(nats: &Nats, config: &Config, arguments: &[&str]) -> (Option<i32
 
 #[tokio::test(flavor = "multi_thread")]
 async fn python_script_enqueues_by_the_documented_envelope_and_reads_the_outcome() {
+    if !has_python().await {
+        eprintln!("not run: there is no Python 3 with pip on this machine");
+        return;
+    }
     let nats = Nats::start().await.unwrap();
     let config = Config::new(&nats).plugin("hello").unwrap().plugin("chaos").unwrap();
     let (api, worker) = tokio::join!(Cardcage::api(&config), Cardcage::worker(&config));
