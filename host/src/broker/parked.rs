@@ -18,7 +18,6 @@ use cardcage_protocol::{Name, Parking, TaskAddress, TaskEnvelope, TaskId, Timest
 use super::dead::{REASON_MAX_BYTES, line};
 use super::direct::StoredMessage;
 use super::publish::{pairs, set};
-use super::scan::PAGE_MAX;
 use super::task_queue::envelope_headers;
 use super::{Broker, Error, Extent, Stored, Waiting};
 
@@ -77,8 +76,8 @@ impl Broker {
         self.publish_stored(&subject, headers, envelope.body.clone(), wait).await
     }
 
-    /// The parked tasks of one task from sequence `from` on, oldest first, and the sequence to go on from; `None` at the
-    /// end.
+    /// The parked tasks of one task from sequence `from` on, oldest first, at most `most`, and the sequence to go on from;
+    /// `None` at the end.
     ///
     /// # Errors
     /// [`Error::Unavailable`], [`Error::Timeout`].
@@ -87,9 +86,10 @@ impl Broker {
         plugin: &Name,
         task: &Name,
         from: u64,
+        most: usize,
     ) -> Result<Option<(Vec<ParkedTask>, u64)>, Error> {
         let filter = self.subjects().parked_of(plugin, task);
-        let page = self.page(&self.subjects().parked_stream(), &filter, from, PAGE_MAX).await?;
+        let page = self.page(&self.subjects().parked_stream(), &filter, from, most).await?;
         let Some(last) = page.messages.last().map(|message| message.sequence) else { return Ok(None) };
         let tasks = page.messages.into_iter().filter_map(|message| self.read_parked(message)).collect();
         Ok(Some((tasks, last.saturating_add(1))))
