@@ -1,7 +1,7 @@
 //! Parked tasks: no version that had one could decode its body, so it waits beside its queue for one that can.
 //!
-//! Each is the envelope as it was, with headers of its own beside it: the queue's subject, the hash of the schema that
-//! could not read it, and what was wrong. There is one message per task; parking a task anew replaces it.
+//! Each is the envelope as it was, with headers of its own beside it: the queue's subject, the hashes of the schemas
+//! that could not read it, and what was wrong. There is one message per task; parking a task anew replaces it.
 //!
 //! Invariants: a parked task leaves here by its sequence, so that whoever removes an old message spares a newer one;
 //! coming back is published under an identity of its own, so that doing it twice in a row stores it once.
@@ -26,8 +26,8 @@ use super::{Broker, Error, Extent, Stored, Waiting};
 pub struct ParkedTask {
     /// Where it belongs.
     pub address: TaskAddress,
-    /// Hash of the schema that could not read it.
-    pub schema: String,
+    /// Hashes of the schemas that could not read it.
+    pub schemas: Vec<String>,
     /// What was wrong.
     pub reason: String,
     /// When it was parked.
@@ -70,7 +70,7 @@ impl Broker {
         let message_id = format!("{}.parked.{}", envelope.message_id(), parking.message);
         let mut headers = envelope_headers(envelope, &message_id)?;
         set(&mut headers, header::ORIGINAL_SUBJECT, &self.subjects().task(&envelope.address()))?;
-        set(&mut headers, header::PARKED_SCHEMA, &parking.schema)?;
+        set(&mut headers, header::PARKED_SCHEMAS, &parking.schemas.join(" "))?;
         set(&mut headers, header::PARKED_REASON, &line(reason, REASON_MAX_BYTES))?;
         let subject = self.subjects().parked(&envelope.plugin, &envelope.task, envelope.id);
         self.publish_stored(&subject, headers, envelope.body.clone(), wait).await
@@ -176,7 +176,7 @@ impl Broker {
         });
         let envelope = TaskEnvelope::decode_at(address.clone(), of_the_task, payload.clone()).ok();
         Some(ParkedTask {
-            schema: text(header::PARKED_SCHEMA).unwrap_or_default(),
+            schemas: text(header::PARKED_SCHEMAS).unwrap_or_default().split(' ').map(str::to_owned).collect(),
             reason: text(header::PARKED_REASON).unwrap_or_default(),
             parked_at: stored_at.unwrap_or_default(),
             address,

@@ -88,7 +88,7 @@ async fn look(unit: &Unit, validator: &jsonschema::Validator, from: u64) -> Resu
 
 fn is_readable(unit: &Unit, validator: &jsonschema::Validator, parked: &ParkedTask) -> bool {
     parked.address.major == unit.room.plugin.identity.major
-        && parked.schema != unit.schema
+        && !parked.schemas.contains(&unit.schema)
         && serde_json::from_slice::<Value>(&parked.body).is_ok_and(|body| validator.is_valid(&body))
 }
 
