@@ -54,8 +54,8 @@ pub const DEAD_ATTEMPTS_OMITTED: &str = "Cardcage-Dead-Attempts-Omitted";
 
 /// What the headers begin with that only parked tasks have; beside them stands [`ORIGINAL_SUBJECT`].
 pub const PARKED_PREFIX: &str = "Cardcage-Parked-";
-/// On a parked task: hash of the schema that could not read it.
-pub const PARKED_SCHEMA: &str = "Cardcage-Parked-Schema";
+/// On a parked task: hashes of the schemas that could not read it, with blanks between them.
+pub const PARKED_SCHEMAS: &str = "Cardcage-Parked-Schemas";
 /// On a parked task: what could not be read, in one line.
 pub const PARKED_REASON: &str = "Cardcage-Parked-Reason";
 /// On a message that was parked and has come back: a worker reads the task's record before it starts it.

@@ -185,8 +185,8 @@ pub enum FollowUp {
 /// A message that the version which had it could not decode.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Parking {
-    /// Hash of the schema that the version had for the task.
-    pub schema: String,
+    /// Hashes of the schemas that the versions which could not decode it had for the task, the latest last.
+    pub schemas: Vec<String>,
     /// The message's sequence in its queue. A redelivery of it is not started, wherever the task is by then.
     pub message: u64,
     /// It has come back since, and no attempt has been recorded since then.

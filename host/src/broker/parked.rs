@@ -1,7 +1,7 @@
 //! Parked tasks: no version that had one could decode its body, so it waits beside its queue for one that can.
 //!
-//! Each is the envelope as it was, with headers of its own beside it: the queue's subject, the hash of the schema that
-//! could not read it, and what was wrong. There is one message per task; parking a task anew replaces it.
+//! Each is the envelope as it was, with headers of its own beside it: the queue's subject, the hashes of the schemas
+//! that could not read it, and what was wrong. There is one message per task; parking a task anew replaces it.
 //!
 //! Invariants: a parked task leaves here by its sequence, so that whoever removes an old message spares a newer one;
 //! coming back is published under an identity of its own, so that doing it twice in a row stores it once.
@@ -18,7 +18,6 @@ use cardcage_protocol::{Name, Parking, TaskAddress, TaskEnvelope, TaskId, Timest
 use super::dead::{REASON_MAX_BYTES, line};
 use super::direct::StoredMessage;
 use super::publish::{pairs, set};
-use super::scan::PAGE_MAX;
 use super::task_queue::envelope_headers;
 use super::{Broker, Error, Extent, Stored, Waiting};
 
@@ -27,8 +26,8 @@ use super::{Broker, Error, Extent, Stored, Waiting};
 pub struct ParkedTask {
     /// Where it belongs.
     pub address: TaskAddress,
-    /// Hash of the schema that could not read it.
-    pub schema: String,
+    /// Hashes of the schemas that could not read it.
+    pub schemas: Vec<String>,
     /// What was wrong.
     pub reason: String,
     /// When it was parked.
@@ -71,14 +70,14 @@ impl Broker {
         let message_id = format!("{}.parked.{}", envelope.message_id(), parking.message);
         let mut headers = envelope_headers(envelope, &message_id)?;
         set(&mut headers, header::ORIGINAL_SUBJECT, &self.subjects().task(&envelope.address()))?;
-        set(&mut headers, header::PARKED_SCHEMA, &parking.schema)?;
+        set(&mut headers, header::PARKED_SCHEMAS, &parking.schemas.join(" "))?;
         set(&mut headers, header::PARKED_REASON, &line(reason, REASON_MAX_BYTES))?;
         let subject = self.subjects().parked(&envelope.plugin, &envelope.task, envelope.id);
         self.publish_stored(&subject, headers, envelope.body.clone(), wait).await
     }
 
-    /// The parked tasks of one task from sequence `from` on, oldest first, and the sequence to go on from; `None` at the
-    /// end.
+    /// The parked tasks of one task from sequence `from` on, oldest first, at most `most`, and the sequence to go on from;
+    /// `None` at the end.
     ///
     /// # Errors
     /// [`Error::Unavailable`], [`Error::Timeout`].
@@ -87,9 +86,10 @@ impl Broker {
         plugin: &Name,
         task: &Name,
         from: u64,
+        most: usize,
     ) -> Result<Option<(Vec<ParkedTask>, u64)>, Error> {
         let filter = self.subjects().parked_of(plugin, task);
-        let page = self.page(&self.subjects().parked_stream(), &filter, from, PAGE_MAX).await?;
+        let page = self.page(&self.subjects().parked_stream(), &filter, from, most).await?;
         let Some(last) = page.messages.last().map(|message| message.sequence) else { return Ok(None) };
         let tasks = page.messages.into_iter().filter_map(|message| self.read_parked(message)).collect();
         Ok(Some((tasks, last.saturating_add(1))))
@@ -176,7 +176,7 @@ impl Broker {
         });
         let envelope = TaskEnvelope::decode_at(address.clone(), of_the_task, payload.clone()).ok();
         Some(ParkedTask {
-            schema: text(header::PARKED_SCHEMA).unwrap_or_default(),
+            schemas: text(header::PARKED_SCHEMAS).unwrap_or_default().split(' ').map(str::to_owned).collect(),
             reason: text(header::PARKED_REASON).unwrap_or_default(),
             parked_at: stored_at.unwrap_or_default(),
             address,

@@ -4,8 +4,10 @@
 use crate::serving::{Serving, soon, wait_metric};
 use async_nats::jetstream;
 use cardcage_harness::{Cardcage, Config, Deadline, Launch, Output, eventually, plugin_library};
+use cardcage_protocol::{State, Timestamp};
 use serde_json::{Value, json};
 use std::os::unix::process::ExitStatusExt as _;
+use std::time::Duration;
 
 /// An API with version 1.1 of the plugin, and the configuration of workers with version 1.0.
 struct Skewed {
@@ -143,6 +145,27 @@ async fn a_version_does_not_bring_back_what_it_parked_itself() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_schemas_accept_and_handlers_do_not_is_not_passed_to_and_fro_between_versions() {
+    let skewed = Skewed::new().await;
+    let old = skewed.old_worker().await;
+    // JSON Schema knows no bound of a 32-bit number.
+    let body = json!({ "amount": 5_000_000_000_u64 });
+    let reply = skewed.serving.http.post_json("/skew/pay", &body).await.unwrap();
+    let id = reply.task_id().unwrap();
+    skewed.parked(&id).await;
+    let new = skewed.serving.worker().await;
+    // Version 1.1 brings it back until it has had it, which 1.0 may put off by taking it again.
+    wait_metric(&new, "cardcage_tasks_total{what=\"parked\"} 1").await;
+    skewed.parked(&id).await;
+    // A later task that only one of them can read: where that has looked again, it has left the other one alone.
+    let later = skewed.pay().await;
+    assert_eq!(skewed.serving.http.final_task(&later, soon()).await.unwrap()["state"], "succeeded");
+    skewed.parked(&id).await;
+    wait_metric(&new, "cardcage_tasks_total{what=\"parked\"} 1").await;
+    wait_metric(&old, "cardcage_tasks_total{what=\"unparked\"} 0").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_parked_task_that_is_cancelled_ends_and_does_not_come_back() {
     let skewed = Skewed::new().await;
     let old = skewed.old_worker().await;
@@ -153,6 +176,28 @@ async fn a_parked_task_that_is_cancelled_ends_and_does_not_come_back() {
     assert_eq!(cancelled.status.code(), Some(0), "{cancelled:?}");
     assert_eq!(skewed.show(&id).await["state"], "cancelled");
     assert_eq!(skewed.messages("PARKED").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_killed_canceller_left_among_the_parked_tasks_is_ended_and_removed() {
+    let skewed = Skewed::new().await;
+    let _old = skewed.old_worker().await;
+    let broker = skewed.serving.broker(Duration::from_secs(3)).await;
+    // Killed after its mark; killed after the outcome.
+    for state in [State::Parked, State::Cancelled] {
+        let id = skewed.pay().await;
+        skewed.parked(&id).await;
+        let (mut record, fence) = broker.read_record(id.parse().unwrap()).await.unwrap().unwrap();
+        record.cancel_requested_at = Some(Timestamp::now());
+        record.state = state;
+        broker.write_record(&mut record, fence).await.unwrap();
+        eventually(soon(), "nothing is left of it", async || {
+            (skewed.messages("PARKED").await == 0).then_some(())
+        })
+        .await
+        .unwrap();
+        assert_eq!(skewed.show(&id).await["state"], "cancelled");
+    }
 }
 
 /// A worker with version 1.0 that is killed at `point` while it parks a task.

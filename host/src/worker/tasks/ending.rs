@@ -18,6 +18,9 @@ use serde_json::value::RawValue;
 /// Largest error of a handler that is read as JSON; of a larger one the beginning is kept as text.
 const FAILURE_JSON_MAX_BYTES: usize = 64 * 1024;
 
+/// Schemas that a parked task remembers.
+const SCHEMAS_MAX: usize = 8;
+
 /// How an attempt ended, seen from the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Ended {
@@ -109,11 +112,7 @@ pub(super) fn end(
             // No handler began: it was no attempt, and costs none.
             record.attempts.retain(|attempt| attempt.n != facts.attempt);
             record.error = error;
-            park(
-                record,
-                fence,
-                Parking { schema: facts.schema.to_owned(), message: facts.message, back: false },
-            )
+            park(record, fence, facts)
         }
         Next::Cancel => {
             record.error = error;
@@ -153,7 +152,13 @@ fn retry(mut record: TaskRecord, fence: u64, attempt: u32, at: Timestamp) -> Pla
     Plan::record(record, fence)
 }
 
-fn park(mut record: TaskRecord, fence: u64, parking: Parking) -> Plan {
+fn park(mut record: TaskRecord, fence: u64, facts: &Facts<'_>) -> Plan {
+    // All of them, or two versions that can both not decode it would bring it back for each other for ever.
+    let mut schemas = record.parked.take().map(|parked| parked.schemas).unwrap_or_default();
+    schemas.retain(|schema| schema != facts.schema);
+    schemas.drain(..(schemas.len() + 1).saturating_sub(SCHEMAS_MAX));
+    schemas.push(facts.schema.to_owned());
+    let parking = Parking { schemas, message: facts.message, back: false };
     record.state = State::Parked;
     record.handed_back = 0;
     record.next_at = None;
