@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use cardcage_protocol::{TaskId, Timestamp};
 use serde_json::{Value, json};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::output;
 use super::session::{settings, told};
@@ -63,6 +64,9 @@ async fn rehearse(args: RunArgs) -> Result<Exit, Exit> {
     let limit_ms = task.timeout_ms.unwrap_or(u64::MAX).min(settings.tasks.timeout_ms);
     let now = Timestamp::now();
     let started = Instant::now();
+    // From here on, so that none is missed or ends the process.
+    let mut ctrl_c = signal(SignalKind::interrupt())
+        .map_err(|error| told(Exit::Unexpected, &format!("no Ctrl-C: {error}")))?;
     tracing::info!(task = %target, version = %plugin.identity.version, attempt, limit_ms, "the task starts");
     let running = plugin.start(Attempt {
         task_id: *TaskId::generate().as_bytes(),
@@ -74,7 +78,7 @@ async fn rehearse(args: RunArgs) -> Result<Exit, Exit> {
         headers: Bytes::new(),
         body: bytes,
     });
-    let outcome = ended(running).await?;
+    let outcome = ended(running, &mut ctrl_c).await?;
     let took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     if took_ms > limit_ms {
         tracing::warn!(took_ms, limit_ms, "a worker would have ended the task at its time limit");
@@ -137,16 +141,16 @@ fn place<'a>(plugin: &'a Plugin, target: &TaskName) -> Result<(u32, &'a TaskDesc
 }
 
 /// Waits for the handler; Ctrl-C tells it that its task was cancelled, a second one waits no longer.
-async fn ended(mut running: TaskStart) -> Result<Outcome, Exit> {
+async fn ended(mut running: TaskStart, ctrl_c: &mut Signal) -> Result<Outcome, Exit> {
     tokio::select! {
         outcome = &mut running => return Ok(outcome),
-        _ = tokio::signal::ctrl_c() => {}
+        _ = ctrl_c.recv() => {}
     }
     tracing::warn!("the handler is told that its task was cancelled; once more ends it at once");
     running.cancel_softly();
     tokio::select! {
         outcome = &mut running => Ok(outcome),
-        _ = tokio::signal::ctrl_c() => Err(told(Exit::Unexpected, "the task was given up")),
+        _ = ctrl_c.recv() => Err(told(Exit::Unexpected, "the task was given up")),
     }
 }
 

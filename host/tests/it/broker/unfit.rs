@@ -41,7 +41,7 @@ async fn a_different_stream_is_refused_by_name_and_left_as_it_is() {
 
     let elsewhere = connect(Options { namespace: "elsewhere".parse().unwrap(), ..options(&nats) }).await;
     let report = elsewhere.compare_layout(&[plugin()]).await.unwrap();
-    assert_eq!((report.missing.len(), report.differences.len()), (8, 0), "comparing creates nothing");
+    assert_eq!((report.missing.len(), report.differences.len()), (9, 0), "comparing creates nothing");
 }
 
 #[tokio::test]
