@@ -38,7 +38,7 @@ impl Places {
     /// Joins the workers that share the plugin's calls; `None` while it is quarantined: another version may take them.
     ///
     /// # Errors
-    /// As [`Broker::subscribe_shared`].
+    /// As [`crate::broker::Broker::subscribe_shared`].
     pub async fn subscribe(&self) -> Result<Option<Subscription>, Error> {
         if self.gate.is_closed() {
             return Ok(None);

@@ -3,7 +3,7 @@
 //! For the author at the desk: no broker, no supervisor, no other process, so that a debugger sees the handler, its panic
 //! stops where it is, and its logs are on this terminal.
 //!
-//! Invariants: nothing is published ([`rehearsal`]). No time limit ends the handler, though it is told its deadline; Ctrl-C
+//! Invariants: nothing is published (`rehearsal`). No time limit ends the handler, though it is told its deadline; Ctrl-C
 //! cancels it as an operator would, and a second one ends the process. stdout carries the outcome as JSON and nothing
 //! else: what the plugin prints goes to stderr.
 //!
