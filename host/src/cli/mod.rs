@@ -68,7 +68,7 @@ pub enum Command {
     /// Look at tasks, start them, help them on.
     #[command(subcommand)]
     Tasks(TasksCommand),
-    /// Look at queues, pause, resume and purge them.
+    /// Look at queues; pause, limit, resume and purge them.
     #[command(subcommand)]
     Queues(QueuesCommand),
     /// Look at schedules, pause, resume and run them.
