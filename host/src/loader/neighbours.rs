@@ -88,37 +88,66 @@ impl Neighbour {
     }
 }
 
-/// Whose task `own` enqueues for another plugin, and on which terms.
-pub(super) fn target(
-    neighbours: &[Neighbour],
-    own: &Description,
-    request: &EnqueueRequest,
-) -> Result<(Identity, Terms), Problem> {
-    let (name, major) = (request.plugin.as_deref().unwrap_or_default(), request.major.unwrap_or_default());
-    if !own.needs.iter().any(|need| need.plugin == name && need.major == major) {
-        tracing::error!(
-            plugin = own.name,
-            of = name,
-            major,
-            "a plugin enqueues for one that it does not declare"
-        );
-        let detail =
-            format!("It enqueues for `{name}` v{major}, which it declares neither by needs nor by wants.");
-        return Err(Problem::new(ProblemCode::PluginError).detail(detail));
+/// Those that plugins can reach.
+#[derive(Debug)]
+pub(super) struct Neighbours {
+    known: Vec<Neighbour>,
+    /// See [`super::LoadOptions::is_alone`].
+    is_alone: bool,
+}
+
+impl Neighbours {
+    pub(super) fn new(known: Vec<Neighbour>, is_alone: bool) -> Self {
+        Self { known, is_alone }
     }
-    let is_meant = |one: &&Neighbour| *one.identity.name == *name && one.identity.major == major;
-    let neighbour = neighbours.iter().find(is_meant).ok_or_else(|| {
-        let detail = format!("The plugin `{name}` v{major} is not among those of this host.");
-        Problem::new(ProblemCode::UnknownPlugin).detail(detail).retry_after_s(60)
-    })?;
-    let tasks = neighbour.description.tasks.iter().zip(&neighbour.schemas);
-    let (task, schema) = tasks.into_iter().find(|(task, _)| task.name == request.task).ok_or_else(|| {
-        let version = &neighbour.identity.version;
-        let detail = format!("The plugin `{name}` {version} has no task `{}`.", request.task);
-        Problem::new(ProblemCode::PluginError).detail(detail)
-    })?;
-    fits(task, schema, &request.body)?;
-    Ok((neighbour.identity.clone(), Terms::of(task)))
+
+    /// Whose task `own` enqueues for another plugin, and on which terms.
+    pub(super) fn task(
+        &self,
+        own: &Description,
+        request: &EnqueueRequest,
+    ) -> Result<(Identity, Terms), Problem> {
+        let (name, major) =
+            (request.plugin.as_deref().unwrap_or_default(), request.major.unwrap_or_default());
+        declared(own, name, major, "enqueues for")?;
+        if self.is_alone {
+            return Ok((Identity { name: Arc::from(name), version: Arc::from(""), major }, Terms::default()));
+        }
+        let neighbour = self.find(name, major)?;
+        let tasks = neighbour.description.tasks.iter().zip(&neighbour.schemas);
+        let (task, schema) =
+            tasks.into_iter().find(|(task, _)| task.name == request.task).ok_or_else(|| {
+                let version = &neighbour.identity.version;
+                let detail = format!("The plugin `{name}` {version} has no task `{}`.", request.task);
+                Problem::new(ProblemCode::PluginError).detail(detail)
+            })?;
+        fits(task, schema, &request.body)?;
+        Ok((neighbour.identity.clone(), Terms::of(task)))
+    }
+
+    fn find(&self, name: &str, major: u32) -> Result<&Neighbour, Problem> {
+        let is_meant = |one: &&Neighbour| *one.identity.name == *name && one.identity.major == major;
+        self.known.iter().find(is_meant).ok_or_else(|| {
+            let detail = format!("The plugin `{name}` v{major} is not among those of this host.");
+            Problem::new(ProblemCode::UnknownPlugin).detail(detail).retry_after_s(60)
+        })
+    }
+}
+
+/// `does`, as in `calls`: what it does with the other one.
+fn declared(own: &Description, name: &str, major: u32, does: &str) -> Result<(), Problem> {
+    if own.needs.iter().any(|need| need.plugin == name && need.major == major) {
+        return Ok(());
+    }
+    tracing::error!(
+        plugin = own.name,
+        of = name,
+        major,
+        does,
+        "a plugin reaches for one that it does not declare"
+    );
+    let detail = format!("It {does} `{name}` v{major}, which it declares neither by needs nor by wants.");
+    Err(Problem::new(ProblemCode::PluginError).detail(detail))
 }
 
 fn fits(

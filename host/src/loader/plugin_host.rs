@@ -8,7 +8,7 @@
 //! It decides nothing: what a plugin asks for goes to the role's [`Services`].
 
 use super::description::Description;
-use super::neighbours::{self, Neighbour};
+use super::neighbours::Neighbours;
 use super::services::{Asker, EnqueueRequest, Identity, OutgoingCall, Question, Services};
 use super::{call_side, lending, task_side};
 use crate::crash::Board;
@@ -25,7 +25,7 @@ use std::sync::Arc;
 pub(super) struct PluginHost {
     pub(super) identity: Identity,
     pub(super) description: Arc<Description>,
-    pub(super) neighbours: Arc<Vec<Neighbour>>,
+    pub(super) neighbours: Arc<Neighbours>,
     pub(super) index: u32,
     pub(super) config: Bytes,
     pub(super) services: Arc<dyn Services>,
@@ -71,7 +71,7 @@ extern "C" fn enqueue(ctx: HostCtx, head: EnqueueHead, callback: FfiCallback) {
     let own = host.description.tasks.iter().find(|task| is_own && task.name == request.task);
     let target = match own {
         Some(task) => Ok((host.identity.clone(), Terms::of(task))),
-        None => neighbours::target(&host.neighbours, &host.description, &request),
+        None => host.neighbours.task(&host.description, &request),
     };
     let (identity, terms) = match target {
         Ok(target) => target,

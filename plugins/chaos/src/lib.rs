@@ -24,6 +24,7 @@
 //! The setting `init` makes its start go wrong; the environment variable `CARDCAGE_CHAOS_DESCRIBE` (`panic`, `hang`,
 //! `exit`, `abort`, or `needs` for a plugin that nobody has) makes `describe` go wrong, which has no settings to read.
 
+mod neighbour;
 mod order;
 mod reach;
 mod schedules;
@@ -372,7 +373,8 @@ fn definition() -> Plugin<App> {
         .task(short)
         .task(keyed)
         .task(ranked)
-        .task(reach::effects);
+        .task(reach::effects)
+        .task(neighbour::reach);
     schedules::declare(plugin)
 }
 
