@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod broker;
+pub mod calling;
 pub mod cancel;
 pub mod cli;
 pub mod command;

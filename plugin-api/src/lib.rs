@@ -56,6 +56,7 @@ mod enqueue;
 mod export;
 pub mod glue;
 mod once;
+mod other_plugin;
 mod plugin;
 mod problem;
 mod progress;
@@ -69,6 +70,7 @@ mod wait;
 
 pub use context::{InitError, PluginContext, RequestContext};
 pub use enqueue::{Accepted, Enqueue, OtherTasks, Tasks};
+pub use other_plugin::{OtherPlugin, RouteCall};
 pub use plugin::{Definition, ErasedPlugin, Plugin};
 pub use problem::Problem;
 pub use progress::Progress;

@@ -78,14 +78,14 @@ impl<S: Clone + Send + Sync + 'static> Plugin<S> {
         self
     }
 
-    /// Another plugin, by name and major version, that this one enqueues tasks for; see [`crate::Tasks::plugin`]. A host
-    /// that does not have it refuses this one.
+    /// Another plugin, by name and major version, that this one enqueues tasks for ([`crate::Tasks::plugin`]) or
+    /// calls ([`crate::RequestContext::plugin`]). A host that does not have it refuses this one.
     pub fn needs(mut self, plugin: &str, major: u32) -> Self {
         self.described.need(plugin, major, false);
         self
     }
 
-    /// The same; where the host does not have it, this one starts all the same, and its enqueues are refused with
+    /// The same; where the host does not have it, this one starts all the same, and its enqueues and calls are refused with
     /// `unknown_plugin`.
     pub fn wants(mut self, plugin: &str, major: u32) -> Self {
         self.described.need(plugin, major, true);

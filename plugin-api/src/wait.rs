@@ -54,7 +54,8 @@ impl Tasks {
     /// says so. Dropping the future ends the waiting, and has no effect on the task.
     ///
     /// A handler that waits keeps its place: on a worker whose handlers all wait for tasks of the same plugin, nothing
-    /// goes on. In a task, rather enqueue what comes after.
+    /// goes on. In a task, rather enqueue what comes after; only what was enqueued by [`enqueue_now`](Self::enqueue_now)
+    /// can be waited for there, since what is staged is not there before the handler has returned.
     ///
     /// # Errors
     /// 404 `no_such_task`; 503 where the broker is away all the time, or too many handlers wait; 500 where the result is

@@ -1,7 +1,4 @@
-//! Routes whose handlers run on a worker: the request as a call over NATS.
-//!
-//! A call is sent again only where it is certain that no handler has started: the worker said `busy`. Everything else
-//! that goes wrong is the caller's to judge.
+//! Routes whose handlers run on a worker: the request as a call over NATS, by [`crate::calling`], with bodies that stream.
 
 use super::body::{EdgeBody, Received};
 use super::head;
@@ -9,7 +6,8 @@ use super::inline::Prefixed;
 use super::respond;
 use super::router::Route;
 use super::service::{Arrived, Edge};
-use crate::broker::{Broker, Error};
+use crate::broker::Broker;
+use crate::calling::{self, Callee, CancelOnDrop};
 use crate::stream::{self, Credits, Inbox};
 use bytes::Bytes;
 use cardcage_protocol::{
@@ -18,42 +16,9 @@ use cardcage_protocol::{
 use futures_util::TryStreamExt;
 use http::{Method, Response, StatusCode};
 use http_body_util::BodyDataStream;
-use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout_at};
-
-/// Waits between tries after `busy`, doubling, each with jitter.
-const BUSY_FIRST: Duration = Duration::from_millis(5);
-const BUSY_LONGEST: Duration = Duration::from_millis(200);
-/// After so long only `busy`, the caller hears it: waiting longer helps nobody behind it.
-const BUSY_PATIENCE: Duration = Duration::from_secs(1);
-
-/// A quarantine ends when somebody ends it.
-const QUARANTINE_RETRY_S: u32 = 60;
-
-/// Tells the workers that nobody waits for this call any more, unless it was answered.
-struct CancelOnDrop<'a> {
-    broker: &'a Broker,
-    subject: Option<String>,
-}
-
-impl CancelOnDrop<'_> {
-    fn answered(&mut self) {
-        self.subject = None;
-    }
-}
-
-impl Drop for CancelOnDrop<'_> {
-    fn drop(&mut self) {
-        let Some(subject) = self.subject.take() else { return };
-        let broker = self.broker.clone();
-        tokio::spawn(async move {
-            // Best effort: without it the handler runs until its deadline.
-            let _ = broker.publish(subject, Bytes::new()).await;
-        });
-    }
-}
+use tokio::time::timeout_at;
 
 /// As [`CancelOnDrop`], for a streamed reply; owns the place among the requests under way too.
 struct CancelStream {
@@ -115,8 +80,15 @@ pub(super) async fn answer(
             return respond::code(ProblemCode::HeadersTooLarge, incoming.id);
         }
     };
-    let mut cancel = CancelOnDrop { broker: &edge.broker, subject: Some(edge.subjects.callctl(call)) };
-    let replied = first_reply(edge, route, incoming.deadline, message).await;
+    let mut cancel = CancelOnDrop::new(&edge.broker, edge.subjects.callctl(call));
+    let callee = Callee {
+        plugin: &route.identity.name,
+        major: route.identity.major,
+        route: route.name.as_str(),
+        subject: &route.subject,
+    };
+    let replied =
+        calling::first_reply(&edge.broker, &edge.quarantines, callee, incoming.deadline, message).await;
     let replied = match (replied, upload) {
         (Ok(reply), Some(upload)) if reply.kind == ReplyKind::GoAhead => {
             send_body(edge, incoming, call, &reply, upload)
@@ -131,13 +103,7 @@ pub(super) async fn answer(
             finish(edge, incoming, call, reply, streams, place)
         }
         Err(problem) => {
-            // Everywhere else a handler may be at work that nobody waits for.
-            if matches!(
-                problem.code,
-                ProblemCode::NoWorker | ProblemCode::PluginQuarantined | ProblemCode::BrokerUnavailable
-            ) {
-                cancel.answered();
-            }
+            cancel.failed(&problem);
             respond::problem(problem, incoming.id)
         }
     }
@@ -158,15 +124,7 @@ fn finish(
     streams: Option<Streams>,
     place: OwnedSemaphorePermit,
 ) -> Response<EdgeBody> {
-    let code = match &reply.kind {
-        ReplyKind::Done => None,
-        ReplyKind::Busy => Some(ProblemCode::WorkerBusy),
-        ReplyKind::Crashed => Some(ProblemCode::WorkerCrashed),
-        ReplyKind::Expired => Some(ProblemCode::DeadlineExceeded),
-        ReplyKind::Refused(code) => Some(ProblemCode::from_code(code).unwrap_or(ProblemCode::PluginError)),
-        ReplyKind::GoAhead => Some(ProblemCode::StreamBroken),
-    };
-    if let Some(code) = code {
+    if let Some(code) = calling::refusal(&reply.kind) {
         return respond::code(code, incoming.id);
     }
     let Ok(status) = StatusCode::from_u16(reply.status) else {
@@ -202,72 +160,6 @@ fn finish(
         }
     };
     respond::plugin(status, &reply.header_block, body, is_head)
-}
-
-/// Sends the call until a worker takes it, within the deadline.
-async fn first_reply(
-    edge: &Edge,
-    route: &Route,
-    deadline: Instant,
-    message: Bytes,
-) -> Result<CallReply, Problem> {
-    let impatient = (Instant::now() + BUSY_PATIENCE).min(deadline);
-    let mut wait = BUSY_FIRST;
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let replied = tokio::select! {
-            replied = edge.broker.call(route.subject.clone(), message.clone(), left) => replied,
-            problem = lost(&edge.broker) => return Err(problem),
-        };
-        let reply = match replied {
-            Ok(bytes) => CallReply::decode(bytes).map_err(|error| {
-                tracing::warn!(%error, route = route.name.as_str(), "a worker's reply cannot be read");
-                Problem::new(ProblemCode::PluginError)
-            })?,
-            Err(error) => return Err(unanswered(edge, &error, route)),
-        };
-        let pause = wait.mul_f64(0.5 + fastrand::f64());
-        if reply.kind != ReplyKind::Busy || Instant::now() + pause >= impatient {
-            return Ok(reply);
-        }
-        tokio::time::sleep(pause).await;
-        wait = (wait * 2).min(BUSY_LONGEST);
-    }
-}
-
-/// Waits until the connection is lost that there is now: what was asked over it is never answered.
-async fn lost(broker: &Broker) -> Problem {
-    let mut link = broker.watch();
-    let before = *link.borrow_and_update();
-    // Just up again, and not yet seen so: then its next loss is not seen here either, and the deadline counts.
-    let gone =
-        link.wait_for(|now| before.connected && (!now.connected || now.generation != before.generation));
-    if gone.await.is_err() {
-        std::future::pending::<()>().await;
-    }
-    let detail =
-        "The connection to the broker was lost while the call was under way; its handler may have run.";
-    Problem::new(ProblemCode::BrokerUnavailable).detail(detail).retry_after_s(1)
-}
-
-fn unanswered(edge: &Edge, error: &Error, route: &Route) -> Problem {
-    let (name, major) = (&route.identity.name, route.identity.major);
-    match error {
-        // Workers do not listen for the calls of a version that is quarantined: another one may.
-        Error::NoResponders { .. } if edge.quarantines.holds_major(name, major) => {
-            Problem::new(ProblemCode::PluginQuarantined).retry_after_s(QUARANTINE_RETRY_S)
-        }
-        Error::NoResponders { .. } => {
-            let detail = format!("No worker has {name} {major}.");
-            Problem::new(ProblemCode::NoWorker).detail(detail).retry_after_s(2)
-        }
-        Error::Timeout { .. } => Problem::new(ProblemCode::DeadlineExceeded),
-        Error::Unavailable { .. } => Problem::new(ProblemCode::BrokerUnavailable),
-        other => {
-            tracing::error!(error = %other, route = route.name.as_str(), "a call could not be sent");
-            Problem::new(ProblemCode::Internal)
-        }
-    }
 }
 
 /// A request's body on its way to the worker that took the call. Dropping it ends the sending.
@@ -324,7 +216,7 @@ async fn send_body(
         loop {
             tokio::select! {
                 () = sending.ended(), if is_sending => is_sending = false,
-                problem = lost(&edge.broker) => return Err(problem),
+                problem = calling::lost(&edge.broker) => return Err(problem),
                 message = inbox.recv() => {
                     let reply = CallReply::decode(message.ok_or_else(broken)?).map_err(|_| broken())?;
                     return Ok((reply, Streams { inbox, sending }));

@@ -1,4 +1,4 @@
-//! What plugins have to do with each other: who needs whom, and whose tasks one may enqueue.
+//! What plugins have to do with each other: who needs whom, and whose tasks one may enqueue and whose routes call.
 //!
 //! # Invariants
 //! * A plugin reaches only those that it declares (`needs`, `wants`), by name and major.
@@ -6,10 +6,11 @@
 //!   that runs it is no matter: it waits in its queue like any other.
 //! * Whom a loaded plugin needs is loaded too.
 
-use super::description::{Description, TaskDescription};
+use super::description::{Description, Placement, TaskDescription};
 use super::refusal::{Code, Refusal};
-use super::services::{EnqueueRequest, Identity};
+use super::services::{CallTarget, EnqueueRequest, Identity};
 use crate::terms::Terms;
+use cardcage_abi::headers;
 use cardcage_protocol::{Problem, ProblemCode};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -19,7 +20,7 @@ use std::sync::{Arc, OnceLock};
 /// Mistakes of a body that are told.
 const MISTAKES_TOLD: usize = 8;
 
-/// Another plugin that one enqueues tasks for.
+/// Another plugin that one enqueues tasks for, or calls.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Need {
     /// Its name.
@@ -67,13 +68,15 @@ pub fn refusal(plugin: &str, library: &Path, fault: &str) -> Refusal {
     Refusal::new(library, Code::NeedsPlugin, fault, remedy).of(plugin)
 }
 
-/// A plugin that others may enqueue tasks for.
+/// A plugin that others may reach.
 #[derive(Debug)]
 pub(super) struct Neighbour {
     identity: Identity,
     description: Arc<Description>,
     /// Of each of its tasks, once it was needed; `None`: the schema is none.
     schemas: Vec<OnceLock<Option<jsonschema::Validator>>>,
+    /// Once one was called.
+    routes: OnceLock<Routes>,
 }
 
 impl Neighbour {
@@ -84,41 +87,131 @@ impl Neighbour {
             major: description.major(),
         };
         let schemas = description.tasks.iter().map(|_| OnceLock::new()).collect();
-        Self { identity, description, schemas }
+        Self { identity, description, schemas, routes: OnceLock::new() }
     }
 }
 
-/// Whose task `own` enqueues for another plugin, and on which terms.
-pub(super) fn target(
-    neighbours: &[Neighbour],
-    own: &Description,
-    request: &EnqueueRequest,
-) -> Result<(Identity, Terms), Problem> {
-    let (name, major) = (request.plugin.as_deref().unwrap_or_default(), request.major.unwrap_or_default());
-    if !own.needs.iter().any(|need| need.plugin == name && need.major == major) {
-        tracing::error!(
-            plugin = own.name,
-            of = name,
-            major,
-            "a plugin enqueues for one that it does not declare"
-        );
-        let detail =
-            format!("It enqueues for `{name}` v{major}, which it declares neither by needs nor by wants.");
-        return Err(Problem::new(ProblemCode::PluginError).detail(detail));
+/// A plugin's paths, each with its routes' places in the description.
+#[derive(Debug)]
+struct Routes(matchit::Router<Vec<usize>>);
+
+impl Routes {
+    fn new(description: &Description) -> Self {
+        let mut paths: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+        for (place, route) in description.routes.iter().enumerate() {
+            paths.entry(if route.path.is_empty() { "/" } else { &route.path }).or_default().push(place);
+        }
+        let mut router = matchit::Router::new();
+        for (path, places) in paths {
+            // The edge refuses to start with a plugin whose templates cannot be routed.
+            if let Err(error) = router.insert(path, places) {
+                tracing::error!(plugin = description.name, path, %error, "a path of a plugin cannot be routed");
+            }
+        }
+        Self(router)
     }
-    let is_meant = |one: &&Neighbour| *one.identity.name == *name && one.identity.major == major;
-    let neighbour = neighbours.iter().find(is_meant).ok_or_else(|| {
-        let detail = format!("The plugin `{name}` v{major} is not among those of this host.");
-        Problem::new(ProblemCode::UnknownPlugin).detail(detail).retry_after_s(60)
-    })?;
-    let tasks = neighbour.description.tasks.iter().zip(&neighbour.schemas);
-    let (task, schema) = tasks.into_iter().find(|(task, _)| task.name == request.task).ok_or_else(|| {
-        let version = &neighbour.identity.version;
-        let detail = format!("The plugin `{name}` {version} has no task `{}`.", request.task);
-        Problem::new(ProblemCode::PluginError).detail(detail)
-    })?;
-    fits(task, schema, &request.body)?;
-    Ok((neighbour.identity.clone(), Terms::of(task)))
+}
+
+/// Those that plugins can reach.
+#[derive(Debug)]
+pub(super) struct Neighbours {
+    known: Vec<Neighbour>,
+    /// See [`super::LoadOptions::is_alone`].
+    is_alone: bool,
+}
+
+impl Neighbours {
+    pub(super) fn new(known: Vec<Neighbour>, is_alone: bool) -> Self {
+        Self { known, is_alone }
+    }
+
+    /// Whose task `own` enqueues for another plugin, and on which terms.
+    pub(super) fn task(
+        &self,
+        own: &Description,
+        request: &EnqueueRequest,
+    ) -> Result<(Identity, Terms), Problem> {
+        let (name, major) =
+            (request.plugin.as_deref().unwrap_or_default(), request.major.unwrap_or_default());
+        declared(own, name, major, "enqueues for")?;
+        if self.is_alone {
+            return Ok((Identity { name: Arc::from(name), version: Arc::from(""), major }, Terms::default()));
+        }
+        let neighbour = self.find(name, major)?;
+        let tasks = neighbour.description.tasks.iter().zip(&neighbour.schemas);
+        let (task, schema) =
+            tasks.into_iter().find(|(task, _)| task.name == request.task).ok_or_else(|| {
+                let version = &neighbour.identity.version;
+                let detail = format!("The plugin `{name}` {version} has no task `{}`.", request.task);
+                Problem::new(ProblemCode::PluginError).detail(detail)
+            })?;
+        fits(task, schema, &request.body)?;
+        Ok((neighbour.identity.clone(), Terms::of(task)))
+    }
+
+    /// The route of another plugin that a call of `own` with this head goes to.
+    pub(super) fn route(
+        &self,
+        own: &Description,
+        target: &CallTarget,
+        head: &[u8],
+    ) -> Result<(Identity, String), Problem> {
+        let (name, major) = (target.plugin.as_str(), target.major);
+        declared(own, name, major, "calls")?;
+        if self.is_alone {
+            let identity = Identity { name: Arc::from(name), version: Arc::from(""), major };
+            return Ok((identity, String::new()));
+        }
+        let neighbour = self.find(name, major)?;
+        let text = |name| headers::get(head, name).and_then(|value| std::str::from_utf8(value).ok());
+        let (method, path) =
+            (text(headers::METHOD).unwrap_or_default(), text(headers::PATH).unwrap_or_default());
+        let path = path.split('?').next().unwrap_or_default();
+        let is_of = |of: &str| format!("The plugin `{name}` {} {of}.", neighbour.identity.version);
+        let routes = neighbour.routes.get_or_init(|| Routes::new(&neighbour.description));
+        let Ok(found) = routes.0.at(path) else {
+            let detail = is_of(&format!("has no route for {path}, the path below its prefix"));
+            return Err(Problem::new(ProblemCode::NoSuchRoute).detail(detail));
+        };
+        let routes = || found.value.iter().filter_map(|place| neighbour.description.routes.get(*place));
+        let by = |method: &str| routes().find(|route| route.method == method);
+        // HEAD is answered by GET, as axum does inside the plugin.
+        let found = by(method).or_else(|| by("GET").filter(|_| method == "HEAD"));
+        let route = found.ok_or_else(|| {
+            let detail = is_of(&format!("has no {method} for {path}"));
+            Problem::new(ProblemCode::MethodNotAllowed).detail(detail)
+        })?;
+        if let (Placement::Enqueue, Some(task)) = (route.placement, &route.task) {
+            let detail =
+                is_of(&format!("has no handler for {method} {path}: enqueue its task `{task}` instead"));
+            return Err(Problem::new(ProblemCode::PluginError).detail(detail));
+        }
+        Ok((neighbour.identity.clone(), route.name.clone()))
+    }
+
+    fn find(&self, name: &str, major: u32) -> Result<&Neighbour, Problem> {
+        let is_meant = |one: &&Neighbour| *one.identity.name == *name && one.identity.major == major;
+        self.known.iter().find(is_meant).ok_or_else(|| {
+            let detail = format!("The plugin `{name}` v{major} is not among those of this host.");
+            Problem::new(ProblemCode::UnknownPlugin).detail(detail).retry_after_s(60)
+        })
+    }
+}
+
+/// `does`, as in `calls`: what it does with the other one.
+fn declared(own: &Description, name: &str, major: u32, does: &str) -> Result<(), Problem> {
+    if own.needs.iter().any(|need| need.plugin == name && need.major == major) {
+        return Ok(());
+    }
+    tracing::error!(
+        plugin = own.name,
+        of = name,
+        major,
+        does,
+        "a plugin reaches for one that it does not declare"
+    );
+    let detail = format!("It {does} `{name}` v{major}, which it declares neither by needs nor by wants.");
+    Err(Problem::new(ProblemCode::PluginError).detail(detail))
 }
 
 fn fits(

@@ -5,7 +5,7 @@ use super::call_side::CallSide;
 use super::description::Description;
 use super::inspect::Manifest;
 use super::lending::{Lending, Loan};
-use super::neighbours::Neighbour;
+use super::neighbours::Neighbours;
 use super::plugin_host::{PluginHost, vtable};
 use super::refusal::{Code, Refusal};
 use super::services::{Identity, Services};
@@ -121,7 +121,7 @@ pub(super) struct InitOptions<'a> {
     pub(super) runtime: tokio::runtime::Handle,
     pub(super) board: Option<Board>,
     pub(super) lending: Arc<Lending>,
-    pub(super) neighbours: Arc<Vec<Neighbour>>,
+    pub(super) neighbours: Arc<Neighbours>,
 }
 
 /// A started plugin. Dropping it stops nothing: a library stays until the process ends.

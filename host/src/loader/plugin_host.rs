@@ -8,8 +8,8 @@
 //! It decides nothing: what a plugin asks for goes to the role's [`Services`].
 
 use super::description::Description;
-use super::neighbours::{self, Neighbour};
-use super::services::{Asker, EnqueueRequest, Identity, OutgoingCall, Question, Services};
+use super::neighbours::Neighbours;
+use super::services::{Asker, CallTarget, EnqueueRequest, Identity, OutgoingCall, Question, Services};
 use super::{call_side, lending, task_side};
 use crate::crash::Board;
 use crate::terms::Terms;
@@ -25,7 +25,7 @@ use std::sync::Arc;
 pub(super) struct PluginHost {
     pub(super) identity: Identity,
     pub(super) description: Arc<Description>,
-    pub(super) neighbours: Arc<Vec<Neighbour>>,
+    pub(super) neighbours: Arc<Neighbours>,
     pub(super) index: u32,
     pub(super) config: Bytes,
     pub(super) services: Arc<dyn Services>,
@@ -71,7 +71,7 @@ extern "C" fn enqueue(ctx: HostCtx, head: EnqueueHead, callback: FfiCallback) {
     let own = host.description.tasks.iter().find(|task| is_own && task.name == request.task);
     let target = match own {
         Some(task) => Ok((host.identity.clone(), Terms::of(task))),
-        None => neighbours::target(&host.neighbours, &host.description, &request),
+        None => host.neighbours.task(&host.description, &request),
     };
     let (identity, terms) = match target {
         Ok(target) => target,
@@ -89,12 +89,22 @@ extern "C" fn enqueue(ctx: HostCtx, head: EnqueueHead, callback: FfiCallback) {
 
 extern "C" fn call(ctx: HostCtx, call: CallOut, callback: FfiCallback) {
     let host = host(ctx);
-    let call = OutgoingCall {
-        target: Bytes::from_owner(call.target),
+    let target: CallTarget = match serde_json::from_slice(call.target.as_slice()) {
+        Ok(target) => target,
+        Err(error) => return callback.answer(Answer::error(code::REJECTED, error.to_string())),
+    };
+    let found = host.neighbours.route(&host.description, &target, call.headers.as_slice());
+    let (identity, route) = match found {
+        Ok(found) => found,
+        Err(refused) => return callback.answer(problem(&refused)),
+    };
+    let answered = host.services.call(OutgoingCall {
+        target: identity,
+        route,
+        deadline_unix_ms: target.deadline_unix_ms,
         headers: Bytes::from_owner(call.headers),
         body: Bytes::from_owner(call.body),
-    };
-    let answered = host.services.call(&host.identity, call);
+    });
     lending::spawn(&host.runtime, async move {
         callback.answer(match answered.await {
             Ok(value) => Answer::ok(FfiBytes::from_owner(value)),

@@ -69,12 +69,24 @@ pub struct Receipt {
 /// A call to another plugin's route.
 #[derive(Debug, Clone)]
 pub struct OutgoingCall {
-    /// JSON `{"plugin", "major", "route", "deadline_unix_ms", "traceparent"}`.
-    pub target: Bytes,
+    /// The other plugin, as this host knows it.
+    pub target: Identity,
+    /// The route's name; empty where the plugin is [loaded alone](super::LoadOptions::is_alone).
+    pub route: String,
+    /// When the caller stops waiting, by the broker's clock.
+    pub deadline_unix_ms: u64,
     /// Header block with method and path.
     pub headers: Bytes,
     /// The body.
     pub body: Bytes,
+}
+
+/// Whom a plugin calls, as it says so.
+#[derive(Debug, Deserialize)]
+pub(super) struct CallTarget {
+    pub(super) plugin: String,
+    pub(super) major: u32,
+    pub(super) deadline_unix_ms: u64,
 }
 
 /// Who asks: a request's or an attempt's handler.
@@ -121,7 +133,7 @@ pub trait Services: Send + Sync + 'static {
     /// Publishes a task of `plugin`; done once the broker has stored it. `terms` are those of the task.
     fn enqueue(&self, plugin: &Identity, terms: Terms, request: EnqueueRequest) -> ServiceFuture<Receipt>;
     /// Calls a route of another plugin; answers status, header block and body in the boundary's encoding.
-    fn call(&self, plugin: &Identity, call: OutgoingCall) -> ServiceFuture<Bytes>;
+    fn call(&self, call: OutgoingCall) -> ServiceFuture<Bytes>;
     /// Answers what a handler asks, as JSON.
     fn ask(&self, asker: Asker, question: Question) -> ServiceFuture<Bytes>;
     /// Keeps what a task's handler says of its progress; what is left to do, if anything, is to tell it.

@@ -3,7 +3,7 @@
 use super::description::Description;
 use super::inspect::{self, Manifest};
 use super::lending::Lending;
-use super::neighbours::{self, Neighbour};
+use super::neighbours::{self, Neighbour, Neighbours};
 use super::plugin::{InitOptions, Opened, Plugin};
 use super::refusal::Refusal;
 use super::services::Services;
@@ -48,6 +48,9 @@ pub struct LoadOptions {
     pub board: Option<Board>,
     /// The threads that plugins may be lent.
     pub lending: Arc<Lending>,
+    /// One plugin is loaded on purpose without those that it needs: they are not asked for, and what it wants of those
+    /// that it declares goes to the services as it is.
+    pub is_alone: bool,
 }
 
 impl std::fmt::Debug for LoadOptions {
@@ -149,7 +152,8 @@ pub fn load_all(sources: &[Source], options: &LoadOptions, on_step: OnStep<'_>) 
     let mut set = PluginSet::default();
     let mut opened = open_all(sources, options.cache_dir.as_ref(), &mut set.refused, on_step);
     let unmet: Vec<Refusal> = {
-        let unmet = neighbours::unmet(opened.iter().map(|(_, plugin)| &*plugin.description));
+        let asking = opened.iter().filter(|_| !options.is_alone);
+        let unmet = neighbours::unmet(asking.map(|(_, plugin)| &*plugin.description));
         let refusal = |(source, _): &(Source, Opened)| {
             Some(neighbours::refusal(&source.name, &source.library, unmet.get(source.name.as_str())?))
         };
@@ -158,7 +162,7 @@ pub fn load_all(sources: &[Source], options: &LoadOptions, on_step: OnStep<'_>) 
     opened.retain(|(source, _)| !unmet.iter().any(|refusal| refusal.plugin == source.name));
     set.refused.extend(unmet);
     let known = opened.iter().map(|(_, plugin)| Neighbour::new(plugin.description.clone()));
-    let neighbours: Arc<Vec<Neighbour>> = Arc::new(known.collect());
+    let neighbours = Arc::new(Neighbours::new(known.collect(), options.is_alone));
     for (source, plugin) in opened {
         on_step(Some((&plugin.manifest.name.clone(), &plugin.manifest.version.clone(), "init")));
         let started = plugin.init(&InitOptions {

@@ -22,11 +22,13 @@ const BROKER_MOMENT: Duration = Duration::from_secs(1);
 pub(super) async fn serve(mut context: Context) -> Result<Exit, Failure> {
     let broker = context.connect().await?;
     let metrics = PluginMetrics::default();
+    let quarantines = Quarantines::default();
     let services = Arc::new(HostServices {
         broker: broker.clone(),
         instance: context.instance.clone(),
         enqueue_timeout: Duration::from_millis(context.settings.api.enqueue_timeout_ms),
         metrics: metrics.clone(),
+        quarantines: quarantines.clone(),
         waiters: waiters(),
         progress: Arc::default(),
         staging: Arc::default(),
@@ -47,7 +49,6 @@ pub(super) async fn serve(mut context: Context) -> Result<Exit, Failure> {
     let bound = listener.local_addr().map(|address| address.to_string()).into_iter().collect();
     let limits = options::edge_limits(&context.settings);
     let mux = Arc::new(Mux::default());
-    let quarantines = Quarantines::default();
     super::quarantine::follow(&quarantines, &broker, &context.outbox, &set);
     let edge = Arc::new(Edge::new(
         broker.clone(),

@@ -113,6 +113,7 @@ impl Context {
     pub(super) async fn load(&self, services: Arc<dyn Services>) -> Result<PluginSet, Failure> {
         let sources = options::sources(&self.settings, &self.excluded);
         let options = LoadOptions {
+            is_alone: false,
             cache_dir: self.settings.loading.cache_dir.clone(),
             log_filter: self.settings.log.filter.clone(),
             threads: PLUGIN_THREADS,

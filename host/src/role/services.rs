@@ -2,29 +2,29 @@
 
 use super::metrics::PluginMetrics;
 use crate::broker::Broker;
+use crate::calling::{self, Callee, CancelOnDrop};
 use crate::enqueue::{self, NewTask};
 use crate::follow::Follower;
 use crate::loader::{
     Asker, EnqueueRequest, Identity, OutgoingCall, Question, Receipt, ServiceFuture, Services,
 };
+use crate::quarantine::Quarantines;
 use crate::terms::Terms;
 use crate::worker::tasks::{ProgressReports, Staging};
 use crate::{lookup, once};
 use bytes::Bytes;
+use cardcage_abi::headers;
 use cardcage_protocol::{
-    CallBody, CallId, CallReply, CallRequest, InstanceId, Name, Problem, ProblemCode, ReplyKind, StagedTask,
-    TaskId, Text, Timestamp,
+    CallBody, CallId, CallReply, CallRequest, InstanceId, Name, Problem, ProblemCode, StagedTask, TaskId,
+    Text, Timestamp, limits,
 };
-use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::Semaphore;
-
-/// Longest wait for another plugin's answer where the caller names no deadline.
-const CALL_TIMEOUT_MS: u64 = 30_000;
+use tokio::time::Instant;
 
 /// Handlers of one process that wait for tasks at the same time; each costs the broker a subscription.
 const WAITERS_MAX: usize = 1_000;
@@ -43,21 +43,14 @@ pub(super) struct HostServices {
     pub(super) instance: InstanceId,
     pub(super) enqueue_timeout: Duration,
     pub(super) metrics: PluginMetrics,
+    /// What takes no calls now.
+    pub(super) quarantines: Quarantines,
     /// Handlers that wait for tasks.
     pub(super) waiters: Arc<Semaphore>,
     /// Where tasks run: set once the engine is there.
     pub(super) progress: Arc<OnceLock<ProgressReports>>,
     /// The same, for the tasks that handlers enqueue.
     pub(super) staging: Arc<OnceLock<Staging>>,
-}
-
-#[derive(Deserialize)]
-struct Target {
-    plugin: String,
-    major: u32,
-    route: String,
-    #[serde(default)]
-    deadline_unix_ms: Option<u64>,
 }
 
 fn unusable(what: &str) -> Problem {
@@ -96,6 +89,57 @@ impl HostServices {
         let follower = follower.ok_or(Problem::new(ProblemCode::NoSuchTask))?;
         let view = follower.wait_end(at_most.min(WAIT_MAX)).await.map_err(failed)?;
         Ok(if lookup::has_ended(&view) { view } else { Value::Null })
+    }
+
+    async fn call_route(&self, call: OutgoingCall) -> Result<Bytes, Problem> {
+        let plugin = Name::new(&call.target.name).map_err(|error| unusable(&error.to_string()))?;
+        let route = Name::new(&call.route).map_err(|error| unusable(&error.to_string()))?;
+        let left = Duration::from_millis(call.deadline_unix_ms.saturating_sub(self.broker.now_unix_ms()));
+        if left.is_zero() {
+            return Err(Problem::new(ProblemCode::DeadlineExceeded));
+        }
+        if call.body.len() > limits::INLINE_BODY_MAX_BYTES {
+            let detail = format!(
+                "A call from plugin to plugin carries at most {} bytes.",
+                limits::INLINE_BODY_MAX_BYTES
+            );
+            return Err(Problem::new(ProblemCode::BodyTooLarge).detail(detail));
+        }
+        let id = CallId::generate();
+        let mut head = call.headers.to_vec();
+        headers::push(&mut head, "x-request-id", id.to_string().as_bytes());
+        let request = CallRequest {
+            call_id: id,
+            deadline_unix_ms: call.deadline_unix_ms,
+            route: Text::from(route.as_str()),
+            request_id: *id.as_bytes(),
+            caller_instance: Text::from(self.instance.as_str()),
+            header_block: Bytes::from(head),
+            body: CallBody::Whole(call.body),
+            ext: Bytes::new(),
+        };
+        let message = request.encode().map_err(|error| {
+            tracing::warn!(%error, route = route.as_str(), "a call from plugin to plugin exceeds what one carries");
+            Problem::new(ProblemCode::HeadersTooLarge)
+        })?;
+        let (broker, major) = (&self.broker, call.target.major);
+        let subject = broker.subjects().call(&plugin, major, &route);
+        let callee = Callee { plugin: plugin.as_str(), major, route: route.as_str(), subject: &subject };
+        let mut cancel = CancelOnDrop::new(broker, broker.subjects().callctl(id));
+        let deadline = Instant::now() + left;
+        match calling::first_reply(broker, &self.quarantines, callee, deadline, message).await {
+            Ok(reply) => {
+                // A reply that streams is left to nobody: its handler is told.
+                if !matches!(reply.body, CallBody::Stream) {
+                    cancel.answered();
+                }
+                answer(reply)
+            }
+            Err(problem) => {
+                cancel.failed(&problem);
+                Err(problem)
+            }
+        }
     }
 
     /// What is wrong with it is said while the handler can still do something about it.
@@ -163,38 +207,9 @@ impl Services for HostServices {
         })
     }
 
-    fn call(&self, _plugin: &Identity, call: OutgoingCall) -> ServiceFuture<Bytes> {
+    fn call(&self, call: OutgoingCall) -> ServiceFuture<Bytes> {
         let this = self.clone();
-        Box::pin(async move {
-            let target: Target =
-                serde_json::from_slice(&call.target).map_err(|error| unusable(&error.to_string()))?;
-            let name = Name::new(&target.plugin).map_err(|error| unusable(&error.to_string()))?;
-            let route = Name::new(&target.route).map_err(|error| unusable(&error.to_string()))?;
-            let now = this.broker.now_unix_ms();
-            let deadline_unix_ms = target.deadline_unix_ms.unwrap_or(now.saturating_add(CALL_TIMEOUT_MS));
-            let id = CallId::generate();
-            let request = CallRequest {
-                call_id: id,
-                deadline_unix_ms,
-                route: Text::from(route.as_str()),
-                request_id: *id.as_bytes(),
-                caller_instance: Text::from(this.instance.as_str()),
-                header_block: call.headers,
-                body: CallBody::Whole(call.body),
-                ext: Bytes::new(),
-            };
-            let message = request.encode().map_err(|error| unusable(&error.to_string()))?;
-            let subject = this.broker.subjects().call(&name, target.major, &route);
-            let left = Duration::from_millis(deadline_unix_ms.saturating_sub(now));
-            let reply = this.broker.call(subject, message, left).await.map_err(|error| {
-                Problem::new(match error {
-                    crate::broker::Error::NoResponders { .. } => ProblemCode::NoWorker,
-                    crate::broker::Error::Timeout { .. } => ProblemCode::DeadlineExceeded,
-                    _ => ProblemCode::BrokerUnavailable,
-                })
-            })?;
-            answer(reply)
-        })
+        Box::pin(async move { this.call_route(call).await })
     }
 
     fn ask(&self, asker: Asker, question: Question) -> ServiceFuture<Bytes> {
@@ -222,18 +237,16 @@ impl Services for HostServices {
 }
 
 /// The boundary's encoding: `u16 status, u32 header block length, block, body`.
-fn answer(reply: Bytes) -> Result<Bytes, Problem> {
-    let reply = CallReply::decode(reply).map_err(|_| Problem::new(ProblemCode::PluginError))?;
-    let body = match (reply.kind, reply.body) {
-        (ReplyKind::Done, CallBody::Whole(body)) => body,
-        (ReplyKind::Done, CallBody::Stream) => return Err(Problem::new(ProblemCode::ReplyTooLarge)),
-        (ReplyKind::Busy, _) => return Err(Problem::new(ProblemCode::WorkerBusy)),
-        (ReplyKind::Crashed, _) => return Err(Problem::new(ProblemCode::WorkerCrashed)),
-        (ReplyKind::Expired, _) => return Err(Problem::new(ProblemCode::DeadlineExceeded)),
-        (ReplyKind::GoAhead, _) => return Err(Problem::new(ProblemCode::StreamBroken)),
-        (ReplyKind::Refused(code), _) => {
-            return Err(Problem::new(ProblemCode::from_code(&code).unwrap_or(ProblemCode::PluginError)));
-        }
+fn answer(reply: CallReply) -> Result<Bytes, Problem> {
+    if let Some(code) = calling::refusal(&reply.kind) {
+        return Err(Problem::new(code));
+    }
+    let CallBody::Whole(body) = reply.body else {
+        let detail = format!(
+            "An answer from plugin to plugin is in one piece of at most {} bytes.",
+            limits::INLINE_BODY_MAX_BYTES
+        );
+        return Err(Problem::new(ProblemCode::ReplyTooLarge).detail(detail));
     };
     let mut out = Vec::with_capacity(6 + reply.header_block.len() + body.len());
     out.extend_from_slice(&reply.status.to_le_bytes());

@@ -29,11 +29,13 @@ pub(super) async fn serve(mut context: Context) -> Result<Exit, Failure> {
     let broker = context.connect().await?;
     let metrics = PluginMetrics::default();
     let (progress, staging) = (Arc::new(OnceLock::new()), Arc::new(OnceLock::new()));
+    let quarantines = Quarantines::default();
     let services = Arc::new(HostServices {
         broker: broker.clone(),
         instance: context.instance.clone(),
         enqueue_timeout: Duration::from_millis(context.settings.api.enqueue_timeout_ms),
         metrics: metrics.clone(),
+        quarantines: quarantines.clone(),
         waiters: waiters(),
         progress: progress.clone(),
         staging: staging.clone(),
@@ -47,7 +49,6 @@ pub(super) async fn serve(mut context: Context) -> Result<Exit, Failure> {
     broker.compare_consumers(&consumers).await.map_err(|error| broker_failure(&error))?;
 
     // Before anything is taken: a version that crashed too often gets nothing, also after a restart.
-    let quarantines = Quarantines::default();
     quarantines.refresh(&broker).await.map_err(|error| broker_failure(&error))?;
     super::quarantine::follow(&quarantines, &broker, &context.outbox, &set);
     let live_limits = AllLiveLimits::default();

@@ -1,7 +1,7 @@
 //! Plugins that enqueue tasks of other plugins, by name and major.
 
-use crate::serving::{Serving, soon};
-use cardcage_harness::{Config, Launch};
+use crate::serving::{Serving, child, pause, signal, soon};
+use cardcage_harness::{Cardcage, Config, Launch, Signal};
 use serde_json::{Value, json};
 
 fn with_payments(config: Config) -> Config {
@@ -54,4 +54,76 @@ async fn a_plugin_that_needs_a_major_that_is_not_there_is_refused_by_hosts_and_b
     let ended = launch.run(soon()).await.unwrap();
     assert_eq!(ended.status.code(), Some(0), "{ended:?}");
     assert!(ended.stdout.contains("refused, not required"), "{ended:?}");
+}
+
+fn reach(plugin: &str, major: u32, method: &str, path: &str) -> Value {
+    json!({ "plugin": plugin, "major": major, "method": method, "path": path, "body": { "a": 1 } })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plugin_calls_another_one_that_only_the_worker_runs_wherever_it_is_mounted() {
+    let serving = Serving::api(|config| config.set("plugins.hello.prefix", "/far/away")).await;
+    // The worker has the called plugin alone.
+    let config = Config::new(&serving.nats).set("broker.namespace", serving.config.namespace());
+    let config = config.plugin("hello").unwrap();
+    let _worker = Cardcage::worker(&config).await.unwrap();
+    let call = async |body: Value| serving.http.post_json("/chaos/reach", &body).await.unwrap();
+
+    let reply = call(reach("hello", 0, "POST", "/call?x=1")).await;
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    let answer = reply.json().unwrap();
+    assert_eq!((&answer["status"], &answer["body"]), (&json!(200), &json!(r#"{"a":1}"#)), "{answer}");
+    assert_eq!(answer["headers"]["content-type"], "application/json");
+    // Also what is inline for callers from outside.
+    let answer = call(reach("hello", 0, "GET", "/inline?name=you")).await.json().unwrap();
+    assert_eq!(answer["body"], "Hello, you!", "{answer}");
+
+    for (method, path, status, code) in [
+        ("GET", "/none", 404, "no_such_route"),
+        ("GET", "/call", 405, "method_not_allowed"),
+        ("POST", "/task", 500, "plugin_error"),
+        ("GET", "no slash", 500, "internal"),
+    ] {
+        let reply = call(reach("hello", 0, method, path)).await;
+        assert_eq!((reply.status, reply.problem_code().as_deref()), (status, Some(code)), "{}", reply.text());
+    }
+    let large = json!({ "body": "x".repeat(600 * 1024), "plugin": "hello", "major": 0, "method": "POST", "path": "/call" });
+    let reply = call(large).await;
+    assert_eq!((reply.status, reply.problem_code().as_deref()), (413, Some("body_too_large")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_calls_another_plugin() {
+    let (serving, _worker) = Serving::both(|config| config).await;
+    let reply =
+        serving.http.post_json("/chaos/reach_task", &reach("hello", 0, "POST", "/call")).await.unwrap();
+    let ended = serving.http.final_task(&reply.task_id().unwrap(), soon()).await.unwrap();
+    assert_eq!(ended["result"]["body"], r#"{"a":1}"#, "{ended}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_nobody_can_answer_says_why() {
+    let serving = Serving::api(|config| config).await;
+    let call = async |body: &Value| {
+        let reply = serving.http.post_json("/chaos/reach", body).await.unwrap();
+        (reply.status, reply.problem_code().unwrap_or_default(), reply.text())
+    };
+    let (status, code, text) = call(&reach("orders", 1, "GET", "/")).await;
+    assert_eq!((status, &*code), (500, "plugin_error"));
+    assert!(text.contains("It calls `orders` v1, which it declares neither by needs nor by wants"), "{text}");
+    let (status, code, _) = call(&reach("payments", 0, "GET", "/")).await;
+    assert_eq!((status, &*code), (503, "unknown_plugin"));
+    let (status, code, text) = call(&reach("hello", 0, "POST", "/call")).await;
+    assert_eq!((status, &*code), (503, "no_worker"), "{text}");
+
+    let worker = serving.worker().await;
+    let mut hasty = reach("hello", 0, "POST", "/call");
+    assert_eq!(call(&hasty).await.0, 200);
+    pause(child(&worker)).await;
+    hasty["timeout_ms"] = 300.into();
+    let started = std::time::Instant::now();
+    let (status, code, text) = call(&hasty).await;
+    assert_eq!((status, &*code), (504, "deadline_exceeded"), "{text}");
+    assert!(started.elapsed() < std::time::Duration::from_secs(10), "its own deadline, not the request's");
+    signal(child(&worker), Signal::CONT);
 }

@@ -192,9 +192,9 @@ pub struct InitReply {
 #[repr(C)]
 #[derive(StableAbi, Debug)]
 pub struct CallOut {
-    /// JSON `{"plugin", "major", "route", "deadline_unix_ms", "traceparent"}`.
+    /// JSON `{"plugin", "major", "deadline_unix_ms"}`. The host finds the route by the head.
     pub target: FfiBytes,
-    /// Header block with `:method` and `:path`.
+    /// Header block, starting with `:method` and `:path`; trace context is `traceparent`.
     pub headers: FfiBytes,
     /// The whole body.
     pub body: FfiBytes,

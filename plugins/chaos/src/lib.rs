@@ -14,6 +14,8 @@
 //! | `POST /chaos/refund` | worker | enqueues the task `record_refund` of the plugin payments |
 //! | `POST /chaos/at?unix_ms=` | worker | enqueues the task `chaos` for that time |
 //! | `POST /chaos/inline_wait?ms=` | inline | the same, in the API instance |
+//! | `POST /chaos/reach` | inline | calls a route of another plugin, as its body says |
+//! | `POST /chaos/reach_task` | enqueue | the same, or an enqueue, as the task `reach` |
 //! | `POST /chaos/echo_stream` | worker | streams the request's body back |
 //! | `GET /chaos/seen` | worker | how many handlers started, finished, panicked, were cancelled |
 //! | `GET /chaos/inline_seen` | inline | the same, in the API instance |
@@ -24,6 +26,7 @@
 //! The setting `init` makes its start go wrong; the environment variable `CARDCAGE_CHAOS_DESCRIBE` (`panic`, `hang`,
 //! `exit`, `abort`, or `needs` for a plugin that nobody has) makes `describe` go wrong, which has no settings to read.
 
+mod neighbour;
 mod order;
 mod reach;
 mod schedules;
@@ -348,7 +351,7 @@ fn describe_as_told() {
 
 fn definition() -> Plugin<App> {
     describe_as_told();
-    let plugin = Plugin::new(App::start).wants("payments", 0);
+    let plugin = Plugin::new(App::start).wants("payments", 0).wants("hello", 0);
     let needy = std::env::var(DESCRIBE).is_ok_and(|how| how == "needs");
     let plugin = if needy { plugin.needs("hello", 7) } else { plugin };
     let plugin = plugin
@@ -363,16 +366,19 @@ fn definition() -> Plugin<App> {
         .inline(routes!(inline_seen))
         .inline(routes!(inline_block))
         .inline(routes!(reach::inline_wait))
+        .inline(routes!(neighbour::reach_inline))
         .inline(routes!(delayed))
         .enqueue(Method::POST, "/task", chaos)
         .enqueue(Method::POST, "/short", short)
         .enqueue(Method::POST, "/keyed", keyed)
         .enqueue(Method::POST, "/effects", reach::effects)
+        .enqueue(Method::POST, "/reach_task", neighbour::reach)
         .task(chaos)
         .task(short)
         .task(keyed)
         .task(ranked)
-        .task(reach::effects);
+        .task(reach::effects)
+        .task(neighbour::reach);
     schedules::declare(plugin)
 }
 

@@ -7,7 +7,7 @@
 //! cancels it as an operator would, and a second one ends the process. stdout carries the outcome as JSON and nothing
 //! else: what the plugin prints goes to stderr.
 //!
-//! What it refuses to do: it loads no other plugin, and does not try again.
+//! What it refuses to do: it loads no other plugin, also none that the task's own needs, and does not try again.
 
 mod rehearsal;
 
@@ -57,6 +57,7 @@ async fn rehearse(args: RunArgs) -> Result<Exit, Exit> {
         runtime: tokio::runtime::Handle::current(),
         board: None,
         lending: Lending::none(),
+        is_alone: true,
     };
     let plugin = load(source, options).await?;
     described(&plugin.description, &target, &value)?;

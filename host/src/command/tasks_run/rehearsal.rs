@@ -53,9 +53,11 @@ impl Services for Rehearsal {
         Box::pin(std::future::ready(Ok(Receipt { id, duplicate: false })))
     }
 
-    fn call(&self, _: &Identity, call: OutgoingCall) -> ServiceFuture<Bytes> {
-        let target = String::from_utf8_lossy(&call.target).into_owned();
-        tracing::warn!(target, "a call to another plugin was refused: nothing else runs here");
+    fn call(&self, call: OutgoingCall) -> ServiceFuture<Bytes> {
+        tracing::warn!(
+            plugin = &*call.target.name,
+            "a call to another plugin was refused: nothing else runs here"
+        );
         let detail = "The task runs in the foreground, without other plugins.";
         Box::pin(std::future::ready(Err(Problem::new(ProblemCode::NoWorker).detail(detail))))
     }

@@ -66,6 +66,31 @@ fn what_a_task_enqueues_is_shown_and_not_published_and_logs_go_to_stderr() {
     assert!(!stdout(&output).contains("a task would"), "stdout carries the outcome alone");
 }
 
+#[tokio::test]
+async fn task_of_a_plugin_that_needs_another_one_runs_without_it_and_what_it_enqueues_there_is_shown() {
+    let config = Config::default().set("broker.url", "nats://127.0.0.1:1").plugin("chaos").unwrap();
+    let run = async |plugin: &str, major: u32| {
+        let body = json!({ "plugin": plugin, "major": major, "enqueue": "greet", "body": { "whom": "you" } });
+        let launch = Launch::new(["tasks", "run", "chaos.reach", "--json", &body.to_string()])
+            .config(&config)
+            .env("CARDCAGE_CHAOS_DESCRIBE", "needs");
+        launch.run(soon()).await.unwrap()
+    };
+    let ended = run("hello", 7).await;
+    assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+    let answer: Value = serde_json::from_str(&ended.stdout).unwrap();
+    let one = &answer["enqueued"][0];
+    assert_eq!(
+        (&one["plugin"], &one["task"], &one["body"]["whom"]),
+        (&json!("hello"), &json!("greet"), &json!("you")),
+        "{answer}"
+    );
+    // What it does not declare is refused here as everywhere.
+    let ended = run("hello", 8).await;
+    assert_eq!(ended.status.code(), Some(3), "{ended:?}");
+    assert!(ended.stdout.contains("declares neither by needs nor by wants"), "{ended:?}");
+}
+
 #[test]
 fn task_that_does_not_exist_or_does_not_take_the_body_is_not_started() {
     for (task, body, code, said) in [

@@ -234,7 +234,7 @@ async fn workers_say_what_they_have_and_how_busy_they_are() {
         let chaos = worker["plugins"].as_array().unwrap().iter().find(|one| one["name"] == "chaos").unwrap();
         assert_eq!(
             (&chaos["major"], &chaos["tasks"]),
-            (&json!(0), &json!(["chaos", "short", "keyed", "ranked", "effects"]))
+            (&json!(0), &json!(["chaos", "short", "keyed", "ranked", "effects", "reach"]))
         );
         assert_eq!((&worker["busy"], &chaos["slots"]), (&json!(0), &json!(2)), "{worker}");
     }
