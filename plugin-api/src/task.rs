@@ -134,6 +134,8 @@ pub struct TaskOptions {
     pub expires_ms: Option<u64>,
     /// Whether it is tried again when its worker was lost.
     pub on_lost: Option<OnLost>,
+    /// The task of the same plugin that is run when this one is given up, with [`Exhausted`](crate::Exhausted) as its body.
+    pub exhausted: Option<&'static str>,
 }
 
 /// How urgent a task is that declares `priorities`. While tasks of all three wait, a worker takes 16 of high for 4 of
@@ -360,6 +362,7 @@ impl<T: Task> ErasedTask<T::State> for Erased<T> {
             "serial_key": options.serial_key,
             "expires_ms": options.expires_ms,
             "on_lost": options.on_lost,
+            "exhausted": options.exhausted,
         })
     }
 

@@ -15,6 +15,7 @@ pub mod child;
 pub mod crash_history;
 pub mod cron;
 pub mod envelope;
+pub mod exhausted;
 pub mod frame;
 pub mod header;
 pub mod id;

@@ -78,6 +78,9 @@ pub struct TaskRecord {
     /// The tasks that the succeeding attempt enqueued; they are published after this write.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub children: Vec<StagedTask>,
+    /// The task that is run because this one was given up; its body is this one's report. Published after this write.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exhausted: Option<Box<StagedTask>>,
     /// Which message of it was parked last, and by which schema.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parked: Option<Parking>,
@@ -178,6 +181,8 @@ pub enum FollowUp {
     },
     /// The record's children must be published.
     Children,
+    /// The record's `exhausted` must be published.
+    Exhausted,
     /// The message must be put among the parked tasks, as `parked` says; why stands in `error`.
     Park,
 }
@@ -219,6 +224,7 @@ impl TaskRecord {
             traceparent: envelope.traceparent.clone(),
             idempotency_key: envelope.idempotency_key.clone(),
             children: Vec::new(),
+            exhausted: None,
             parked: None,
             follow_up: Vec::new(),
         }

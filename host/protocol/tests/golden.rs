@@ -54,8 +54,9 @@ fn the_least_envelope_of_version_1_decodes_with_defaults() {
 
 #[test]
 fn records_of_version_1_decode_and_encode_to_themselves() {
-    for name in ["record-v1-failed.json", "record-v1-succeeded.json", "record-v1-children.json"] {
-        let text = golden(name);
+    for name in ["failed", "succeeded", "children", "exhausted"] {
+        let name = format!("record-v1-{name}.json");
+        let text = golden(&name);
         let mut record = TaskRecord::decode(text.as_bytes()).unwrap();
         assert_eq!(String::from_utf8(record.encode().unwrap()).unwrap(), text.trim_end(), "{name}");
     }

@@ -98,6 +98,9 @@ pub struct TaskDescription {
     /// Whether it is tried again when its worker was lost.
     #[serde(default)]
     pub on_lost: Option<OnLost>,
+    /// The task of the plugin that is run when it is given up.
+    #[serde(default)]
+    pub exhausted: Option<String>,
 }
 
 impl TaskDescription {
@@ -196,6 +199,7 @@ impl Description {
                 }
             }
         }
+        super::exhausted::check(&self.tasks)?;
         for need in &self.needs {
             if !super::inspect::is_name(&need.plugin) || need.plugin == self.name {
                 return Err(format!(

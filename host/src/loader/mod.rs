@@ -19,6 +19,7 @@ mod call_side;
 mod conflict;
 mod copy;
 mod description;
+mod exhausted;
 pub mod inspect;
 mod lending;
 mod lock;

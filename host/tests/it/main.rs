@@ -24,6 +24,7 @@ mod dev;
 mod docs;
 mod drain;
 mod edge;
+mod exhausted;
 mod follow;
 mod hops;
 mod in_flight;

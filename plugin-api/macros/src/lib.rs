@@ -10,7 +10,7 @@ use syn::{Expr, ExprLit, FnArg, GenericArgument, ItemFn, Lit, Meta, PathArgument
 /// Makes a task of an async function. See the crate's documentation for the options:
 /// `name = "…"`, `retry(max_attempts = 8, backoff = "2s..10m")`, `timeout = "30s"`, `soft_timeout = "25s"`, `result_ttl = "1d"`,
 /// `expires = "1h"`, `concurrency = 4`, `max_running = 2`, `priorities`, `rate = "10/s"`, `on_lost = "fail"`,
-/// `unique_key = "order_id"`, `serial_key = "order_id"`.
+/// `unique_key = "order_id"`, `serial_key = "order_id"`, `exhausted = "give_up"`.
 #[proc_macro_attribute]
 pub fn task(options: TokenStream, item: TokenStream) -> TokenStream {
     expand(options.into(), item.into()).unwrap_or_else(syn::Error::into_compile_error).into()
@@ -32,6 +32,7 @@ struct Options {
     serial_key: Option<String>,
     expires_ms: Option<u64>,
     on_lost: Option<Tokens>,
+    exhausted: Option<(String, Span)>,
 }
 
 fn text(value: &Expr) -> syn::Result<(String, Span)> {
@@ -152,11 +153,14 @@ fn options(tokens: Tokens) -> syn::Result<Options> {
             Meta::NameValue(pair) if pair.path.is_ident("on_lost") => {
                 options.on_lost = Some(on_lost(&pair.value)?);
             }
+            Meta::NameValue(pair) if pair.path.is_ident("exhausted") => {
+                options.exhausted = Some(text(&pair.value)?);
+            }
             Meta::List(list) if list.path.is_ident("retry") => retry(&mut options, list.tokens.clone())?,
             other => {
                 let known = "known options: name, retry(max_attempts, backoff), timeout, result_ttl, expires, \
                              concurrency, max_running, priorities, rate, on_lost, unique_key, serial_key, \
-                             soft_timeout";
+                             soft_timeout, exhausted";
                 return Err(syn::Error::new_spanned(other, known));
             }
         }
@@ -259,6 +263,15 @@ fn expand(attributes: Tokens, item: Tokens) -> syn::Result<Tokens> {
     if name.is_empty() || name.len() > 64 || !name.chars().all(legal) {
         return Err(syn::Error::new(span, "a task's name has 1 to 64 characters of a-z, 0-9, _ and -"));
     }
+    let exhausted = match options.exhausted {
+        Some((hook, span)) if hook == name => {
+            return Err(syn::Error::new(
+                span,
+                "exhausted names another task: this one would run itself for ever",
+            ));
+        }
+        hook => opt(hook.map(|(hook, _)| hook)),
+    };
     let description = description(&function);
     let max_attempts = opt(options.max_attempts);
     let backoff_initial_ms = opt(options.backoff_ms.map(|(first, _)| first));
@@ -307,6 +320,7 @@ fn expand(attributes: Tokens, item: Tokens) -> syn::Result<Tokens> {
                     serial_key: #serial_key,
                     expires_ms: #expires_ms,
                     on_lost: #on_lost,
+                    exhausted: #exhausted,
                 };
 
                 async fn run(
@@ -357,6 +371,7 @@ mod tests {
         assert!(error(quote!(on_lost = "shrug"), good.clone()).contains("on_lost is"));
         assert!(expand(quote!(unique_key = "order.id", serial_key = "customer"), good.clone()).is_ok());
         assert!(error(quote!(unique_key = "order id"), good.clone()).contains("a field of the body"));
+        assert!(error(quote!(name = "a", exhausted = "a"), good.clone()).contains("another task"));
         assert!(error(quote!(rate = "10/d"), good.clone()).contains("a rate is"));
         assert!(error(quote!(concurrency = 0), good.clone()).contains("between 1 and 4096"));
         assert!(error(quote!(colour = "red"), good).contains("known options"));

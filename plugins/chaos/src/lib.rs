@@ -7,6 +7,7 @@
 //! | `POST /chaos/task` | enqueue | the same, as the task `chaos` |
 //! | `POST /chaos/short` | enqueue | the same, as the task `short`, whose attempts have 1 s |
 //! | `POST /chaos/keyed` | enqueue | the same, as the task `keyed`, whose body may have a `unique` and a `serial` key |
+//! | `POST /chaos/doomed` | enqueue | the same, as the task `doomed`, for which `give_up` is run when it is given up |
 //! | `POST /chaos/delayed?delay_ms=` | inline | enqueues the task `chaos` for later, with the request's `Idempotency-Key` |
 //! | `POST /chaos/ranked/{priority}` | worker | enqueues the task `ranked`, which has priorities and runs one at a time |
 //! | `POST /chaos/effects` | enqueue | things that are done once per task, as the task `effects` |
@@ -24,8 +25,9 @@
 //! The environment variable `CARDCAGE_CHAOS_SCHEDULES` holds the schedules that it declares, as JSON (`schedules.rs`).
 //!
 //! The setting `init` makes its start go wrong; the environment variable `CARDCAGE_CHAOS_DESCRIBE` (`panic`, `hang`,
-//! `exit`, `abort`, or `needs` for a plugin that nobody has) makes `describe` go wrong, which has no settings to read.
+//! `exit`, `abort`, `needs` for a plugin that nobody has, or `forlorn` for a hook that nobody has) makes `describe` go wrong, which has no settings to read.
 
+mod doomed;
 mod neighbour;
 mod order;
 mod reach;
@@ -354,6 +356,8 @@ fn definition() -> Plugin<App> {
     let plugin = Plugin::new(App::start).wants("payments", 0).wants("hello", 0);
     let needy = std::env::var(DESCRIBE).is_ok_and(|how| how == "needs");
     let plugin = if needy { plugin.needs("hello", 7) } else { plugin };
+    let forlorn = std::env::var(DESCRIBE).is_ok_and(|how| how == "forlorn");
+    let plugin = if forlorn { plugin.task(doomed::forlorn) } else { plugin };
     let plugin = plugin
         .config::<Settings>()
         .routes(routes!(call))
@@ -373,12 +377,15 @@ fn definition() -> Plugin<App> {
         .enqueue(Method::POST, "/keyed", keyed)
         .enqueue(Method::POST, "/effects", reach::effects)
         .enqueue(Method::POST, "/reach_task", neighbour::reach)
+        .enqueue(Method::POST, "/doomed", doomed::doomed)
         .task(chaos)
         .task(short)
         .task(keyed)
         .task(ranked)
         .task(reach::effects)
-        .task(neighbour::reach);
+        .task(neighbour::reach)
+        .task(doomed::doomed)
+        .task(doomed::give_up);
     schedules::declare(plugin)
 }
 

@@ -198,7 +198,7 @@ impl Delivered<'_> {
     }
 
     async fn finish(self, plan: Plan, current: Option<&TaskRecord>, until: Instant) -> Carried {
-        let plan = plan.kept_for(self.unit.limits.result_ttl);
+        let plan = plan.with_hook(self.unit.hook.as_ref()).kept_for(self.unit.limits.result_ttl);
         self.unit.shared.carry_out(self.envelope, self.delivery, plan, current, until).await
     }
 
@@ -311,6 +311,7 @@ impl Delivered<'_> {
         for _ in 0..ROUNDS {
             let plan = ending::end(facts, standing.record, standing.fence, ended, limits, &mut rng)
                 .with_children(children)
+                .with_hook(self.unit.hook.as_ref())
                 .kept_for(limits.result_ttl);
             log_end(plugin, task, facts, &plan);
             match shared.carry_out(self.envelope, self.delivery, plan, None, until).await {

@@ -126,6 +126,10 @@ impl Shared {
                 Some(record) => self.publish_children(record, again, until).await,
                 None => Ok(()),
             },
+            FollowUp::Exhausted => match record {
+                Some(record) => Box::pin(self.publish_hook(envelope, record, again, until)).await,
+                None => Ok(()),
+            },
             FollowUp::DeadLetter { reason } => {
                 let error = record.and_then(|record| record.error.as_ref());
                 let letter = DeadLetter {

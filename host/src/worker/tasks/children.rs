@@ -1,4 +1,4 @@
-//! Publishing the children that a completion owes.
+//! Publishing the tasks that a record owes: a success its children, a failure the task that is run then (`exhausted`).
 //!
 //! Each has the same id whoever publishes it, so a repeat is a duplicate to the broker as long as it remembers; later, who
 //! redoes the publishes looks first.
@@ -26,23 +26,32 @@ impl Shared {
         again: bool,
         until: Instant,
     ) -> Result<(), Carried> {
-        let now = Timestamp::from_unix_ms(self.broker.now_unix_ms());
-        let remembered_ms = u64::try_from(REMEMBERED.as_millis()).unwrap_or(u64::MAX);
-        let look = again && record.finished_at.is_none_or(|end| now > end.plus_ms(remembered_ms));
         for (n, child) in (0..).zip(&record.children) {
-            let id = TaskId::derive(record.id, n);
-            let there = look && {
-                let find = || self.broker.find_task(id);
-                self.again(until, "a task's child could not be looked for; trying again", find)
-                    .await?
-                    .is_some()
-            };
-            if !there {
-                self.publish_child(record, id, child, until).await?;
-            }
+            let body = Bytes::copy_from_slice(child.body.get().as_bytes());
+            self.publish_owed(record, TaskId::derive(record.id, n), child, body, again, until).await?;
             reach(Point::AfterChild);
         }
         Ok(())
+    }
+
+    /// Publishes one of them under this id, unless it is there.
+    pub(super) async fn publish_owed(
+        &self,
+        record: &TaskRecord,
+        id: TaskId,
+        child: &StagedTask,
+        body: Bytes,
+        again: bool,
+        until: Instant,
+    ) -> Result<(), Carried> {
+        let now = Timestamp::from_unix_ms(self.broker.now_unix_ms());
+        let remembered_ms = u64::try_from(REMEMBERED.as_millis()).unwrap_or(u64::MAX);
+        let look = again && record.finished_at.is_none_or(|end| now > end.plus_ms(remembered_ms));
+        let there = look && {
+            let find = || self.broker.find_task(id);
+            self.again(until, "a task's child could not be looked for; trying again", find).await?.is_some()
+        };
+        if there { Ok(()) } else { self.publish_child(record, id, child, body, until).await }
     }
 
     async fn publish_child(
@@ -50,6 +59,7 @@ impl Shared {
         parent: &TaskRecord,
         id: TaskId,
         child: &StagedTask,
+        body: Bytes,
         until: Instant,
     ) -> Result<(), Carried> {
         let identity = Identity {
@@ -81,7 +91,7 @@ impl Shared {
                     unique_key: child.unique_key.as_deref().map(Arc::from),
                     serial_key: child.serial_key.as_deref().map(Arc::from),
                 },
-                body: Bytes::copy_from_slice(child.body.get().as_bytes()),
+                body: body.clone(),
             };
             let problem = match enqueue::publish(&self.broker, new, PUBLISH_TIMEOUT).await {
                 Ok(_) => return Ok(()),

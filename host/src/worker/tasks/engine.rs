@@ -2,6 +2,7 @@
 
 use super::consumer;
 use super::counters::TaskCounters;
+use super::exhausted::Hook;
 use super::find;
 use super::held::{Held, HeldTasks};
 use super::keys;
@@ -18,6 +19,7 @@ use crate::crash::{Board, ENTRIES};
 use crate::live_limits::AllLiveLimits;
 use crate::loader::Plugin;
 use crate::quarantine::Quarantines;
+use crate::terms::Terms;
 use cardcage_protocol::{InstanceId, Name, TaskId};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -263,10 +265,23 @@ fn units(
         let (index, name) = (u32::try_from(place).ok()?, Name::new(&task.name).ok()?);
         let limits = TaskLimits::of(task, settings);
         let live = live_limits.of(room.name.clone(), name.clone());
-        let of = OneTask { place, index, name, schema: task.schema_hash(), limits, live };
+        let hook = hook_of(task, plugin);
+        let of = OneTask { place, index, name, schema: task.schema_hash(), limits, hook, live };
         Some(Arc::new(Unit::new(shared.clone(), room.clone(), of)))
     };
     tasks.iter().enumerate().filter_map(unit).collect()
+}
+
+/// What the plugin has run when this task is given up.
+fn hook_of(task: &crate::loader::TaskDescription, plugin: &Plugin) -> Option<Hook> {
+    let name = task.exhausted.as_deref()?;
+    let hook = plugin.description.tasks.iter().find(|other| other.name == name)?;
+    Some(Hook {
+        task: Name::new(name).ok()?,
+        terms: Terms::of(hook),
+        version: plugin.identity.version.to_string(),
+        major: plugin.identity.major,
+    })
 }
 
 /// The most slots that a task may have at once.

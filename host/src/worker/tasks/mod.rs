@@ -31,6 +31,7 @@ mod consumer;
 mod counters;
 mod ending;
 mod engine;
+mod exhausted;
 mod find;
 mod handling;
 mod held;

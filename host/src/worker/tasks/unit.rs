@@ -1,6 +1,7 @@
 //! One task of one plugin as the engine runs it, and what all of them share.
 
 use super::counters::TaskCounters;
+use super::exhausted::Hook;
 use super::held::HeldTasks;
 use super::limits::TaskLimits;
 use super::settling::Settling;
@@ -70,7 +71,9 @@ pub(super) struct Unit {
     /// Hash of the schema of its body.
     pub(super) schema: String,
     pub(super) limits: TaskLimits,
-    /// What an operator has set over them.
+    /// What is run when it is given up.
+    pub(super) hook: Option<Hook>,
+    /// What an operator has set over its limits.
     pub(super) live: OfTask,
     /// Slots that came back and are not yet asked for again.
     pub(super) returned: AtomicUsize,
@@ -90,12 +93,13 @@ pub(super) struct OneTask {
     pub(super) name: Name,
     pub(super) schema: String,
     pub(super) limits: TaskLimits,
+    pub(super) hook: Option<Hook>,
     pub(super) live: OfTask,
 }
 
 impl Unit {
     pub(super) fn new(shared: Arc<Shared>, room: Arc<Room>, task: OneTask) -> Self {
-        let OneTask { place, index, name, schema, limits, live } = task;
+        let OneTask { place, index, name, schema, limits, hook, live } = task;
         let batch = AtomicUsize::new((room.slots.share(place) / 4).max(1));
         let handlers = limits.concurrency.and_then(|handlers| usize::try_from(handlers).ok());
         Self {
@@ -106,6 +110,7 @@ impl Unit {
             name,
             schema,
             limits,
+            hook,
             live,
             returned: AtomicUsize::new(0),
             batch,

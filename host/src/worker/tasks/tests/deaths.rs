@@ -163,6 +163,7 @@ impl Worker {
                     Some(Step::Owing(owed, last))
                 }
                 Some(FollowUp::Children) => unreachable!("no handler of this model enqueues"),
+                Some(FollowUp::Exhausted) => unreachable!("no task of this model has a hook"),
                 None => {
                     match last {
                         Last::Done => world.queue.retain(|other| other.key != message.key),
