@@ -1,0 +1,157 @@
+//! Names of the buckets and of the lines of tasks that wait for their turn.
+
+use super::Subjects;
+use crate::address::{SubjectError, TaskAddress};
+use crate::id::TaskId;
+use crate::name::Name;
+
+impl Subjects {
+    // Buckets.
+
+    /// Idempotency keys.
+    #[must_use]
+    pub fn idempotency_bucket(&self) -> String {
+        format!("{}_IDEMPOTENCY", self.ns)
+    }
+
+    /// The stream behind the bucket of idempotency keys.
+    #[must_use]
+    pub fn idempotency_stream(&self) -> String {
+        format!("KV_{}_IDEMPOTENCY", self.ns)
+    }
+
+    /// The subject of one idempotency key; `hash` is hexadecimal.
+    #[must_use]
+    pub fn idempotency_key(&self, hash: &str) -> String {
+        format!("$KV.{}_IDEMPOTENCY.{hash}", self.ns)
+    }
+
+    /// All idempotency keys.
+    #[must_use]
+    pub fn idempotency_keys(&self) -> String {
+        format!("$KV.{}_IDEMPOTENCY.>", self.ns)
+    }
+
+    /// The stream behind the bucket of limits that hold over all workers.
+    #[must_use]
+    pub fn limits_stream(&self) -> String {
+        format!("KV_{}_LIMITS", self.ns)
+    }
+
+    /// All limits.
+    #[must_use]
+    pub fn limits(&self) -> String {
+        format!("$KV.{}_LIMITS.>", self.ns)
+    }
+
+    /// When the next start of a task is free under its rate.
+    #[must_use]
+    pub fn rate(&self, plugin: &Name, task: &Name) -> String {
+        format!("$KV.{}_LIMITS.rate.{plugin}.{task}", self.ns)
+    }
+
+    /// What an operator has set for a task.
+    #[must_use]
+    pub fn live_limits(&self, plugin: &Name, task: &Name) -> String {
+        format!("$KV.{}_LIMITS.set.{plugin}.{task}", self.ns)
+    }
+
+    /// What operators have set for all tasks.
+    #[must_use]
+    pub fn all_live_limits(&self) -> String {
+        format!("$KV.{}_LIMITS.set.*.*", self.ns)
+    }
+
+    /// The entry of one unique key; `hash` is hexadecimal.
+    #[must_use]
+    pub fn unique_key(&self, hash: &str) -> String {
+        format!("$KV.{}_LIMITS.unique.{hash}", self.ns)
+    }
+
+    /// The lock of one serial key; `hash` is hexadecimal.
+    #[must_use]
+    pub fn lock(&self, hash: &str) -> String {
+        format!("$KV.{}_LIMITS.serial.{hash}", self.ns)
+    }
+
+    /// What one task's attempts have recorded under a key; `hash` is hexadecimal, `*` all of them.
+    #[must_use]
+    pub fn once(&self, id: TaskId, hash: &str) -> String {
+        format!("$KV.{}_LIMITS.once.{id}.{hash}", self.ns)
+    }
+
+    /// The locks of all serial keys.
+    #[must_use]
+    pub fn locks(&self) -> String {
+        format!("$KV.{}_LIMITS.serial.*", self.ns)
+    }
+
+    /// The crashes of one plugin version. Of what a version may hold, only `.` and `+` mean something in a subject.
+    #[must_use]
+    pub fn crash_history(&self, plugin: &Name, version: &str) -> String {
+        let version = version.replace('.', "_").replace('+', "=");
+        format!("$KV.{}_LIMITS.crashes.{plugin}.{version}", self.ns)
+    }
+
+    /// The crashes of one plugin's versions, or of all plugins'.
+    #[must_use]
+    pub fn crash_histories(&self, plugin: Option<&Name>) -> String {
+        let plugin = plugin.map_or("*", Name::as_str);
+        format!("$KV.{}_LIMITS.crashes.{plugin}.*", self.ns)
+    }
+
+    // Tasks that wait for their turn.
+
+    /// The stream of tasks that wait for their serial key.
+    #[must_use]
+    pub fn lines_stream(&self) -> String {
+        format!("{}_LINES", self.ns)
+    }
+
+    /// Where one task waits for its serial key; `hash` is hexadecimal.
+    #[must_use]
+    pub fn line(&self, hash: &str, address: &TaskAddress) -> String {
+        self.with_address(&format!("line.{hash}"), address)
+    }
+
+    /// All tasks that wait for one serial key.
+    #[must_use]
+    pub fn line_of(&self, hash: &str) -> String {
+        format!("{}.line.{hash}.>", self.ns)
+    }
+
+    /// All lines.
+    #[must_use]
+    pub fn lines(&self) -> String {
+        format!("{}.line.>", self.ns)
+    }
+
+    /// Finds one waiting task of any plugin.
+    #[must_use]
+    pub fn line_by_id(&self, id: TaskId) -> String {
+        format!("{}.line.*.*.*.*.*.{id}", self.ns)
+    }
+
+    /// The hash of the key that a line's subject belongs to.
+    #[must_use]
+    pub fn key_of_line<'a>(&self, subject: &'a str) -> Option<&'a str> {
+        self.tail("line", subject)?.split('.').next()
+    }
+
+    /// Reads a waiting task's subject.
+    ///
+    /// # Errors
+    /// [`SubjectError`] when the subject is none of this namespace or malformed.
+    pub fn parse_line(&self, subject: &str) -> Result<TaskAddress, SubjectError> {
+        let error = || SubjectError { subject: subject.chars().take(400).collect() };
+        let (_, address) =
+            self.tail("line", subject).and_then(|tail| tail.split_once('.')).ok_or_else(error)?;
+        address.parse().map_err(|_| error())
+    }
+
+    /// Operators' live controls.
+    #[must_use]
+    pub fn controls_bucket(&self) -> String {
+        format!("{}_CONTROLS", self.ns)
+    }
+}
