@@ -185,6 +185,9 @@ pub enum FollowUp {
     Exhausted,
     /// The message must be put among the parked tasks, as `parked` says; why stands in `error`.
     Park,
+    /// What a newer version writes and this one does not know: a newer host must see to it.
+    #[serde(other)]
+    Unknown,
 }
 
 /// A message that the version which had it could not decode.

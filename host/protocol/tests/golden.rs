@@ -75,6 +75,9 @@ fn records_of_a_newer_host_are_readable() {
     );
     let record = TaskRecord::decode(text.as_bytes()).unwrap();
     assert_eq!(record.attempts[0].cause, Some(Cause::Unknown));
+    let owed =
+        golden("record-v1-children.json").replace("{\"kind\":\"children\"}", "{\"kind\":\"choir\",\"of\":3}");
+    assert_eq!(TaskRecord::decode(owed.as_bytes()).unwrap().follow_up, [FollowUp::Unknown]);
 }
 
 #[test]

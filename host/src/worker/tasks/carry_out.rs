@@ -144,6 +144,11 @@ impl Shared {
                     .await
                     .map(|_| ())
             }
+            FollowUp::Unknown => {
+                // Its delivery is left to its lease, and comes to another host then.
+                tracing::warn!(task = %envelope.id, "a task's record owes what only a newer version knows");
+                Err(Carried::GivenUp)
+            }
             FollowUp::Park => {
                 let Some((record, parking)) =
                     record.and_then(|record| Some((record, record.parked.as_ref()?)))

@@ -158,6 +158,7 @@ impl Worker {
                     Some(Step::Owing(owed, last))
                 }
                 Some(FollowUp::Park) => panic!("no body of this world is undecodable"),
+                Some(FollowUp::Unknown) => panic!("no host of this world is newer"),
                 Some(FollowUp::DeadLetter { .. }) => {
                     world.letters += 1;
                     Some(Step::Owing(owed, last))
