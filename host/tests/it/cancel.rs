@@ -1,12 +1,10 @@
 //! Cancelling a task: wherever it is, whatever is killed meanwhile, over HTTP and on the command line.
 
-use crate::serving::{Serving, assert_problem, child, signal, soon, wait_metric};
+use crate::serving::{Serving, assert_problem, chaos_envelope, child, signal, soon, wait_metric};
 use bytes::Bytes;
 use cardcage::broker::{Broker, Options, Place};
 use cardcage_harness::{Cardcage, Config, Deadline, Launch, Reply, Signal, eventually};
-use cardcage_protocol::{
-    Name, Namespace, Priority, State, TaskAddress, TaskEnvelope, TaskId, TaskRecord, Timestamp,
-};
+use cardcage_protocol::{Namespace, State, TaskEnvelope, TaskId, TaskRecord, Timestamp};
 use http::Method;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -49,14 +47,7 @@ async fn broker(serving: &Serving) -> Broker {
 }
 
 fn envelope() -> TaskEnvelope {
-    let address = TaskAddress {
-        plugin: Name::new("chaos").unwrap(),
-        major: 0,
-        task: Name::new("chaos").unwrap(),
-        priority: Priority::Normal,
-        id: TaskId::generate(),
-    };
-    TaskEnvelope::new(address, "0.1.0".into(), Timestamp::now(), Bytes::from_static(b"{\"mode\":\"ok\"}"))
+    chaos_envelope(TaskId::generate(), "chaos", Bytes::from_static(b"{\"mode\":\"ok\"}"))
 }
 
 /// Messages in the queue of chaos and in the schedule.

@@ -1,12 +1,10 @@
 //! What a task's handler enqueues: with its success, or at once.
 
 use crate::killed_between_writes::Killed;
-use crate::serving::{child as child_of, pause, signal, soon, wait_metric};
+use crate::serving::{chaos_envelope, child as child_of, pause, signal, soon, wait_metric};
 use bytes::Bytes;
 use cardcage_harness::{Deadline, Signal, eventually};
-use cardcage_protocol::{
-    FollowUp, Name, Priority, State, TaskAddress, TaskEnvelope, TaskId, TaskRecord, Timestamp,
-};
+use cardcage_protocol::{FollowUp, State, TaskId, TaskRecord, Timestamp};
 use serde_json::{Value, json};
 use std::collections::HashSet;
 use std::time::Duration;
@@ -124,16 +122,7 @@ async fn children_owed_for_longer_than_the_broker_remembers_publishes_are_looked
     let killed = Killed::new().await;
     let broker = killed.serving.broker(Duration::from_secs(3)).await;
     // What a worker leaves that dies between its last publish and the acknowledgement, ten minutes ago.
-    let envelope = |id: TaskId| {
-        let address = TaskAddress {
-            plugin: Name::new("chaos").unwrap(),
-            major: 0,
-            task: Name::new("chaos").unwrap(),
-            priority: Priority::Normal,
-            id,
-        };
-        TaskEnvelope::new(address, "0.1.0".into(), Timestamp::now(), Bytes::from_static(b"{\"mode\":\"ok\"}"))
-    };
+    let envelope = |id: TaskId| chaos_envelope(id, "chaos", Bytes::from_static(b"{\"mode\":\"ok\"}"));
     let parent = envelope(TaskId::generate());
     let long_ago = Timestamp::from_unix_ms(Timestamp::now().unix_ms() - 600_000);
     let mut record = TaskRecord::new(&parent, State::Succeeded);

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use cardcage::broker::Broker;
 use cardcage_harness::{Cardcage, Deadline, eventually};
-use cardcage_protocol::{Name, Priority, TaskAddress, TaskEnvelope, TaskId, Timestamp};
+use cardcage_protocol::{TaskEnvelope, TaskId, Timestamp};
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 
-use crate::serving::{Serving, restored};
+use crate::serving::{Serving, chaos_envelope, restored};
 
 /// Generous: debug builds on a busy machine.
 fn soon() -> Deadline {
@@ -82,15 +82,8 @@ async fn delayed_tasks_are_never_early_and_those_due_while_everything_was_down_r
 }
 
 fn envelope() -> TaskEnvelope {
-    let address = TaskAddress {
-        plugin: Name::new("chaos").unwrap(),
-        major: 0,
-        task: Name::new("chaos").unwrap(),
-        priority: Priority::Normal,
-        id: TaskId::generate(),
-    };
     let body = Bytes::from_static(b"{\"mode\":\"ok\"}");
-    TaskEnvelope::new(address, "0.1.0".into(), Timestamp::now(), body)
+    chaos_envelope(TaskId::generate(), "chaos", body)
 }
 
 async fn schedule(

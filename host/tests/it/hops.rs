@@ -3,14 +3,12 @@
 use async_nats::{HeaderMap, Message};
 use bytes::Bytes;
 use cardcage_harness::{Config, Deadline, eventually};
-use cardcage_protocol::{
-    Name, Namespace, Priority, Subjects, TaskAddress, TaskEnvelope, TaskId, Timestamp, header,
-};
+use cardcage_protocol::{Namespace, Subjects, TaskEnvelope, TaskId, Timestamp, header};
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 use std::time::Duration;
 
-use crate::serving::Serving;
+use crate::serving::{Serving, chaos_envelope};
 
 fn soon() -> Deadline {
     Deadline::seconds(90)
@@ -22,15 +20,7 @@ fn quick(config: Config) -> Config {
 
 /// An envelope with everything set that a caller may set.
 fn full(order: &Value) -> TaskEnvelope {
-    let address = TaskAddress {
-        plugin: Name::new("chaos").unwrap(),
-        major: 0,
-        task: Name::new("chaos").unwrap(),
-        priority: Priority::Normal,
-        id: TaskId::generate(),
-    };
-    let mut envelope =
-        TaskEnvelope::new(address, "0.1.0".into(), Timestamp::now(), Bytes::from(order.to_string()));
+    let mut envelope = chaos_envelope(TaskId::generate(), "chaos", Bytes::from(order.to_string()));
     envelope.accept_by = Some(Timestamp::now().plus_ms(60_000));
     envelope.expires_at = Some(Timestamp::now().plus_ms(3_600_000));
     envelope.idempotency_key = Some("evt_1".into());

@@ -1,12 +1,9 @@
 //! What a task does once, with real workers, one of which dies after it was done.
 
-use crate::serving::{Serving, child, signal, soon};
+use crate::serving::{Serving, chaos_envelope, child, signal, soon};
 use cardcage::once;
 use cardcage_harness::{Config, Deadline, Signal, eventually};
-use cardcage_protocol::{
-    Attempt, InstanceId, Name, Priority, ProblemCode, State, TaskAddress, TaskEnvelope, TaskId, TaskRecord,
-    Timestamp,
-};
+use cardcage_protocol::{Attempt, InstanceId, ProblemCode, State, TaskId, TaskRecord, Timestamp};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -78,14 +75,7 @@ async fn an_attempt_that_is_over_does_nothing_more_and_learns_what_the_next_one_
     let serving = Serving::api(quick).await;
     let broker = serving.broker(LEASE).await;
     let id = TaskId::generate();
-    let address = TaskAddress {
-        plugin: Name::new("chaos").unwrap(),
-        major: 0,
-        task: Name::new("effects").unwrap(),
-        priority: Priority::Normal,
-        id,
-    };
-    let envelope = TaskEnvelope::new(address, "0.1.0".into(), Timestamp::now(), bytes::Bytes::new());
+    let envelope = chaos_envelope(id, "effects", bytes::Bytes::new());
     let mut record = TaskRecord::new(&envelope, State::Running);
     for n in [1, 2] {
         record.attempts.push(Attempt {

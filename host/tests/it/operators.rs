@@ -9,10 +9,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use cardcage::broker::{Broker, Options};
 use cardcage_harness::{Config, Launch, Output, eventually};
-use cardcage_protocol::{Name, Namespace, Priority, TaskAddress, TaskEnvelope, TaskId, Timestamp};
+use cardcage_protocol::{Namespace, TaskEnvelope, TaskId};
 use serde_json::Value;
 
-use crate::serving::{Serving, soon};
+use crate::serving::{Serving, chaos_envelope, soon};
 
 const WAIT: Duration = Duration::from_secs(10);
 const LEASE: Duration = Duration::from_secs(3);
@@ -45,14 +45,7 @@ async fn broker(serving: &Serving) -> Broker {
 
 /// An envelope for a task of chaos.
 fn envelope(task: &str, body: &Value) -> TaskEnvelope {
-    let address = TaskAddress {
-        plugin: Name::new("chaos").unwrap(),
-        major: 0,
-        task: Name::new(task).unwrap(),
-        priority: Priority::Normal,
-        id: TaskId::generate(),
-    };
-    TaskEnvelope::new(address, "0.1.0".into(), Timestamp::now(), Bytes::from(body.to_string()))
+    chaos_envelope(TaskId::generate(), task, Bytes::from(body.to_string()))
 }
 
 async fn accepted(serving: &Serving, path: &str, body: &Value) -> String {

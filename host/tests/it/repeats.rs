@@ -1,10 +1,10 @@
 //! Requests that are sent again with their idempotency key, after an answer that was no yes.
 
-use crate::serving::{Serving, child, pause, signal, soon, wait_metric};
+use crate::serving::{Serving, chaos_envelope, child, pause, signal, soon, wait_metric};
 use bytes::Bytes;
 use cardcage::broker::{Broker, key_hash};
 use cardcage_harness::{Deadline, Reply, Signal, eventually};
-use cardcage_protocol::{Name, Priority, TaskAddress, TaskEnvelope, TaskId, Timestamp};
+use cardcage_protocol::{TaskEnvelope, TaskId, Timestamp};
 use http::Method;
 use serde_json::json;
 use std::convert::identity;
@@ -32,14 +32,7 @@ async fn refused_and_stored_all_the_same(broker: &Broker) -> TaskId {
 }
 
 fn envelope(id: TaskId, body: &'static str) -> TaskEnvelope {
-    let address = TaskAddress {
-        plugin: Name::new("chaos").unwrap(),
-        major: 0,
-        task: Name::new("chaos").unwrap(),
-        priority: Priority::Normal,
-        id,
-    };
-    TaskEnvelope::new(address, "0.1.0".into(), Timestamp::now(), Bytes::from_static(body.as_bytes()))
+    chaos_envelope(id, "chaos", Bytes::from_static(body.as_bytes()))
 }
 
 async fn assert_runs_once(serving: &Serving, id: TaskId) {

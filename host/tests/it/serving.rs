@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use cardcage::broker::{Broker, Options};
 use cardcage_harness::{Cardcage, Config, Deadline, Http, Nats, Reply, Signal, eventually};
-use cardcage_protocol::Namespace;
+use cardcage_protocol::{Name, Namespace, Priority, TaskAddress, TaskEnvelope, TaskId, Timestamp};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioExecutor;
 use serde_json::{Value, json};
@@ -252,4 +252,16 @@ pub(crate) async fn next_piece(body: &mut hyper::body::Incoming) -> Option<Resul
 /// An order for chaos that waits `ms` without holding a thread.
 pub(crate) fn sleep(ms: u64) -> Value {
     json!({ "mode": "sleep", "ms": ms })
+}
+
+/// A task of chaos as another enqueuer would write it.
+pub(crate) fn chaos_envelope(id: TaskId, task: &str, body: impl Into<Bytes>) -> TaskEnvelope {
+    let address = TaskAddress {
+        plugin: Name::new("chaos").unwrap(),
+        major: 0,
+        task: Name::new(task).unwrap(),
+        priority: Priority::Normal,
+        id,
+    };
+    TaskEnvelope::new(address, "0.1.0".into(), Timestamp::now(), body.into())
 }

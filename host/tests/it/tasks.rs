@@ -1,12 +1,11 @@
 //! What becomes of a task, with real workers that fail, stall, stop and are lost.
 
-use crate::serving::{Serving, child, pause, signal, soon, wait_metric};
+use crate::serving::{Serving, chaos_envelope, child, pause, signal, soon, wait_metric};
 use bytes::Bytes;
 use cardcage::broker::Broker;
 use cardcage_harness::{Cardcage, Config, Deadline, Signal, eventually};
 use cardcage_protocol::{
-    Attempt, Cause, FollowUp, InstanceId, Name, Priority, State, TaskAddress, TaskEnvelope, TaskError,
-    TaskId, TaskRecord, Timestamp,
+    Attempt, Cause, FollowUp, InstanceId, Name, State, TaskEnvelope, TaskError, TaskId, TaskRecord, Timestamp,
 };
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -45,14 +44,7 @@ fn causes(task: &Value) -> Vec<&str> {
 }
 
 fn envelope(body: &'static str) -> TaskEnvelope {
-    let address = TaskAddress {
-        plugin: Name::new("chaos").unwrap(),
-        major: 0,
-        task: Name::new("chaos").unwrap(),
-        priority: Priority::Normal,
-        id: TaskId::generate(),
-    };
-    TaskEnvelope::new(address, "0.1.0".into(), Timestamp::now(), Bytes::from_static(body.as_bytes()))
+    chaos_envelope(TaskId::generate(), "chaos", Bytes::from_static(body.as_bytes()))
 }
 
 /// The subjects and reasons of all dead letters.
