@@ -32,6 +32,7 @@ fn dispatch(command: Command, runtime: &Runtime) -> Exit {
         Command::Plugin(PluginCommand::Inspect { file, json }) => command::inspect::run(&file, json),
         Command::Plugin(PluginCommand::Release(args)) => runtime.block_on(command::plugin_release::run(args)),
         Command::Check { json, configuration } => runtime.block_on(command::check::run(configuration, json)),
+        Command::Reload(args) => runtime.block_on(command::reload::run(args)),
         Command::Dev(configuration) => {
             // The hosts get what was typed after `dev`.
             let typed = std::env::args_os().skip(2).collect();

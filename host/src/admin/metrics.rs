@@ -16,6 +16,7 @@ pub(super) mod names {
     pub(crate) const READY: &str = "cardcage_ready";
     pub(crate) const CHILD_UP: &str = "cardcage_child_up";
     pub(crate) const CHILD_RESTARTS: &str = "cardcage_child_restarts";
+    pub(crate) const RELOADS: &str = "cardcage_reloads";
     pub(crate) const CHILD_ANSWERED: &str = "cardcage_child_metrics_answered";
     pub(crate) const PLUGINS_LOADED: &str = "cardcage_plugins_loaded";
     pub(crate) const PLUGINS_REFUSED: &str = "cardcage_plugins_refused";
@@ -40,7 +41,10 @@ pub(super) fn text(now: &Snapshot, child: Option<&str>) -> String {
     gauge(names::PLUGINS_QUARANTINED, "Plugins that are loaded and take no work", quarantined);
     gauge(names::DEGRADED, "Reasons why the host is degraded", count(now.degraded.len()));
     let restarts = ConstCounter::new(now.restarts);
-    registry.register(names::CHILD_RESTARTS, "Children started after the first", restarts);
+    let help = "Children started in place of one that died or was replaced";
+    registry.register(names::CHILD_RESTARTS, help, restarts);
+    let reloads = ConstCounter::new(now.reloads);
+    registry.register(names::RELOADS, "Reloads after which another child took over", reloads);
 
     let mut text = String::new();
     if let Err(error) = encode(&mut text, &registry) {

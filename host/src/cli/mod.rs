@@ -8,6 +8,7 @@ mod help;
 mod plugin;
 mod queues;
 pub mod reference;
+mod reload;
 mod schedules;
 mod span;
 mod tasks;
@@ -26,6 +27,7 @@ use crate::config::{Assignment, Sources};
 pub use dead::{DeadAction, DeadCommand, LetterArgs};
 pub use plugin::{PluginCommand, ReleaseArgs};
 pub use queues::{QueueLimitArgs, QueueName, QueuePurgeArgs, QueuesCommand};
+pub use reload::ReloadArgs;
 pub use schedules::{ScheduleArgs, ScheduleName, SchedulesCommand};
 pub use span::Span;
 pub use tasks::{EnqueueArgs, OneTaskArgs, RunArgs, TaskListArgs, TaskName, WorkersCommand};
@@ -62,6 +64,9 @@ pub enum Command {
         #[command(flatten)]
         configuration: Configuration,
     },
+    /// Have the hosts on this machine read their configuration and plugins again, without a gap.
+    #[command(after_long_help = reload::HELP)]
+    Reload(ReloadArgs),
     /// Look at plugin libraries; release a plugin from its quarantine.
     #[command(subcommand)]
     Plugin(PluginCommand),

@@ -6,6 +6,7 @@
 //! | `cardcage plugin inspect` | [`inspect`]: reads a library, runs none of it |
 //! | `cardcage plugin release` | [`plugin_release`]: lifts a quarantine |
 //! | `cardcage check` | [`check`]: configuration, plugins and broker, without serving |
+//! | `cardcage reload` | [`reload`]: another plugin set in running hosts |
 //! | `cardcage dev` | [`dev`]: nats-server, api and worker on one machine |
 //! | `cardcage tasks show` | [`tasks_show`]: one task's record |
 //! | `cardcage tasks cancel` | [`tasks_cancel`]: cancels one task |
@@ -24,6 +25,7 @@
 //! What it refuses to do: no command leaves a process behind, and only `describe-child` and `tasks run` load a plugin into
 //! their own process.
 
+mod admin_client;
 pub mod check;
 pub mod dead;
 pub mod describe_child;
@@ -36,6 +38,7 @@ pub mod parent_pipe;
 pub mod plugin_release;
 mod progress;
 pub mod queues;
+pub mod reload;
 pub mod schedules;
 mod session;
 pub mod tasks_cancel;

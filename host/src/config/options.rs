@@ -127,10 +127,12 @@ section! {
 }
 
 section! {
-    /// The admin listener: `/livez`, `/readyz`, `/metrics`.
+    /// The admin listener: `/livez`, `/readyz`, `/metrics`, `/reload`.
     ADMIN = "admin", Admin {
         /// Address of the admin listener; unset means 127.0.0.1:9464 for the API and 127.0.0.1:9465 for the worker.
         listen: Option<SocketAddr> = unset("127.0.0.1:9464"), Kind::Address;
+        /// Whether a reload may be asked for from other machines, where the listener is open to them.
+        remote_reload: bool = false, Kind::Boolean;
     }
 }
 

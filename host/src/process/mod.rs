@@ -22,6 +22,7 @@
 mod backoff;
 pub mod child;
 pub mod control;
+mod culprit;
 mod death;
 mod fate;
 mod grave;
@@ -29,6 +30,7 @@ mod lease;
 mod life;
 mod overdue;
 mod pulse;
+mod reload;
 mod retiree;
 mod shutdown;
 mod spawn;
@@ -44,6 +46,7 @@ mod tests;
 pub use death::Death;
 pub use fate::{Fate, Scene};
 pub use lease::{LeaseKeeper, Renewer};
+pub use reload::{Plan, Reloads, Unfit};
 pub use shutdown::{Shutdown, ShutdownHandle};
 #[cfg(debug_assertions)]
 pub(crate) use spawn::SUBCOMMAND;

@@ -60,8 +60,10 @@ pub struct Snapshot {
     pub bound: Vec<String>,
     /// The child's process id, while one runs.
     pub child_pid: Option<u32>,
-    /// How many children were started after the first.
+    /// How many children were started in place of one that died, or was replaced for a handler.
     pub restarts: u64,
+    /// How many times another plugin set, or other settings, took over.
+    pub reloads: u64,
 }
 
 impl Snapshot {
@@ -99,6 +101,7 @@ impl Status {
             bound: Vec::new(),
             child_pid: None,
             restarts: 0,
+            reloads: 0,
         };
         Self { sender: Arc::new(watch::Sender::new(snapshot)) }
     }

@@ -14,12 +14,15 @@ mod child;
 mod metrics;
 mod options;
 mod presence;
+mod pumps;
 mod quarantine;
+mod reload;
 mod services;
 mod supervisor;
 mod worker;
 
 pub use child::run as run_child;
 pub use options::broker_options;
+pub use reload::{Judgement, Reconfiguration};
 pub use supervisor::run as run_supervisor;
 pub use worker::consumers;

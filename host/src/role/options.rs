@@ -4,6 +4,7 @@ use crate::broker;
 use crate::config::{Settings, Storage};
 use crate::edge::EdgeLimits;
 use crate::loader::{Placement, Source};
+use crate::process::Plan;
 use crate::process::control::Excluded;
 use crate::stream::Silence;
 use cardcage_protocol::{NameError, Namespace};
@@ -35,6 +36,17 @@ pub fn broker_options(settings: &Settings, client_name: &str) -> Result<broker::
         queue_max_messages: broker.queue_max_messages,
         queue_max_bytes: broker.queue_max_bytes,
         ack_pending_max: tasks.ack_pending_max,
+    })
+}
+
+/// What a child is started with.
+pub(super) fn plan(settings: &Settings) -> Result<Plan, serde_json::Error> {
+    let required = settings.plugins.iter().filter(|(_, plugin)| plugin.required);
+    Ok(Plan {
+        settings: serde_json::to_value(settings)?,
+        grace: Duration::from_millis(settings.drain.grace_ms),
+        load_timeout: Duration::from_millis(settings.loading.timeout_ms),
+        required: required.map(|(name, _)| name.clone()).collect(),
     })
 }
 

@@ -44,6 +44,7 @@ mod priorities;
 mod promises;
 mod quarantine;
 mod recycling;
+mod reload;
 mod repeats;
 mod rubbish;
 mod schedules;
