@@ -49,6 +49,7 @@ mod rubbish;
 mod schedules;
 mod serving;
 mod soft_limit;
+mod stores;
 mod streams;
 mod tasks;
 mod waiting;
