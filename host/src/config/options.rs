@@ -290,6 +290,14 @@ section! {
         result_ttl_s: Option<u64> = unset(3_600), integer(60, 31_536_000);
         /// What becomes of it when its worker was lost: `fail` never starts it twice.
         on_lost: Option<OnLost> = unset("fail"), Kind::OneOf(&["retry", "fail"]);
+        /// Field of the body of which one value is queued, retrying or running at a time; an empty text means none.
+        unique_key: Option<String> = unset("order.id"), Kind::Field;
+        /// Field of the body of which one value is running at a time; an empty text means none.
+        serial_key: Option<String> = unset("order.id"), Kind::Field;
+        /// Whether it has a queue for each priority; taken away, what was enqueued as high or low waits until it is given back.
+        priorities: Option<bool> = unset(true), Kind::Boolean;
+        /// Task of the same plugin that is run when this one is given up; an empty text means none.
+        exhausted: Option<String> = unset("give_up"), Kind::NameOrNone;
     }
 }
 
