@@ -10,6 +10,7 @@
 
 mod acceptance;
 mod appointed;
+mod batches;
 mod broker;
 mod calls;
 mod cancel;
