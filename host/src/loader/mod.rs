@@ -20,6 +20,7 @@ mod conflict;
 mod copy;
 mod dependencies;
 mod description;
+mod enqueue_all;
 mod exhausted;
 pub mod inspect;
 mod lending;
@@ -50,6 +51,7 @@ pub use plugin::{Call, CallFuture, KeepRunning, Plugin, TaskStart};
 pub use refusal::{Code, Refusal};
 pub use schedule::{ScheduleDescription, schedule_faults};
 pub use services::{
-    Asker, EnqueueRequest, Identity, OutgoingCall, Question, Receipt, ServiceFuture, ServiceResult, Services,
+    Asker, EnqueueAllRequest, EnqueueRequest, Identity, OutgoingCall, Question, Receipt, Receipts,
+    ServiceFuture, ServiceResult, Services,
 };
 pub use set::{LoadOptions, OnStep, PluginSet, Source, describe_all, load_all};

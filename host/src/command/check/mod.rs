@@ -90,14 +90,18 @@ fn unfit_settings(name: &str, settings: &PluginSettings, description: &Descripti
     (!faults.is_empty()).then(|| refusal.of(name))
 }
 
-/// Lets one plugin of the configuration describe itself. `None`: it is not in the configuration.
+/// Lets one plugin of the configuration describe itself, with what the operator has laid over it. `None`: it is not in
+/// the configuration.
 pub(super) async fn describe_one(settings: &Settings, name: &str) -> Option<Result<Description, String>> {
     let mut settings = settings.clone();
     settings.plugins.retain(|plugin, _| plugin == name);
-    settings.plugins.get(name)?;
+    let tasks = settings.plugins.get(name)?.tasks.clone();
     let mut described = describer::describe(&settings).await;
     let refused = described.refused.first().map(ToString::to_string).or(described.unexpected);
-    let description = described.descriptions.remove(name);
+    let description = described.descriptions.remove(name).map(|mut description| {
+        description.lay_over(&tasks);
+        description
+    });
     Some(
         description.ok_or_else(|| refused.unwrap_or_else(|| "the plugin did not describe itself".to_owned())),
     )
