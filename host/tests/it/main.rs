@@ -52,6 +52,7 @@ mod serving;
 mod soft_limit;
 mod streams;
 mod tasks;
+mod upcast;
 mod waiting;
 mod webhooks;
 mod wire;
