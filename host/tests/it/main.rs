@@ -53,6 +53,7 @@ mod soft_limit;
 mod stores;
 mod streams;
 mod tasks;
+mod upcast;
 mod waiting;
 mod webhooks;
 mod wire;
