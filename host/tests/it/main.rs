@@ -17,6 +17,7 @@ mod children;
 mod command;
 mod config;
 mod containment;
+mod crash_reports;
 mod crashes;
 mod declarations;
 mod delayed;
