@@ -18,6 +18,7 @@ mod children;
 mod command;
 mod config;
 mod containment;
+mod crash_reports;
 mod crashes;
 mod declarations;
 mod delayed;
