@@ -4,7 +4,8 @@
 
 use crate::process::Snapshot;
 use prometheus_client::encoding::text::encode;
-use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
@@ -17,6 +18,7 @@ pub(super) mod names {
     pub(crate) const CHILD_UP: &str = "cardcage_child_up";
     pub(crate) const CHILD_RESTARTS: &str = "cardcage_child_restarts";
     pub(crate) const RELOADS: &str = "cardcage_reloads";
+    pub(crate) const CHILD_CRASHES: &str = "cardcage_child_crashes";
     pub(crate) const CHILD_ANSWERED: &str = "cardcage_child_metrics_answered";
     pub(crate) const PLUGINS_LOADED: &str = "cardcage_plugins_loaded";
     pub(crate) const PLUGINS_REFUSED: &str = "cardcage_plugins_refused";
@@ -45,6 +47,13 @@ pub(super) fn text(now: &Snapshot, child: Option<&str>) -> String {
     registry.register(names::CHILD_RESTARTS, help, restarts);
     let reloads = ConstCounter::new(now.reloads);
     registry.register(names::RELOADS, "Reloads after which another child took over", reloads);
+    let crashes = Family::<Vec<(&str, String)>, Counter>::default();
+    for ((cause, plugin), count) in &now.crashes {
+        let plugin = plugin.clone().unwrap_or_default();
+        let labels = vec![("cause", cause.as_str().to_owned()), ("plugin", plugin)];
+        crashes.get_or_create(&labels).inc_by(*count);
+    }
+    registry.register(names::CHILD_CRASHES, "Children that died or left work unfinished", crashes);
 
     let mut text = String::new();
     if let Err(error) = encode(&mut text, &registry) {

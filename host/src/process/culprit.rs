@@ -20,6 +20,11 @@ pub(super) fn refusal(phase: &Phase, death: &Death, limit: Duration, required: &
             format!("died of {name} in its {step}"),
             "mend the plugin; its last words may stand above",
         ),
+        Death::OutOfMemory => (
+            Code::Died,
+            format!("was ended by the kernel in its {step}, because memory ran out"),
+            "give the host more memory, or the plugin less to do",
+        ),
         Death::Killed(_) => (
             Code::Hung,
             format!("hung in its {step}: it did not return within {} ms", limit.as_millis()),

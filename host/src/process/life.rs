@@ -9,12 +9,14 @@
 
 mod ending;
 
+use super::connected::Connected;
 use super::control::{Error, Phase, Reader, Start, ToChild, ToSupervisor, encode, send_prefix_with_fds};
 use super::lease::now_unix_ms;
+use super::oom::OomWatch;
 use super::overdue::{LOOK, Overdue, Watch};
 use super::pulse;
 use super::reload::{Order, Reloading, Risen, Turn, Unfit, turn};
-use super::retiree::Connected;
+
 use super::spawn::{Process, Spawn};
 use super::status::{Stage, Status};
 use super::{Death, Shutdown};
@@ -23,7 +25,7 @@ use crate::exit::Exit;
 use std::collections::{BTreeSet, HashMap};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::unix::OwnedReadHalf;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -84,6 +86,7 @@ struct Life<'a, 'b> {
     orders: mpsc::UnboundedSender<Vec<u8>>,
     writer: JoinSet<()>,
     watch: Watch,
+    oom: OomWatch,
     pending: HashMap<u64, oneshot::Sender<String>>,
     next_metrics_id: u64,
     /// When the child last said something, or the phase was entered.
@@ -115,15 +118,7 @@ pub(super) async fn live(
     let pid = process.id();
     setting.status.update(|now| now.child_pid = pid);
 
-    ours.set_nonblocking(true)?;
-    let (read, write) = tokio::net::UnixStream::from_std(ours)?.into_split();
-    let (orders, queue) = mpsc::unbounded_channel();
-    let mut writer = JoinSet::new();
-    writer.spawn(write_orders(write, queue));
-    // The queue's receiver lives as long as the writer: an error means a broken channel, which is noticed.
-    let _ = orders.send(body.to_vec());
-
-    let child = Connected { process, reader: Reader::new(read), orders, writer, born };
+    let child = Connected::new(process, ours, body.to_vec(), born)?;
     Ok(Life::of(setting, child, false).run(shutdown, born).await)
 }
 
@@ -131,15 +126,6 @@ pub(super) async fn live(
 pub(super) async fn live_on(setting: &mut Setting<'_>, child: Connected, shutdown: &Shutdown) -> Outcome {
     let born = child.born;
     Life::of(setting, child, true).run(shutdown, born).await
-}
-
-async fn write_orders(mut write: OwnedWriteHalf, mut queue: mpsc::UnboundedReceiver<Vec<u8>>) {
-    use tokio::io::AsyncWriteExt;
-    while let Some(frame) = queue.recv().await {
-        if write.write_all(&frame).await.is_err() {
-            return;
-        }
-    }
 }
 
 impl<'a, 'b> Life<'a, 'b> {
@@ -152,6 +138,7 @@ impl<'a, 'b> Life<'a, 'b> {
             orders,
             writer,
             watch: Watch::default(),
+            oom: OomWatch::start(),
             pending: HashMap::new(),
             next_metrics_id: 0,
             heard: Instant::now(),
@@ -196,6 +183,7 @@ impl<'a, 'b> Life<'a, 'b> {
                 Some(request) = self.setting.metrics.recv() => self.ask_metrics(request),
                 // Asked at each tick: what it hangs on changes while nothing else wakes this loop.
                 _ = looks.tick() => {
+                    self.oom.look();
                     if self.served {
                         pulse::feel(&self.setting.board, self.setting.status, self.process.id());
                     }
@@ -216,6 +204,9 @@ impl<'a, 'b> Life<'a, 'b> {
         let death = match (status, self.killed) {
             (Ok(status), why) => match (Death::of(status), why) {
                 (Death::Signalled(name), Some(why)) if name == "SIGKILL" => Death::Killed(why),
+                (Death::Signalled(name), None) if name == "SIGKILL" && self.oom.has_killed() => {
+                    Death::OutOfMemory
+                }
                 (death, _) => death,
             },
             (Err(error), _) => Death::Signalled(format!("a cause that is not known ({error})")),

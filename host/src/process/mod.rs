@@ -21,13 +21,16 @@
 
 mod backoff;
 pub mod child;
+mod connected;
 pub mod control;
+mod crash_report;
 mod culprit;
 mod death;
 mod fate;
 mod grave;
 mod lease;
 mod life;
+mod oom;
 mod overdue;
 mod pulse;
 mod reload;
@@ -43,6 +46,7 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use crash_report::{Cause, CrashReport, Work};
 pub use death::Death;
 pub use fate::{Fate, Scene};
 pub use lease::{LeaseKeeper, Renewer};

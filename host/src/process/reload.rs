@@ -14,12 +14,12 @@
 //! What it refuses: it judges no configuration and no library. What it is given has been looked at.
 
 use super::Shutdown;
+use super::connected::Connected;
 use super::control::{Excluded, Refusal, Role, Start};
 use super::culprit::refusal;
 use super::death::Death;
 use super::grave::Grave;
 use super::life::{Ending, Outcome, Setting, live};
-use super::retiree::Connected;
 use super::spawn::Spawn;
 use super::status::{ChildMetrics, Snapshot, Status};
 use super::supervisor::Aftermath;
@@ -280,6 +280,8 @@ impl Birth {
                 board: self.board,
                 hooks: self.means.hooks.clone(),
                 plugins: snapshot.plugins.clone(),
+                // What is shown is the host's, which serves.
+                status: status.clone(),
             };
             grave.bury(&lived).await;
             match lived.ending {

@@ -7,25 +7,13 @@
 //! Invariants: it has ended, and is reaped, when [`Retiree::run`] returns; it gets no longer than the grace and a margin
 //! once its successor serves, or once nobody will follow any more.
 
-use super::control::{Reader, ToChild, ToSupervisor, encode};
+use super::connected::Connected;
+use super::control::{ToChild, ToSupervisor, encode};
 use super::life::GRACE_MARGIN;
-use super::spawn::Process;
 use super::{Death, Shutdown};
 use std::time::Duration;
-use tokio::net::unix::OwnedReadHalf;
-use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinSet;
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
-
-/// A child that runs, and what speaks with it.
-pub(super) struct Connected {
-    pub(super) process: Box<dyn Process>,
-    pub(super) reader: Reader<OwnedReadHalf>,
-    pub(super) orders: mpsc::UnboundedSender<Vec<u8>>,
-    /// Writes the orders; ends with the child.
-    pub(super) writer: JoinSet<()>,
-    pub(super) born: Instant,
-}
 
 /// A child on its way out.
 pub(super) struct Retiree {

@@ -1,7 +1,9 @@
 //! What a supervisor shows of itself: the source of readiness and of the supervisor's own metrics.
 
 use super::control::{LoadedPlugin, Refusal, Role};
+use super::{Cause, CrashReport};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -64,11 +66,32 @@ pub struct Snapshot {
     pub restarts: u64,
     /// How many times another plugin set, or other settings, took over.
     pub reloads: u64,
+    /// How the last child ended that did not end as it should.
+    pub last_crash: Option<CrashReport>,
+    /// How many did so, by cause and plugin.
+    #[serde(skip)]
+    pub crashes: BTreeMap<(Cause, Option<String>), u64>,
 }
 
 impl Snapshot {
     fn judge(&mut self) {
         self.ready = self.status == Stage::Serving && self.consuming != Some(false) && self.responding;
+    }
+
+    /// Shows how a child ended that did not end as it should.
+    pub(super) fn report(&mut self, report: CrashReport) {
+        let count = self.crashes.entry((report.cause, report.plugin.clone())).or_default();
+        *count = count.saturating_add(1);
+        self.last_crash = Some(report);
+    }
+
+    /// Shows the child that was followed, as it was seen while it came up.
+    pub(super) fn take_over(&mut self, seen: Snapshot) {
+        (self.status, self.responding) = (Stage::Serving, true);
+        (self.consuming, self.degraded) = (seen.consuming, seen.degraded);
+        (self.refused, self.plugins) = (seen.refused, seen.plugins);
+        (self.quarantined, self.bound) = (seen.quarantined, seen.bound);
+        self.reloads += 1;
     }
 
     /// Shows a refusal; one per plugin, the first stands.
@@ -102,6 +125,8 @@ impl Status {
             child_pid: None,
             restarts: 0,
             reloads: 0,
+            last_crash: None,
+            crashes: BTreeMap::new(),
         };
         Self { sender: Arc::new(watch::Sender::new(snapshot)) }
     }

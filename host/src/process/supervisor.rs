@@ -17,13 +17,14 @@
 //! starts. A plugin that took a child down while loading is never loaded again by this supervisor.
 
 use super::backoff::Backoff;
+use super::connected::Connected;
 use super::control::{Error, LoadedPlugin, Phase, Refusal, Role};
 use super::culprit::refusal;
 use super::grave::Grave;
 use super::life::{Ending, Lived, Outcome, Setting, live, live_on};
 use super::overdue::Overdue;
 use super::reload::{Means, Plan, Reloading, Reloads, Risen};
-use super::retiree::{Connected, Retiree};
+use super::retiree::Retiree;
 use super::spawn::Spawn;
 use super::status::{ChildMetrics, Handle, Snapshot, Stage, Status};
 use super::{Death, Fate, Shutdown};
@@ -152,7 +153,8 @@ impl Supervisor {
         // One that comes up for nobody goes as it came.
         if let Some(risen) = self.reloading.outcome().await {
             let board = self.reloading.board;
-            let grave = Grave { board, hooks: self.options.hooks.clone(), plugins: risen.now.plugins };
+            let (hooks, status) = (self.options.hooks.clone(), self.status.clone());
+            let grave = Grave { board, hooks, plugins: risen.now.plugins, status };
             send_away(risen.child, risen.plan.grace, grave, shutdown.clone()).await;
         }
         // Nobody follows any more: what is retiring drains now, if it does not yet.
@@ -282,8 +284,8 @@ impl Supervisor {
         self.banned.clone_from(&risen.banned);
         let (pid, seen) = (risen.child.process.id(), risen.now.clone());
         self.status.update(|now| {
-            let (restarts, reloads) = (now.restarts, now.reloads + 1);
-            *now = Snapshot { child_pid: pid, restarts, reloads, ..seen };
+            now.take_over(seen);
+            now.child_pid = pid;
         });
         tracing::info!(pid, "the child with the new plugin set has taken over");
         let child = risen.followed(self.status.snapshot());
@@ -315,7 +317,8 @@ impl Supervisor {
     }
 
     fn grave(&self, board: Board) -> Grave {
-        Grave { board, hooks: self.options.hooks.clone(), plugins: self.status.snapshot().plugins }
+        let (hooks, plugins) = (self.options.hooks.clone(), self.status.snapshot().plugins);
+        Grave { board, hooks, plugins, status: self.status.clone() }
     }
 
     /// Sends a child away that a handler holds up; another one takes its place first.

@@ -23,10 +23,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 /// Sections and options that only a restart changes.
-const STAYS: [&str; 11] = [
+const STAYS: [&str; 12] = [
     "api.listen",
     "admin",
     "broker",
+    "stores",
     "log",
     "tasks.lease_ms",
     "tasks.result_ttl_s",

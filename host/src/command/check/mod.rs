@@ -17,11 +17,14 @@ mod describer;
 pub(crate) mod fit;
 mod report;
 
+use std::path::Path;
+
 use crate::cli::Configuration;
-use crate::config::{self, Settings};
+use crate::config::{self, Loading, Settings};
 use crate::exit::Exit;
 use crate::loader::{Description, Refusal};
 
+use super::describe_child::Wanted;
 use super::output;
 use report::{ConfigurationReport, PluginReport, Report};
 
@@ -56,17 +59,41 @@ async fn judge(report: &mut Report, settings: &Settings) {
     report.unexpected = set.unexpected;
 }
 
-/// Lets one plugin of the configuration describe itself. `None`: it is not in the configuration.
+/// Lets one plugin of the configuration describe itself, with what the operator has laid over it. `None`: it is not in
+/// the configuration.
 pub(super) async fn describe_one(settings: &Settings, name: &str) -> Option<Result<Description, String>> {
     let mut settings = settings.clone();
     settings.plugins.retain(|plugin, _| plugin == name);
-    settings.plugins.get(name)?;
+    let tasks = settings.plugins.get(name)?.tasks.clone();
     let mut described = describer::describe(&settings).await;
     let refused = described.refused.first().map(ToString::to_string).or(described.unexpected);
-    let description = described.descriptions.remove(name);
+    let description = described.descriptions.remove(name).map(|mut description| {
+        description.lay_over(&tasks);
+        description
+    });
     Some(
         description.ok_or_else(|| refused.unwrap_or_else(|| "the plugin did not describe itself".to_owned())),
     )
+}
+
+/// Lets the plugin of one file describe itself, whatever the configuration has.
+///
+/// # Errors
+/// A refusal, or a sentence about what is no plugin's fault.
+pub(super) async fn describe_file(
+    name: &str,
+    file: &Path,
+    loading: &Loading,
+) -> Result<Description, Result<Refusal, String>> {
+    let wanted = Wanted { name: name.to_owned(), library: file.to_owned(), prefix: format!("/{name}") };
+    let mut described = describer::describe_these(vec![wanted], loading).await;
+    match (described.descriptions.remove(name), described.refused.pop()) {
+        (Some(description), _) => Ok(description),
+        (None, Some(refusal)) => Err(Ok(refusal)),
+        (None, None) => {
+            Err(Err(described.unexpected.unwrap_or_else(|| "the plugin did not describe itself".to_owned())))
+        }
+    }
 }
 
 /// What came of describing.

@@ -57,6 +57,7 @@ impl Life<'_, '_> {
             // The grace was exceeded: the child's watchdog and the supervisor both use SIGKILL.
             Death::Killed(_) => Exit::DrainDeadline,
             Death::Signalled(name) if name == "SIGKILL" => Exit::DrainDeadline,
+            Death::OutOfMemory => Exit::DrainDeadline,
             Death::Exited(_) | Death::Signalled(_) => Exit::Unexpected,
         }
     }
