@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `GET /livez` | 200 `alive` while the supervisor's process lives |
 //! | `GET /readyz` | 200 `ready`, or 503 and the reason in a line |
-//! | `GET /readyz?verbose` | the same status; JSON: status, degraded, refused, plugins, quarantined, child |
+//! | `GET /readyz?verbose` | the same status; JSON: status, degraded, refused, plugins, quarantined, blocked, child, last crash |
 //! | `GET /metrics` | OpenMetrics text: the supervisor's own, and the child's if it answers within 1 s |
 //!
 //! `HEAD` is answered as `GET` without a body; other methods get 405, other paths 404, both as

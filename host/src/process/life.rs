@@ -15,6 +15,7 @@ use super::pulse;
 use super::retiree::Retiree;
 use super::spawn::{Process, Spawn};
 use super::status::{Stage, Status};
+use super::wear::{self, Limits, Verdict, Wear};
 use super::{Death, Shutdown};
 use crate::crash::Board;
 use crate::exit::Exit;
@@ -37,6 +38,8 @@ const START_GRACE: Duration = Duration::from_secs(2);
 const EXIT_WAIT: Duration = Duration::from_secs(2);
 /// How long to wait for the rest of a dead child's messages.
 const REST_WAIT: Duration = Duration::from_millis(500);
+/// Completes "it was killed because it".
+pub(super) const OVER_CEILING: &str = "was over its memory ceiling";
 /// Metrics requests that may wait for the child at once.
 const METRICS_PENDING_MAX: usize = 8;
 
@@ -49,11 +52,12 @@ pub(super) struct Setting<'a> {
     pub(super) grace: Duration,
     pub(super) load_timeout: Duration,
     pub(super) required: &'a BTreeSet<String>,
+    pub(super) limits: Limits,
     pub(super) status: &'a Status,
     pub(super) metrics: &'a mut mpsc::Receiver<oneshot::Sender<String>>,
     /// Told when this child takes work: another one waits for it.
     pub(super) successor: &'a mut Option<oneshot::Sender<()>>,
-    /// When it may be replaced for a handler that is overdue, at the earliest; `None`: never.
+    /// When it may be replaced, at the earliest; `None`: never.
     pub(super) replaceable: Option<Instant>,
     /// The one before it, which may still be there.
     pub(super) retiring: Option<&'a JoinHandle<()>>,
@@ -64,7 +68,15 @@ pub(super) enum Outcome {
     /// It has ended.
     Ended(Lived),
     /// It lives, and must be replaced.
-    Retired(Box<Retiree>, Overdue),
+    Retired(Box<Retiree>, Why),
+}
+
+/// Why a child must be replaced.
+pub(super) enum Why {
+    /// A handler holds a thread past its limit.
+    Overdue(Overdue),
+    /// It has served its time.
+    Worn(Verdict),
 }
 
 /// How a child's life ended.
@@ -102,6 +114,7 @@ struct Life<'a, 'b> {
     writer: JoinSet<()>,
     watch: Watch,
     oom: OomWatch,
+    wear: Wear,
     pending: HashMap<u64, oneshot::Sender<String>>,
     next_metrics_id: u64,
     /// When the child last said something, or the phase was entered.
@@ -141,6 +154,7 @@ pub(super) async fn live(
     // The queue's receiver lives as long as the writer: an error means a broken channel, which is noticed.
     let _ = orders.send(body.to_vec());
 
+    let wear = Wear::new(setting.limits);
     let life = Life {
         setting,
         process,
@@ -149,6 +163,7 @@ pub(super) async fn live(
         writer,
         watch: Watch::default(),
         oom: OomWatch::start(),
+        wear,
         pending: HashMap::new(),
         next_metrics_id: 0,
         heard: born,
@@ -197,9 +212,8 @@ impl Life<'_, '_> {
                     if self.served {
                         pulse::feel(&self.setting.board, self.setting.status, self.process.id());
                     }
-                    if self.is_replaceable()
-                        && let Some(overdue) = self.watch.look(&self.setting.board, now_unix_ms()) {
-                        return self.retire(born, overdue);
+                    if let Some(why) = self.look() {
+                        return self.retire(born, why);
                     }
                 }
             }
@@ -225,6 +239,26 @@ impl Life<'_, '_> {
         Outcome::Ended(Lived { ending, death, alive: born.elapsed() })
     }
 
+    /// Why the child is to be replaced, if it is. One that is over its memory ceiling is killed.
+    fn look(&mut self) -> Option<Why> {
+        let resident_mb = self.process.id().and_then(wear::resident_mb);
+        let worn = match self.served {
+            true => self.wear.look(self.setting.board.tasks_begun(), resident_mb),
+            false => None,
+        };
+        if let Some(Verdict::Ceiling(resident_mb)) = worn
+            && self.killed.is_none()
+        {
+            tracing::error!(resident_mb, "the child is over its memory ceiling");
+            self.kill(OVER_CEILING);
+        }
+        if !self.is_replaceable() {
+            return None;
+        }
+        let overdue = self.watch.look(&self.setting.board, now_unix_ms());
+        overdue.map(Why::Overdue).or(worn.map(Why::Worn))
+    }
+
     fn is_replaceable(&self) -> bool {
         self.served
             && self.open
@@ -234,10 +268,10 @@ impl Life<'_, '_> {
             && self.setting.retiring.is_none_or(JoinHandle::is_finished)
     }
 
-    fn retire(self, born: Instant, overdue: Overdue) -> Outcome {
+    fn retire(self, born: Instant, why: Why) -> Outcome {
         let Self { setting, process, reader, orders, writer, .. } = self;
         let retiree = Retiree { process, reader, orders, writer, grace: setting.grace, born };
-        Outcome::Retired(Box::new(retiree), overdue)
+        Outcome::Retired(Box::new(retiree), why)
     }
 
     /// The next deadline, and what the child is killed for when it passes.
@@ -317,6 +351,7 @@ impl Life<'_, '_> {
             ToSupervisor::Restored => status.update(|now| now.degraded.clear()),
             ToSupervisor::Consuming { active } => self.consuming(active),
             ToSupervisor::Quarantined { plugins } => status.update(|now| now.quarantined = plugins),
+            ToSupervisor::Blocked { plugins } => status.update(|now| now.blocked = plugins),
             ToSupervisor::MetricsText { id, text } => {
                 if let Some(waiting) = self.pending.remove(&id) {
                     // Whoever asked may have given up.
@@ -362,6 +397,7 @@ impl Life<'_, '_> {
             now.status = Stage::Serving;
             now.responding = true;
             now.plugins = ready.plugins;
+            now.blocked.clear();
             now.bound = ready.bound;
         });
     }

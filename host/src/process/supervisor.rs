@@ -19,11 +19,12 @@
 use super::backoff::Backoff;
 use super::control::{Excluded, LoadedPlugin, Phase, Refusal, Role, Start};
 use super::grave::Grave;
-use super::life::{Ending, Lived, Outcome, Setting, live};
+use super::life::{Ending, Lived, Outcome, Setting, Why, live};
 use super::overdue::Overdue;
 use super::retiree::Retiree;
 use super::spawn::Spawn;
 use super::status::{ChildMetrics, Handle, Snapshot, Stage, Status};
+use super::wear::{Limits, Verdict};
 use super::{Death, Fate, Shutdown};
 use crate::crash::{Board, Entry};
 use crate::exit::Exit;
@@ -76,6 +77,8 @@ pub struct SupervisorOptions {
     pub boards: [Board; 2],
     /// Names of the plugins without which the host must not serve.
     pub required: BTreeSet<String>,
+    /// When a worker's child has served its time.
+    pub limits: Limits,
     /// Answers for the dead.
     pub hooks: Arc<dyn Aftermath>,
     /// Starts the children; [`super::SelfExecutable`] outside tests.
@@ -218,6 +221,7 @@ impl Supervisor {
             grace: self.options.grace,
             load_timeout: self.options.load_timeout,
             required: &self.options.required,
+            limits: self.options.limits,
             status: &self.status,
             metrics: &mut self.metrics_requests,
             successor: &mut self.successor,
@@ -226,7 +230,7 @@ impl Supervisor {
             retiring: self.retiring.as_ref(),
         };
         match live(&mut setting, start, shutdown).await {
-            Ok(Outcome::Retired(retiree, overdue)) => Some(self.retire(*retiree, overdue, shutdown).await),
+            Ok(Outcome::Retired(retiree, why)) => Some(self.retire(*retiree, why, shutdown).await),
             Ok(Outcome::Ended(lived)) => {
                 self.status.update(|now| {
                     now.child_pid = None;
@@ -270,8 +274,38 @@ impl Supervisor {
         Grave { board, hooks, plugins, status: self.status.clone() }
     }
 
-    /// Sends a child away that a handler holds up; another one takes its place first.
-    async fn retire(&mut self, retiree: Retiree, overdue: Overdue, shutdown: &Shutdown) -> Lived {
+    /// Sends a child away that a handler holds up, or that has served its time; another one takes its place first.
+    async fn retire(&mut self, retiree: Retiree, why: Why, shutdown: &Shutdown) -> Lived {
+        let word = match why {
+            Why::Overdue(overdue) => {
+                self.tell_overdue(overdue).await;
+                "overdue"
+            }
+            Why::Worn(Verdict::Tasks(tasks)) => {
+                tracing::info!(tasks, "the child has run its number of tasks; it is replaced");
+                "tasks"
+            }
+            Why::Worn(Verdict::Memory(resident_mb) | Verdict::Ceiling(resident_mb)) => {
+                tracing::info!(resident_mb, "the child has grown over its limit; it is replaced");
+                "memory"
+            }
+        };
+        self.status.update(|now| *now.replaced.entry(word).or_default() += 1);
+        let alive = retiree.born.elapsed();
+        let (sender, successor) = oneshot::channel();
+        let (grave, shutdown) = (self.grave(self.board()), shutdown.clone());
+        self.successor = Some(sender);
+        self.retiring = Some(tokio::spawn(async move {
+            let (death, alive) = retiree.run(successor, shutdown).await;
+            tracing::info!(how = %death, "the child that was replaced has ended");
+            grave.bury(&Lived { ending: Ending::Replaced, death, alive }).await;
+        }));
+        self.board = 1 - self.board;
+        self.replaceable = Instant::now() + self.replacing.after(alive);
+        Lived { ending: Ending::Replaced, death: Death::Killed("was replaced"), alive }
+    }
+
+    async fn tell_overdue(&self, overdue: Overdue) {
         let Overdue { entry, is_held } = overdue;
         tracing::error!(
             plugin = entry.plugin,
@@ -285,18 +319,6 @@ impl Supervisor {
                 tracing::error!("a task that is over its limit could not be handed back; its lease runs out");
             }
         }
-        let alive = retiree.born.elapsed();
-        let (sender, successor) = oneshot::channel();
-        let (grave, shutdown) = (self.grave(self.board()), shutdown.clone());
-        self.successor = Some(sender);
-        self.retiring = Some(tokio::spawn(async move {
-            let (death, alive) = retiree.run(successor, shutdown).await;
-            tracing::info!(how = %death, "the child that was replaced has ended");
-            grave.bury(&Lived { ending: Ending::Replaced, death, alive }).await;
-        }));
-        self.board = 1 - self.board;
-        self.replaceable = Instant::now() + self.replacing.after(alive);
-        Lived { ending: Ending::Replaced, death: Death::Killed("was replaced"), alive }
     }
 
     /// Refuses a plugin that took a child down; true when the host cannot do without it.
@@ -331,6 +353,7 @@ fn renew(now: &mut Snapshot, banned: &[Refusal]) {
     now.refused = banned.to_vec();
     now.degraded.clear();
     now.plugins.clear();
+    now.blocked.clear();
     now.bound.clear();
 }
 

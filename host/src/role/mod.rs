@@ -10,6 +10,7 @@
 mod addresses;
 mod aftermath;
 mod api;
+mod blocked;
 mod child;
 mod metrics;
 mod options;

@@ -9,7 +9,9 @@ use crate::config::Settings;
 use crate::crash::Board;
 use crate::exit::Exit;
 use crate::process::control::Role;
-use crate::process::{Aftermath, LeaseKeeper, SelfExecutable, Shutdown, Supervisor, SupervisorOptions};
+use crate::process::{
+    Aftermath, LeaseKeeper, Limits, SelfExecutable, Shutdown, Supervisor, SupervisorOptions,
+};
 use crate::{admin, logging};
 use cardcage_protocol::{InstanceId, Name, QuarantinePolicy, Timestamp};
 use std::net::{SocketAddr, TcpListener};
@@ -90,6 +92,11 @@ async fn start(role: Role, settings: &Settings, shutdown: Shutdown) -> Result<Ex
         listener: api_listener.map(OwnedFd::from),
         boards,
         required: settings.plugins.iter().filter(|(_, p)| p.required).map(|(name, _)| name.clone()).collect(),
+        limits: Limits {
+            recycle_after_tasks: settings.worker.recycle_after_tasks,
+            recycle_above_mb: settings.worker.recycle_above_mb,
+            memory_max_mb: settings.worker.memory_max_mb,
+        },
         hooks,
         spawn: Arc::new(SelfExecutable),
     });

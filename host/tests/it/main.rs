@@ -10,6 +10,7 @@
 
 mod acceptance;
 mod appointed;
+mod blocked;
 mod broker;
 mod calls;
 mod cancel;
@@ -55,3 +56,4 @@ mod tasks;
 mod waiting;
 mod webhooks;
 mod wire;
+mod worn;

@@ -160,6 +160,7 @@ fn options(
         listener: None,
         boards: [Board::create().unwrap(), Board::create().unwrap()],
         required: BTreeSet::from(["orders".to_owned()]),
+        limits: Limits::default(),
         hooks: Arc::new(Deaths::default()),
         spawn: Arc::new(Script { children: Box::new(children), started: AtomicUsize::new(0) }),
     }
