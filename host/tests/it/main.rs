@@ -10,6 +10,7 @@
 
 mod acceptance;
 mod appointed;
+mod batches;
 mod blocked;
 mod broker;
 mod calls;
@@ -51,8 +52,10 @@ mod rubbish;
 mod schedules;
 mod serving;
 mod soft_limit;
+mod stores;
 mod streams;
 mod tasks;
+mod upcast;
 mod waiting;
 mod webhooks;
 mod wire;

@@ -3,8 +3,9 @@
 use super::guarded::Work;
 use super::lane::Lane;
 use crate::context::{HostHandle, InitError, PluginContext};
+use crate::outcome::{ErasedTask, Outcome};
 use crate::plugin::Definition;
-use crate::task::{AttemptInfo, ErasedTask, Outcome, TaskContext};
+use crate::task::{AttemptInfo, TaskContext};
 use cardcage_abi::{HostCtx, HostRef, InitHead};
 use std::future::Future;
 use std::pin::Pin;
