@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `GET /livez` | 200 `alive` while the supervisor's process lives |
 //! | `GET /readyz` | 200 `ready`, or 503 and the reason in a line |
-//! | `GET /readyz?verbose` | the same status; JSON: status, degraded, refused, plugins, quarantined, child |
+//! | `GET /readyz?verbose` | the same status; JSON: status, degraded, refused, plugins, quarantined, blocked, child, last crash |
 //! | `GET /metrics` | OpenMetrics text: the supervisor's own, and the child's if it answers within 1 s |
 //! | `POST /reload` | 202 and the number of the reload that reads what is there now; 403 from elsewhere |
 //! | `GET /reload` | the reload under way, and how the last one ended |

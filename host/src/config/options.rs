@@ -126,6 +126,12 @@ section! {
         call_concurrency: usize = 256, integer(1, 4_096);
         /// Tasks run at the same time, per plugin.
         task_concurrency: usize = 64, integer(1, 4_096);
+        /// Attempts that a child starts before another one takes its place and it drains; unset means any number.
+        recycle_after_tasks: Option<u64> = unset(100_000), integer(1, 1_000_000_000_000);
+        /// Resident memory above which another child takes its place and it drains; unset means any. A fresh child that is above it is left alone.
+        recycle_above_mb: Option<u64> = unset(1_024), integer(16, 16_777_216);
+        /// Resident memory above which a child is killed, as the kernel does where memory is short; it is looked at twice a second. Unset means any.
+        memory_max_mb: Option<u64> = unset(2_048), integer(16, 16_777_216);
     }
 }
 

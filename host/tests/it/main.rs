@@ -11,6 +11,7 @@
 mod acceptance;
 mod appointed;
 mod batches;
+mod blocked;
 mod broker;
 mod calls;
 mod cancel;
@@ -59,3 +60,4 @@ mod upcast;
 mod waiting;
 mod webhooks;
 mod wire;
+mod worn;
