@@ -19,7 +19,7 @@ mod report;
 use std::path::Path;
 
 use crate::cli::Configuration;
-use crate::config::{self, Loading, PluginSettings, Settings};
+use crate::config::{self, PluginSettings, Settings};
 use crate::edge::override_faults;
 use crate::exit::Exit;
 use crate::loader::{Code, Description, Refusal, needs_refusal, schedule_faults, task_faults, unmet};
@@ -114,10 +114,10 @@ pub(super) async fn describe_one(settings: &Settings, name: &str) -> Option<Resu
 pub(super) async fn describe_file(
     name: &str,
     file: &Path,
-    loading: &Loading,
+    settings: &Settings,
 ) -> Result<Description, Result<Refusal, String>> {
     let wanted = Wanted { name: name.to_owned(), library: file.to_owned(), prefix: format!("/{name}") };
-    let mut described = describer::describe_these(vec![wanted], loading).await;
+    let mut described = describer::describe_these(vec![wanted], settings).await;
     match (described.descriptions.remove(name), described.refused.pop()) {
         (Some(description), _) => Ok(description),
         (None, Some(refusal)) => Err(Ok(refusal)),
