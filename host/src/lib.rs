@@ -21,6 +21,7 @@ pub mod once;
 pub mod process;
 pub mod quarantine;
 pub mod role;
+pub mod signature;
 pub mod stream;
 pub mod terms;
 pub mod unpark;

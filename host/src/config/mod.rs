@@ -29,6 +29,7 @@ mod suggest;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod trust;
 
 pub use backoff::Backoff;
 pub use errors::Errors;
@@ -39,6 +40,7 @@ pub use options::{
 pub use plugin_config::PluginConfig;
 pub use sources::{Assignment, Sources};
 pub use stores::Stores;
+pub use trust::{Signatures, Trust};
 
 /// Reads, merges and checks all layers.
 ///

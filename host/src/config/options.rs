@@ -16,6 +16,7 @@ use super::backoff::Backoff;
 use super::kind::{Kind, integer};
 use super::plugin_config::PluginConfig;
 use super::stores::{STORES, Stores};
+use super::trust::Trust;
 
 /// What an option is when nobody sets it.
 #[derive(Debug, Clone, Copy)]
@@ -355,6 +356,8 @@ pub struct Settings {
     pub log: Log,
     /// `[dev]`
     pub dev: Dev,
+    /// `[plugins]`: which libraries may be loaded at all.
+    pub trust: Trust,
     /// `[plugins.<name>]`: the plugin set, by name.
     pub plugins: BTreeMap<String, PluginSettings>,
 }

@@ -7,7 +7,7 @@ use crate::broker::{Broker, Error};
 use crate::config::Settings;
 use crate::edge::Departure;
 use crate::exit::Exit;
-use crate::loader::{self, Lending, LoadOptions, PluginSet, Refusal, Services};
+use crate::loader::{self, Lending, LoadOptions, PluginSet, Refusal, Services, Trust};
 use crate::logging;
 use crate::process::child::{self, Attached, Outbox};
 use crate::process::control::{self, LoadedPlugin, Phase, Ready, Role, Step, ToChild, ToSupervisor};
@@ -123,6 +123,7 @@ impl Context {
         let options = LoadOptions {
             is_alone: false,
             cache_dir: self.settings.loading.cache_dir.clone(),
+            trust: Trust::read(&self.settings.trust),
             log_filter: self.settings.log.filter.clone(),
             threads: PLUGIN_THREADS,
             services,

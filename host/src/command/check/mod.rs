@@ -20,7 +20,7 @@ mod report;
 use std::path::Path;
 
 use crate::cli::Configuration;
-use crate::config::{self, Loading, Settings};
+use crate::config::{self, Settings};
 use crate::exit::Exit;
 use crate::loader::{Description, Refusal};
 
@@ -83,10 +83,10 @@ pub(super) async fn describe_one(settings: &Settings, name: &str) -> Option<Resu
 pub(super) async fn describe_file(
     name: &str,
     file: &Path,
-    loading: &Loading,
+    settings: &Settings,
 ) -> Result<Description, Result<Refusal, String>> {
     let wanted = Wanted { name: name.to_owned(), library: file.to_owned(), prefix: format!("/{name}") };
-    let mut described = describer::describe_these(vec![wanted], loading).await;
+    let mut described = describer::describe_these(vec![wanted], settings).await;
     match (described.descriptions.remove(name), described.refused.pop()) {
         (Some(description), _) => Ok(description),
         (None, Some(refusal)) => Err(Ok(refusal)),
