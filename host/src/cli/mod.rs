@@ -6,6 +6,7 @@
 mod dead;
 mod help;
 mod plugin;
+mod plugin_new;
 mod queues;
 pub mod reference;
 mod schedules;
@@ -25,6 +26,7 @@ use crate::config::{Assignment, Sources};
 
 pub use dead::{DeadAction, DeadCommand, LetterArgs};
 pub use plugin::{PluginCommand, ReleaseArgs};
+pub use plugin_new::NewArgs;
 pub use queues::{QueueLimitArgs, QueueName, QueuePurgeArgs, QueuesCommand};
 pub use schedules::{ScheduleArgs, ScheduleName, SchedulesCommand};
 pub use span::Span;
@@ -62,7 +64,7 @@ pub enum Command {
         #[command(flatten)]
         configuration: Configuration,
     },
-    /// Look at plugin libraries; release a plugin from its quarantine.
+    /// Begin plugins, look at their libraries, release them from quarantine.
     #[command(subcommand)]
     Plugin(PluginCommand),
     /// Look at tasks, start them, help them on.

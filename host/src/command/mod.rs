@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `cardcage api`, `cardcage worker` | [`host`]: a role's supervisor |
 //! | `cardcage plugin inspect` | [`inspect`]: reads a library, runs none of it |
+//! | `cardcage plugin new` | [`plugin_new`]: the repo of a new plugin |
 //! | `cardcage plugin release` | [`plugin_release`]: lifts a quarantine |
 //! | `cardcage check` | [`check`]: configuration, plugins and broker, without serving |
 //! | `cardcage dev` | [`dev`]: nats-server, api and worker on one machine |
@@ -33,6 +34,7 @@ pub mod host;
 pub mod inspect;
 mod output;
 pub mod parent_pipe;
+pub mod plugin_new;
 pub mod plugin_release;
 mod progress;
 pub mod queues;

@@ -31,6 +31,7 @@ mod in_flight;
 mod isolation;
 mod keys;
 mod killed_between_writes;
+mod kit;
 mod lifecycle;
 mod live_limits;
 mod loading;
