@@ -53,6 +53,7 @@ mod ask;
 mod context;
 mod describe;
 mod enqueue;
+mod enqueue_all;
 mod exhausted;
 mod export;
 pub mod glue;
@@ -71,6 +72,7 @@ mod wait;
 
 pub use context::{InitError, PluginContext, RequestContext};
 pub use enqueue::{Accepted, Enqueue, OtherTasks, Tasks};
+pub use enqueue_all::{AcceptedAll, EnqueueAll};
 pub use exhausted::Exhausted;
 pub use other_plugin::{OtherPlugin, RouteCall};
 pub use plugin::{Definition, ErasedPlugin, Plugin};
@@ -101,8 +103,8 @@ pub use uuid;
 pub mod prelude {
     pub use crate::plugin;
     pub use crate::{
-        Accepted, Exhausted, InitError, Missed, Overlap, Plugin, PluginContext, Priority, Problem,
-        RequestContext, Schedule, StopReason, Task, TaskContext, TaskError, TaskResult, Tasks, task,
+        Accepted, AcceptedAll, Exhausted, InitError, Missed, Overlap, Plugin, PluginContext, Priority,
+        Problem, RequestContext, Schedule, StopReason, Task, TaskContext, TaskError, TaskResult, Tasks, task,
     };
     pub use axum::extract::{Path, Query, State};
     pub use axum::response::{IntoResponse, Response};

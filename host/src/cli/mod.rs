@@ -6,6 +6,7 @@
 mod dead;
 mod help;
 mod plugin;
+mod plugin_file;
 mod plugin_new;
 mod queues;
 pub mod reference;
@@ -26,6 +27,7 @@ use crate::config::{Assignment, Sources};
 
 pub use dead::{DeadAction, DeadCommand, LetterArgs};
 pub use plugin::{PluginCommand, ReleaseArgs};
+pub use plugin_file::{DescribeArgs, InspectArgs};
 pub use plugin_new::NewArgs;
 pub use queues::{QueueLimitArgs, QueueName, QueuePurgeArgs, QueuesCommand};
 pub use schedules::{ScheduleArgs, ScheduleName, SchedulesCommand};

@@ -1,11 +1,11 @@
 //! `cardcage plugin …`
 
-use std::path::PathBuf;
-
 use cardcage_protocol::Name;
 use clap::{Args, Subcommand};
 
-use super::{Configuration, NewArgs, help};
+use super::plugin_file::{DescribeArgs, InspectArgs};
+use super::plugin_new::NewArgs;
+use super::{Configuration, help};
 
 /// `cardcage plugin …`
 #[derive(Debug, Subcommand)]
@@ -15,13 +15,10 @@ pub enum PluginCommand {
     New(NewArgs),
     /// Show what a library says about itself, without running any of its code.
     #[command(after_long_help = help::INSPECT)]
-    Inspect {
-        /// The library file.
-        file: PathBuf,
-        /// Write JSON instead of text.
-        #[arg(long)]
-        json: bool,
-    },
+    Inspect(InspectArgs),
+    /// Load a library in a process of its own and show what the plugin declares: routes, tasks, schedules, schemas.
+    #[command(after_long_help = help::DESCRIBE)]
+    Describe(DescribeArgs),
     /// Lift the quarantine of a plugin that crashed its workers too often.
     #[command(after_long_help = help::PLUGIN_RELEASE)]
     Release(ReleaseArgs),

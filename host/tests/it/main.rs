@@ -10,6 +10,7 @@
 
 mod acceptance;
 mod appointed;
+mod batches;
 mod broker;
 mod calls;
 mod cancel;
@@ -50,6 +51,7 @@ mod rubbish;
 mod schedules;
 mod serving;
 mod soft_limit;
+mod stores;
 mod streams;
 mod tasks;
 mod waiting;

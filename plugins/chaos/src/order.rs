@@ -85,6 +85,9 @@ pub(crate) struct Order {
     /// The children are published at once, and not with the task's success.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) now: bool,
+    /// The children are enqueued all in one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) together: bool,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
@@ -99,7 +102,7 @@ impl Order {
 
     /// What its children do: answer.
     pub(crate) fn child() -> Self {
-        Self { mode: Mode::Ok, ms: 0, times: 0, note: None, children: 0, now: false }
+        Self { mode: Mode::Ok, ms: 0, times: 0, note: None, children: 0, now: false, together: false }
     }
 
     /// `times`, where at least one is meant.
