@@ -59,6 +59,7 @@ mod export;
 pub mod glue;
 mod once;
 mod other_plugin;
+mod outcome;
 mod plugin;
 mod problem;
 mod progress;
@@ -80,7 +81,7 @@ pub use problem::Problem;
 pub use progress::Progress;
 pub use schedule::{Missed, Overlap, Schedule};
 pub use stopping::StopReason;
-pub use task::{Failure, OnLost, Priority, Task, TaskContext, TaskError, TaskOptions, TaskResult};
+pub use task::{Failure, OnLost, Priority, Task, TaskContext, TaskError, TaskOptions, TaskResult, Upcast};
 pub use wait::Ended;
 
 pub use axum;

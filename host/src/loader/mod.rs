@@ -6,7 +6,7 @@
 //!
 //! # Invariants
 //! * One of the four rooms with `unsafe`: all of the host's side of the boundary stands in `open.rs`, `plugin.rs`,
-//!   `plugin_host.rs`, `call_side.rs` and `task_side.rs`; `machine.rs` asks glibc for its version.
+//!   `plugin_host.rs`, `call_side.rs`, `task_side.rs` and `span.rs`; `machine.rs` asks glibc for its version.
 //! * A library is never closed, and a path is never opened twice: the loader hands out copies named by hash.
 //! * No plugin code runs before inspection has passed, and none runs on a thread that serves HTTP or NATS, but for
 //!   one short poll of handlers that have earned it ([`Lending`]).
@@ -36,6 +36,7 @@ mod refusal;
 mod schedule;
 mod services;
 mod set;
+mod span;
 mod task_side;
 
 pub use answer::{AnswerBody, Answered, Attempt, BoxError, Outcome, RequestBody};
