@@ -284,6 +284,17 @@ What is purged cannot be replayed. Records of tasks are not touched.
 
 Exit codes: 0 done, 1 no such letter, 2 several and neither --yes nor --dry-run, 69 broker unavailable.";
 
+pub(super) const PLUGIN_NEW: &str = "\
+Examples:
+  cardcage plugin new shop
+      into ./shop, with the sources of the SDK in shop/vendor: needs nothing else of Cardcage to build
+  cardcage plugin new shop --path ~/src/shop-plugin --sdk ~/src/cardcage
+      with the SDK of a checkout, for those who work on both
+
+The folder must be absent or empty. In it, `cargo test` runs the tests and `cargo build` makes the library.
+
+Exit codes: 0 done, 1 the files could not be written, 2 a name, folder or SDK that will not do.";
+
 pub(super) const PLUGIN_RELEASE: &str = "\
 Examples:
   cardcage plugin release orders --config cardcage.toml

@@ -8,6 +8,7 @@ mod help;
 mod plugin;
 mod plugin_file;
 mod plugin_trust;
+mod plugin_new;
 mod queues;
 pub mod reference;
 mod reload;
@@ -30,6 +31,7 @@ pub use dead::{DeadAction, DeadCommand, LetterArgs};
 pub use plugin::{PluginCommand, ReleaseArgs};
 pub use plugin_file::{DescribeArgs, InspectArgs};
 pub use plugin_trust::{KeygenArgs, LockArgs, SignArgs, VerifyArgs};
+pub use plugin_new::NewArgs;
 pub use queues::{QueueLimitArgs, QueueName, QueuePurgeArgs, QueuesCommand};
 pub use reload::ReloadArgs;
 pub use schedules::{ScheduleArgs, ScheduleName, SchedulesCommand};
@@ -71,7 +73,7 @@ pub enum Command {
     /// Have the hosts on this machine read their configuration and plugins again, without a gap.
     #[command(after_long_help = reload::HELP)]
     Reload(ReloadArgs),
-    /// Look at plugin libraries; release a plugin from its quarantine.
+    /// Begin plugins, look at their libraries, lock and sign them, release them from quarantine.
     #[command(subcommand)]
     Plugin(PluginCommand),
     /// Look at tasks, start them, help them on.

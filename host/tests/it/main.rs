@@ -34,6 +34,7 @@ mod in_flight;
 mod isolation;
 mod keys;
 mod killed_between_writes;
+mod kit;
 mod lifecycle;
 mod live_limits;
 mod loading;
