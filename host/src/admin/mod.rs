@@ -114,7 +114,7 @@ async fn answer(request: &Request<Incoming>, handle: &Handle) -> Response<Full<B
         "/readyz" => readyz(&handle.status.snapshot(), verbose(request.uri().query())),
         _ => {
             let child = handle.metrics.text(CHILD_METRICS_MAX).await;
-            let text = metrics::text(&handle.status.snapshot(), child.as_deref());
+            let text = metrics::text(&handle.status.snapshot(), &handle.duties.text(), child.as_deref());
             respond(StatusCode::OK, metrics::CONTENT_TYPE, text)
         }
     }

@@ -48,5 +48,5 @@ pub use shutdown::{Shutdown, ShutdownHandle};
 #[cfg(debug_assertions)]
 pub(crate) use spawn::SUBCOMMAND;
 pub use spawn::{Process, SelfExecutable, Spawn};
-pub use status::{ChildMetrics, Handle, QuarantinedPlugin, Snapshot, Stage, Status};
+pub use status::{ChildMetrics, DutyMetrics, Handle, QuarantinedPlugin, Snapshot, Stage, Status};
 pub use supervisor::{Aftermath, Supervisor, SupervisorOptions};

@@ -9,7 +9,10 @@ use crate::config::Settings;
 use crate::crash::Board;
 use crate::exit::Exit;
 use crate::process::control::Role;
-use crate::process::{Aftermath, LeaseKeeper, SelfExecutable, Shutdown, Supervisor, SupervisorOptions};
+use crate::process::{
+    Aftermath, DutyMetrics, LeaseKeeper, SelfExecutable, Shutdown, Supervisor, SupervisorOptions,
+};
+use crate::worker::tasks::Sweeper;
 use crate::{admin, logging};
 use cardcage_protocol::{InstanceId, Name, QuarantinePolicy, Timestamp};
 use std::net::{SocketAddr, TcpListener};
@@ -93,6 +96,7 @@ async fn start(role: Role, settings: &Settings, shutdown: Shutdown) -> Result<Ex
         hooks,
         spawn: Arc::new(SelfExecutable),
     });
+    let sweeps = present.clone();
     duties.present = present.map(|broker| {
         let status = supervisor.handle().status;
         let task_concurrency = settings.worker.task_concurrency;
@@ -100,7 +104,11 @@ async fn start(role: Role, settings: &Settings, shutdown: Shutdown) -> Result<Ex
             Present { broker, instance: instance.clone(), boards, status, task_concurrency, started_at };
         tokio::spawn(present.answer())
     });
-    let admin = tokio::spawn(admin::serve(admin_listener, supervisor.handle()));
+    let mut handle = supervisor.handle();
+    if let Some(broker) = sweeps {
+        handle.duties = duties.start_sweeper(broker);
+    }
+    let admin = tokio::spawn(admin::serve(admin_listener, handle));
     tracing::info!(
         role = role.as_str(),
         instance = instance.as_str(),
@@ -125,6 +133,7 @@ struct Duties {
     pumps: Option<(CancellationToken, JoinSet<()>)>,
     /// Says that it is there, as long as it is.
     present: Option<JoinHandle<()>>,
+    sweeper: Option<JoinHandle<()>>,
 }
 
 impl Duties {
@@ -139,11 +148,17 @@ impl Duties {
         self.pumps = Some((stop, running));
     }
 
+    fn start_sweeper(&mut self, broker: Broker) -> DutyMetrics {
+        let sweeper = Sweeper::new(broker);
+        let report = sweeper.report();
+        self.sweeper = Some(tokio::spawn(sweeper.run()));
+        DutyMetrics::new(move || report.text())
+    }
+
     async fn end(self) {
         drop(self.leases);
-        if let Some(present) = self.present {
-            present.abort();
-        }
+        // A sweep may be broken off anywhere.
+        self.present.iter().chain(&self.sweeper).for_each(JoinHandle::abort);
         if let Some((stop, running)) = self.pumps {
             stop.cancel();
             // What they have not acknowledged comes again, to whichever pump is there then.

@@ -51,6 +51,7 @@ mod serving;
 mod soft_limit;
 mod stores;
 mod streams;
+mod sweeper;
 mod tasks;
 mod waiting;
 mod webhooks;
