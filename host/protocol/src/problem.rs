@@ -113,6 +113,8 @@ problems! {
         "Operator: configure the plugin, in the version that is needed, on this host too.";
     TooManyChildren "too_many_children" 413 false "One attempt of a task enqueued more than its record can hold."
         "Plugin author: enqueue less per task, keep large data elsewhere, or publish at once with enqueue_now.";
+    InvalidBatch "invalid_batch" 422 false "These tasks cannot be enqueued together."
+        "Plugin author: enqueue together at most 1,000 tasks of one plugin, all at once or all delayed, without keys of their own; the detail says what is wrong.";
     AttemptOver "attempt_over" 409 false "The attempt that enqueued this task is over, so nothing is enqueued in its name."
         "Plugin author: await what a handler spawns before it returns.";
     StreamBroken "stream_broken" 502 true "The body's stream broke on its way."

@@ -50,6 +50,8 @@ impl StreamSpec {
                 "max_msgs": options.queue_max_messages,
                 "max_bytes": options.queue_max_bytes,
                 "max_age": 0,
+                // For tasks that are enqueued together.
+                "allow_atomic": true,
                 "duplicate_window": nanoseconds(DUPLICATE_WINDOW),
             }),
         )
@@ -70,6 +72,7 @@ impl StreamSpec {
                 "max_bytes": -1,
                 "max_age": 0,
                 "allow_msg_schedules": true,
+                "allow_atomic": true,
                 "duplicate_window": nanoseconds(DUPLICATE_WINDOW),
             }),
         )

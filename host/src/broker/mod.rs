@@ -16,6 +16,7 @@
 
 mod ack;
 mod api;
+mod batch;
 mod bucket;
 mod calls;
 mod cap;

@@ -92,6 +92,9 @@ impl Broker {
     async fn look_at_room(&self) -> Result<Look, Error> {
         let tail = format!("STREAM.INFO.{}", self.subjects().schedule_stream());
         let at = Instant::now();
+        // Read before the stream is: one that is stored after the look was on its way then. Some are counted twice, which
+        // refuses early, and never late.
+        let on_their_way = self.schedule_room().on_their_way.load(Ordering::Acquire);
         let answer = match self.api(&tail, &json!(null), API_TIMEOUT).await {
             // Whoever publishes is told so.
             Err(Error::Refused { code: STREAM_NOT_FOUND, .. }) => {
@@ -101,8 +104,6 @@ impl Broker {
         };
         let have =
             |field: &str| answer.get("state").and_then(|state| state.get(field)).and_then(Value::as_u64);
-        // Some of those that are on their way may be counted twice: that refuses early, and never late.
-        let on_their_way = self.schedule_room().on_their_way.load(Ordering::Acquire);
         let bounds = &self.options().stores;
         let messages = have("messages").unwrap_or(0).saturating_add(on_their_way);
         let bytes = have("bytes").unwrap_or(0).saturating_add(on_their_way.saturating_mul(BODY_BYTES));

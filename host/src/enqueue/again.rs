@@ -17,10 +17,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// Pause before looking again for what somebody else has just taken away.
-const LOOK_AGAIN: Duration = Duration::from_millis(10);
+pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// What became of the earlier publishes.
-enum Standing {
+pub(super) enum Standing {
     /// The task is there, and runs or has run.
     Promised,
     /// It is there, but whoever takes it drops it.
@@ -80,7 +80,7 @@ pub(super) async fn confirm(broker: &Broker, id: TaskId) -> Result<(), Error> {
     }
 }
 
-async fn standing(broker: &Broker, id: TaskId) -> Result<Standing, Error> {
+pub(super) async fn standing(broker: &Broker, id: TaskId) -> Result<Standing, Error> {
     Ok(match broker.find_task(id).await? {
         None => Standing::Absent,
         Some(Place::Queued(waiting)) if !is_promised(&waiting) => Standing::TooLate(waiting),

@@ -10,6 +10,7 @@
 
 mod acceptance;
 mod appointed;
+mod batches;
 mod broker;
 mod calls;
 mod cancel;
@@ -17,6 +18,7 @@ mod children;
 mod command;
 mod config;
 mod containment;
+mod crash_reports;
 mod crashes;
 mod declarations;
 mod delayed;
@@ -53,6 +55,7 @@ mod stores;
 mod streams;
 mod sweeper;
 mod tasks;
+mod upcast;
 mod waiting;
 mod webhooks;
 mod wire;

@@ -16,12 +16,15 @@ mod broker;
 mod describer;
 mod report;
 
+use std::path::Path;
+
 use crate::cli::Configuration;
-use crate::config::{self, PluginSettings, Settings};
+use crate::config::{self, Loading, PluginSettings, Settings};
 use crate::edge::override_faults;
 use crate::exit::Exit;
 use crate::loader::{Code, Description, Refusal, needs_refusal, schedule_faults, task_faults, unmet};
 
+use super::describe_child::Wanted;
 use super::output;
 use report::{ConfigurationReport, PluginReport, Report};
 
@@ -102,6 +105,26 @@ pub(super) async fn describe_one(settings: &Settings, name: &str) -> Option<Resu
     Some(
         description.ok_or_else(|| refused.unwrap_or_else(|| "the plugin did not describe itself".to_owned())),
     )
+}
+
+/// Lets the plugin of one file describe itself, whatever the configuration has.
+///
+/// # Errors
+/// A refusal, or a sentence about what is no plugin's fault.
+pub(super) async fn describe_file(
+    name: &str,
+    file: &Path,
+    loading: &Loading,
+) -> Result<Description, Result<Refusal, String>> {
+    let wanted = Wanted { name: name.to_owned(), library: file.to_owned(), prefix: format!("/{name}") };
+    let mut described = describer::describe_these(vec![wanted], loading).await;
+    match (described.descriptions.remove(name), described.refused.pop()) {
+        (Some(description), _) => Ok(description),
+        (None, Some(refusal)) => Err(Ok(refusal)),
+        (None, None) => {
+            Err(Err(described.unexpected.unwrap_or_else(|| "the plugin did not describe itself".to_owned())))
+        }
+    }
 }
 
 /// What came of describing.
