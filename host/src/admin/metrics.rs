@@ -30,8 +30,8 @@ pub(super) mod names {
 
 const END: &str = "# EOF\n";
 
-/// The whole text. The child's text may carry its own end mark.
-pub(super) fn text(now: &Snapshot, child: Option<&str>) -> String {
+/// The whole text; `duties` is that of what the supervisor does beside. The child's text may carry its own end mark.
+pub(super) fn text(now: &Snapshot, duties: &str, child: Option<&str>) -> String {
     let mut registry = Registry::default();
     let count = |count: usize| ConstGauge::new(i64::try_from(count).unwrap_or(i64::MAX));
     let fact = |fact: bool| ConstGauge::new(i64::from(fact));
@@ -72,6 +72,7 @@ pub(super) fn text(now: &Snapshot, child: Option<&str>) -> String {
         tracing::error!(%error, "the supervisor's metrics cannot be written");
     }
     text.truncate(text.trim_end_matches(END).len());
+    text.push_str(duties);
     if let Some(child) = child {
         text.push_str(child.trim_end_matches(END));
         if !text.ends_with('\n') {

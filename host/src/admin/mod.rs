@@ -141,7 +141,7 @@ async fn answer(request: &Request<Incoming>, office: &Office, is_near: bool) -> 
         "/reload" => json(StatusCode::OK, &office.desk.state()),
         _ => {
             let child = handle.metrics.text(CHILD_METRICS_MAX).await;
-            let text = metrics::text(&handle.status.snapshot(), child.as_deref());
+            let text = metrics::text(&handle.status.snapshot(), &handle.duties.text(), child.as_deref());
             respond(StatusCode::OK, metrics::CONTENT_TYPE, text)
         }
     }

@@ -4,8 +4,8 @@ use cardcage_protocol::Name;
 use clap::{Args, Subcommand};
 
 use super::plugin_file::{DescribeArgs, InspectArgs};
-use super::plugin_trust::{KeygenArgs, LockArgs, SignArgs, VerifyArgs};
 use super::plugin_new::NewArgs;
+use super::plugin_trust::{KeygenArgs, LockArgs, SignArgs, VerifyArgs};
 use super::{Configuration, help};
 
 /// `cardcage plugin …`

@@ -56,6 +56,8 @@ pub use shutdown::{Shutdown, ShutdownHandle};
 #[cfg(debug_assertions)]
 pub(crate) use spawn::SUBCOMMAND;
 pub use spawn::{Process, SelfExecutable, Spawn};
-pub use status::{BlockedPlugin, ChildMetrics, Handle, QuarantinedPlugin, Snapshot, Stage, Status};
+pub use status::{
+    BlockedPlugin, ChildMetrics, DutyMetrics, Handle, QuarantinedPlugin, Snapshot, Stage, Status,
+};
 pub use supervisor::{Aftermath, Supervisor, SupervisorOptions};
 pub use wear::Limits;

@@ -201,4 +201,27 @@ pub struct Handle {
     pub status: Status,
     /// Its child's metrics.
     pub metrics: ChildMetrics,
+    /// The metrics of what it does beside watching its child.
+    pub duties: DutyMetrics,
+}
+
+/// Text of metrics, made when it is asked for. Clones are cheap.
+#[derive(Clone, Default)]
+pub struct DutyMetrics(Option<Arc<dyn Fn() -> String + Send + Sync>>);
+
+impl DutyMetrics {
+    /// What `text` says, without an end mark.
+    pub fn new(text: impl Fn() -> String + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(text)))
+    }
+
+    pub(crate) fn text(&self) -> String {
+        self.0.as_ref().map_or_else(String::new, |text| text())
+    }
+}
+
+impl std::fmt::Debug for DutyMetrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("DutyMetrics").field(&self.0.is_some()).finish()
+    }
 }

@@ -26,7 +26,7 @@ use super::overdue::Overdue;
 use super::reload::{Means, Plan, Reloading, Reloads, Risen};
 use super::retiree::Retiree;
 use super::spawn::Spawn;
-use super::status::{ChildMetrics, Handle, Snapshot, Stage, Status};
+use super::status::{ChildMetrics, DutyMetrics, Handle, Snapshot, Stage, Status};
 use super::wear::Verdict;
 use super::{Death, Fate, Shutdown};
 use crate::crash::{Board, Entry};
@@ -145,7 +145,7 @@ impl Supervisor {
     /// What the admin listener needs to know.
     #[must_use]
     pub fn handle(&self) -> Handle {
-        Handle { status: self.status.clone(), metrics: self.metrics.clone() }
+        Handle { status: self.status.clone(), metrics: self.metrics.clone(), duties: DutyMetrics::default() }
     }
 
     /// Keeps a child alive until a stop is asked for or nothing more can be done; says how to exit.

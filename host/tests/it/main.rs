@@ -56,6 +56,7 @@ mod serving;
 mod soft_limit;
 mod stores;
 mod streams;
+mod sweeper;
 mod tasks;
 mod upcast;
 mod waiting;
