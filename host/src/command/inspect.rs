@@ -82,7 +82,9 @@ pub fn run(file: &Path, json: bool) -> Exit {
 fn text(file: &Path, inspection: &Inspection, refusal: Option<&Refusal>) -> String {
     let manifest = &inspection.manifest;
     let or = |text: &str, absent: &str| output::shown(if text.is_empty() { absent } else { text });
-    let abi = match inspect::abi_verdict(&manifest.abi, cardcage_abi::VERSION) {
+    let loads = inspect::abi_verdict(&manifest.abi, cardcage_abi::VERSION)
+        .and_then(|()| inspect::needs_verdict(&manifest.needs_abi, cardcage_abi::VERSION));
+    let abi = match loads {
         Ok(()) => format!("{}, which this host ({}) loads", manifest.abi, cardcage_abi::VERSION),
         Err(_) => format!("{}, which this host ({}) does not load", manifest.abi, cardcage_abi::VERSION),
     };
@@ -100,6 +102,7 @@ fn text(file: &Path, inspection: &Inspection, refusal: Option<&Refusal>) -> Stri
         ("version", manifest.version.clone()),
         ("verdict", verdict),
         ("ABI", abi),
+        ("needs ABI", or(&manifest.needs_abi, "any of its major")),
         ("SDK", or(&manifest.sdk, "not stated")),
         ("rustc", or(&manifest.rustc, "not stated")),
         ("target", or(&manifest.target, "not stated")),

@@ -21,6 +21,9 @@ pub struct Manifest {
     pub version: String,
     /// The boundary's version that it was built against.
     pub abi: String,
+    /// The first minor version of the boundary that a host must speak, where it needs more than the first of its major.
+    #[serde(default)]
+    pub needs_abi: String,
     /// The SDK's version.
     #[serde(default)]
     pub sdk: String,
@@ -255,14 +258,41 @@ pub fn abi_verdict(plugin: &str, host: &str) -> Result<(), (String, String)> {
     Err((fault, remedy))
 }
 
+/// Whether a host with the boundary `host` has what a plugin needs that says so by `needs_abi`, as in `1.2`.
+///
+/// # Errors
+/// As [`abi_verdict`].
+pub fn needs_verdict(needs: &str, host: &str) -> Result<(), (String, String)> {
+    if needs.is_empty() {
+        return Ok(());
+    }
+    let parts = |version: &str| {
+        let mut parts = version.split('.').map(|part| part.parse::<u32>().ok());
+        Some((parts.next()??, parts.next()??))
+    };
+    match (parts(needs), parts(host)) {
+        (Some(needed), Some(spoken)) if needed.0 == spoken.0 && needed.1 <= spoken.1 => Ok(()),
+        (Some(_), Some(_)) => Err((
+            format!("needs ABI {needs}, and this host speaks ABI {host}"),
+            "update the host, or build the plugin without its `needs_abi`".to_owned(),
+        )),
+        _ => Err((
+            format!("says that it needs ABI `{needs}`, which is no version"),
+            "write `needs_abi` as in \"1.2\" and build the plugin again".to_owned(),
+        )),
+    }
+}
+
 /// Refuses what inspection shows cannot work on this host.
 ///
 /// # Errors
-/// A [`Refusal`] for another ABI major, or static thread-local storage.
+/// A [`Refusal`] for another ABI major, a minor that this host does not have, or static thread-local storage.
 pub fn verdict(path: &Path, inspection: &Inspection) -> Result<(), Refusal> {
     let name = &inspection.manifest.name;
     abi_verdict(&inspection.manifest.abi, cardcage_abi::VERSION)
         .map_err(|(fault, remedy)| Refusal::new(path, Code::AbiMajor, fault, remedy).of(name))?;
+    needs_verdict(&inspection.manifest.needs_abi, cardcage_abi::VERSION)
+        .map_err(|(fault, remedy)| Refusal::new(path, Code::AbiMinor, fault, remedy).of(name))?;
     if inspection.static_tls {
         let fault =
             "needs static thread-local storage, which a loaded library cannot get; most often an allocator";
@@ -270,4 +300,27 @@ pub fn verdict(path: &Path, inspection: &Inspection) -> Result<(), Refusal> {
         return Err(Refusal::new(path, Code::StaticTls, fault, remedy).of(name));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plugin_that_needs_a_minor_is_refused_where_the_host_is_older_and_told_which() {
+        for (needs, host) in [("", "1.0.0"), ("1.0", "1.0.0"), ("1.2", "1.2.5"), ("1.2", "1.10.0")] {
+            assert_eq!(needs_verdict(needs, host), Ok(()), "{needs} {host}");
+        }
+        for (needs, host, word) in [
+            ("1.1", "1.0.9", "needs ABI 1.1, and this host speaks ABI 1.0.9"),
+            ("1.10", "1.9.0", "needs ABI 1.10"),
+            ("2.0", "1.9.0", "needs ABI 2.0"),
+            ("0.9", "1.0.0", "needs ABI 0.9"),
+            ("1", "1.0.0", "which is no version"),
+            ("newest", "1.0.0", "which is no version"),
+        ] {
+            let (fault, remedy) = needs_verdict(needs, host).unwrap_err();
+            assert!(fault.contains(word) && !remedy.is_empty(), "{needs} {host}: {fault}");
+        }
+    }
 }

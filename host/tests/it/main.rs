@@ -8,6 +8,7 @@
     reason = "tests may; clippy.toml reaches only what stands inside a test function"
 )]
 
+mod abi;
 mod acceptance;
 mod appointed;
 mod broker;
