@@ -31,7 +31,10 @@ fn dispatch(command: Command, runtime: &Runtime) -> Exit {
     match command {
         Command::Plugin(PluginCommand::Inspect { file, json }) => command::inspect::run(&file, json),
         Command::Plugin(PluginCommand::Release(args)) => runtime.block_on(command::plugin_release::run(args)),
-        Command::Check { json, configuration } => runtime.block_on(command::check::run(configuration, json)),
+        Command::Check { json, against, save_manifest, configuration } => {
+            let wanted = command::check::Wanted { json, against, save_manifest };
+            runtime.block_on(command::check::run(configuration, wanted))
+        }
         Command::Dev(configuration) => {
             // The hosts get what was typed after `dev`.
             let typed = std::env::args_os().skip(2).collect();

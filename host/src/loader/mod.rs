@@ -35,7 +35,7 @@ mod set;
 mod task_side;
 
 pub use answer::{AnswerBody, Answered, Attempt, BoxError, Outcome, RequestBody};
-pub use description::{Description, Placement, RouteDescription, TaskDescription};
+pub use description::{Description, OpenApiPart, Placement, RouteDescription, TaskDescription};
 pub use inspect::{Inspection, Manifest};
 pub use lending::Lending;
 pub use neighbours::{Need, refusal as needs_refusal, unmet};

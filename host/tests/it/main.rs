@@ -10,6 +10,7 @@
 
 mod abi;
 mod acceptance;
+mod against;
 mod appointed;
 mod broker;
 mod calls;

@@ -9,31 +9,49 @@
 //! code only in a child that may die. The report goes to stdout; the exit code is the first of 78, 70, 69 that
 //! applies. A refusal of a plugin with `required = false` is a warning, as it is for a host.
 //!
+//! With `--against` the plugins are held against what is deployed ([`against`]); 6 where that breaks.
+//!
 //! What it refuses to do: it does not start plugins (`init` may open connections and has side effects), and it
 //! does not go on to plugins and broker when the settings themselves are in doubt.
 
+mod against;
 mod broker;
 mod describer;
 mod report;
 
-use crate::cli::Configuration;
+use std::path::PathBuf;
+
+use crate::cli::{Against, Configuration};
 use crate::config::{self, PluginSettings, Settings};
 use crate::edge::override_faults;
 use crate::exit::Exit;
 use crate::loader::{Code, Description, Refusal, needs_refusal, schedule_faults, task_faults, unmet};
 
 use super::output;
+use against::Candidate;
 use report::{ConfigurationReport, PluginReport, Report};
 
 /// Faults that are told of one plugin's settings.
 const FAULTS_TOLD: usize = 8;
 
+/// What is wanted beside the check itself.
+#[derive(Debug, Default)]
+pub struct Wanted {
+    /// JSON instead of text.
+    pub json: bool,
+    /// What the plugins are held against.
+    pub against: Option<Against>,
+    /// Where their descriptions are written to.
+    pub save_manifest: Option<PathBuf>,
+}
+
 /// Checks, and writes the report.
-pub async fn run(configuration: Configuration, json: bool) -> Exit {
+pub async fn run(configuration: Configuration, wanted: Wanted) -> Exit {
+    let json = wanted.json;
     let sources = configuration.sources();
     let mut report = Report::new(ConfigurationReport::new(&sources.files));
     match config::load(&sources) {
-        Ok(settings) => judge(&mut report, &settings).await,
+        Ok(settings) => judge(&mut report, &settings, &wanted).await,
         Err(errors) => report.configuration.mistakes(&errors, output::styled() && !json),
     }
     report.exit_code = report.exit().code();
@@ -45,13 +63,22 @@ pub async fn run(configuration: Configuration, json: bool) -> Exit {
     report.exit()
 }
 
-async fn judge(report: &mut Report, settings: &Settings) {
+async fn judge(report: &mut Report, settings: &Settings, wanted: &Wanted) {
     let (described, (mut found, broker)) =
         tokio::join!(describer::describe(settings), broker::probe(settings));
-    if let Some(broker) = broker {
-        broker::compare(&mut found, &broker, settings, described.descriptions.values()).await;
+    if let Some(broker) = &broker {
+        broker::compare(&mut found, broker, settings, described.descriptions.values()).await;
     }
     report.broker = Some(found);
+    let candidate = Candidate { settings, descriptions: &described.descriptions };
+    if let Some(against) = &wanted.against {
+        report.against = Some(against::compare(against, broker.as_ref(), &candidate).await);
+    }
+    if let Some(path) = &wanted.save_manifest
+        && let Err(error) = against::save(path, &candidate)
+    {
+        report.unexpected = Some(format!("{} cannot be written ({error})", path.display()));
+    }
     let unmet = unmet(described.descriptions.values());
     let plugins = settings.plugins.iter().map(|(name, plugin)| {
         let description = described.descriptions.get(name);
@@ -68,7 +95,7 @@ async fn judge(report: &mut Report, settings: &Settings) {
         PluginReport::new(name, plugin, description, refusal.as_ref())
     });
     report.plugins = Some(plugins.collect());
-    report.unexpected = described.unexpected;
+    report.unexpected = described.unexpected.or(report.unexpected.take());
 }
 
 /// What the plugin's `init` would say to its settings, as far as its schema tells.
