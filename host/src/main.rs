@@ -29,11 +29,14 @@ fn runtime() -> std::io::Result<Runtime> {
 
 fn dispatch(command: Command, runtime: &Runtime) -> Exit {
     match command {
-        Command::Plugin(PluginCommand::Inspect { file, json }) => command::inspect::run(&file, json),
+        Command::Plugin(PluginCommand::Inspect(args)) => command::inspect::run(&args),
+        Command::Plugin(PluginCommand::Describe(args)) => {
+            runtime.block_on(command::plugin_describe::run(args))
+        }
         Command::Plugin(PluginCommand::Release(args)) => runtime.block_on(command::plugin_release::run(args)),
         Command::Check { json, against, save_manifest, configuration } => {
-            let wanted = command::check::Wanted { json, against, save_manifest };
-            runtime.block_on(command::check::run(configuration, wanted))
+            let asked = command::check::Asked { json, against, save_manifest };
+            runtime.block_on(command::check::run(configuration, asked))
         }
         Command::Dev(configuration) => {
             // The hosts get what was typed after `dev`.

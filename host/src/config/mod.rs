@@ -24,6 +24,7 @@ mod plugins;
 pub mod reference;
 mod secrets;
 mod sources;
+mod stores;
 mod suggest;
 #[cfg(test)]
 mod tests;
@@ -37,6 +38,7 @@ pub use options::{
 };
 pub use plugin_config::PluginConfig;
 pub use sources::{Assignment, Sources};
+pub use stores::Stores;
 
 /// Reads, merges and checks all layers.
 ///

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::backoff::Backoff;
 use super::kind::{Kind, integer};
 use super::plugin_config::PluginConfig;
+use super::stores::{STORES, Stores};
 
 /// What an option is when nobody sets it.
 #[derive(Debug, Clone, Copy)]
@@ -87,6 +88,8 @@ macro_rules! section {
         };
     };
 }
+
+pub(super) use {preset, section};
 
 section! {
     /// The HTTP API: where it listens, and its limits.
@@ -314,7 +317,7 @@ section! {
 
 /// The sections in the order in which they are written out; plugins come after them.
 pub(crate) static SECTIONS: &[&Section] =
-    &[&API, &WORKER, &ADMIN, &BROKER, &TASKS, &DRAIN, &LOADING, &LOG, &DEV];
+    &[&API, &WORKER, &ADMIN, &BROKER, &STORES, &TASKS, &DRAIN, &LOADING, &LOG, &DEV];
 
 /// Everything a host is told, resolved: defaults filled in, layers merged, secrets read, checks passed.
 /// Nobody checks it again.
@@ -332,6 +335,8 @@ pub struct Settings {
     pub admin: Admin,
     /// `[broker]`
     pub broker: Broker,
+    /// `[stores]`
+    pub stores: Stores,
     /// `[tasks]`
     pub tasks: Tasks,
     /// `[drain]`

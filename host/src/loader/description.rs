@@ -101,14 +101,19 @@ pub struct TaskDescription {
     /// The task of the plugin that is run when it is given up.
     #[serde(default)]
     pub exhausted: Option<String>,
+    /// Whether it can make bodies of its own of those that its schema does not accept.
+    #[serde(default)]
+    pub upcasts: bool,
 }
 
 impl TaskDescription {
-    /// Names the schema of the body: two versions with the same one read the same bodies.
+    /// Names what can read a body, in this `version` of its plugin: two with the same name read the same bodies. That is
+    /// the schema; where bodies are upcast the version as well, for only its code says which.
     #[must_use]
-    pub fn schema_hash(&self) -> String {
+    pub fn reader_hash(&self, version: &str) -> String {
         // Members are sorted by their names, so the text is the same wherever it is written.
-        key_hash(&["schema", &self.input_schema.to_string()])
+        let schema = self.input_schema.to_string();
+        if self.upcasts { key_hash(&["schema", &schema, version]) } else { key_hash(&["schema", &schema]) }
     }
 
     /// Whether the body may have the field at this path, as far as its schema says.

@@ -19,14 +19,15 @@ mod broker;
 mod describer;
 mod report;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::cli::{Against, Configuration};
-use crate::config::{self, PluginSettings, Settings};
+use crate::config::{self, Loading, PluginSettings, Settings};
 use crate::edge::override_faults;
 use crate::exit::Exit;
 use crate::loader::{Code, Description, Refusal, needs_refusal, schedule_faults, task_faults, unmet};
 
+use super::describe_child::Wanted;
 use super::output;
 use against::Candidate;
 use report::{ConfigurationReport, PluginReport, Report};
@@ -34,9 +35,9 @@ use report::{ConfigurationReport, PluginReport, Report};
 /// Faults that are told of one plugin's settings.
 const FAULTS_TOLD: usize = 8;
 
-/// What is wanted beside the check itself.
+/// What is asked for beside the check itself.
 #[derive(Debug, Default)]
-pub struct Wanted {
+pub struct Asked {
     /// JSON instead of text.
     pub json: bool,
     /// What the plugins are held against.
@@ -46,12 +47,12 @@ pub struct Wanted {
 }
 
 /// Checks, and writes the report.
-pub async fn run(configuration: Configuration, wanted: Wanted) -> Exit {
-    let json = wanted.json;
+pub async fn run(configuration: Configuration, asked: Asked) -> Exit {
+    let json = asked.json;
     let sources = configuration.sources();
     let mut report = Report::new(ConfigurationReport::new(&sources.files));
     match config::load(&sources) {
-        Ok(settings) => judge(&mut report, &settings, &wanted).await,
+        Ok(settings) => judge(&mut report, &settings, &asked).await,
         Err(errors) => report.configuration.mistakes(&errors, output::styled() && !json),
     }
     report.exit_code = report.exit().code();
@@ -63,7 +64,7 @@ pub async fn run(configuration: Configuration, wanted: Wanted) -> Exit {
     report.exit()
 }
 
-async fn judge(report: &mut Report, settings: &Settings, wanted: &Wanted) {
+async fn judge(report: &mut Report, settings: &Settings, asked: &Asked) {
     let (described, (mut found, broker)) =
         tokio::join!(describer::describe(settings), broker::probe(settings));
     if let Some(broker) = &broker {
@@ -71,10 +72,10 @@ async fn judge(report: &mut Report, settings: &Settings, wanted: &Wanted) {
     }
     report.broker = Some(found);
     let candidate = Candidate { settings, descriptions: &described.descriptions };
-    if let Some(against) = &wanted.against {
+    if let Some(against) = &asked.against {
         report.against = Some(against::compare(against, broker.as_ref(), &candidate).await);
     }
-    if let Some(path) = &wanted.save_manifest
+    if let Some(path) = &asked.save_manifest
         && let Err(error) = against::save(path, &candidate)
     {
         report.unexpected = Some(format!("{} cannot be written ({error})", path.display()));
@@ -129,6 +130,26 @@ pub(super) async fn describe_one(settings: &Settings, name: &str) -> Option<Resu
     Some(
         description.ok_or_else(|| refused.unwrap_or_else(|| "the plugin did not describe itself".to_owned())),
     )
+}
+
+/// Lets the plugin of one file describe itself, whatever the configuration has.
+///
+/// # Errors
+/// A refusal, or a sentence about what is no plugin's fault.
+pub(super) async fn describe_file(
+    name: &str,
+    file: &Path,
+    loading: &Loading,
+) -> Result<Description, Result<Refusal, String>> {
+    let wanted = Wanted { name: name.to_owned(), library: file.to_owned(), prefix: format!("/{name}") };
+    let mut described = describer::describe_these(vec![wanted], loading).await;
+    match (described.descriptions.remove(name), described.refused.pop()) {
+        (Some(description), _) => Ok(description),
+        (None, Some(refusal)) => Err(Ok(refusal)),
+        (None, None) => {
+            Err(Err(described.unexpected.unwrap_or_else(|| "the plugin did not describe itself".to_owned())))
+        }
+    }
 }
 
 /// What came of describing.

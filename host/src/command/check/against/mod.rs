@@ -282,7 +282,9 @@ fn judge_task(
     let told = misfits(Schema::whole(&task.input_schema), Schema::whole(&new.input_schema));
     let narrowed = |misfit: &Misfit| {
         let message = format!("the body: {}", misfit.for_sender());
-        Finding::breaking(plugin, Kind::TaskSchemaNarrowed, of.clone(), message)
+        let finding = Finding::breaking(plugin, Kind::TaskSchemaNarrowed, of.clone(), message);
+        // Bodies of the earlier version are what an upcaster is for.
+        Finding { breaks: !new.upcasts, ..finding }
     };
     told.iter().map(narrowed).collect()
 }
@@ -300,9 +302,14 @@ fn judge_tasks(
     if count.unfit > 0 {
         let (unfit, waiting) = (count.unfit, count.queued + count.delayed);
         let fault = count.fault.as_deref().unwrap_or("no reason given");
-        let message =
-            format!("{unfit} of {waiting} that wait, enqueued by {version}, would be parked: {fault}");
-        findings.push(Finding::breaking(plugin, Kind::WaitingTasksUnfit, of.clone(), message));
+        let which = format!("{unfit} of {waiting} that wait, enqueued by {version},");
+        findings.push(if count.is_upcast {
+            let message = format!("{which} are left to its upcaster: {fault}");
+            Finding::note(plugin, Kind::WaitingTasksUnfit, of.clone(), message)
+        } else {
+            let message = format!("{which} would be parked: {fault}");
+            Finding::breaking(plugin, Kind::WaitingTasksUnfit, of.clone(), message)
+        });
     }
     if count.unfit_dead > 0 {
         let (unfit, dead) = (count.unfit_dead, count.dead);

@@ -43,6 +43,8 @@ pub(super) struct Count {
     pub(super) fault: Option<String>,
     /// The candidate has the plugin, in this major, with this task.
     pub(super) is_taken: bool,
+    /// The candidate's task has an upcaster, which may take what does not fit.
+    pub(super) is_upcast: bool,
 }
 
 impl Count {
@@ -68,7 +70,12 @@ enum In {
 }
 
 /// What the candidate takes, by plugin, major and task.
-struct Takers(BTreeMap<(String, u32, String), jsonschema::Validator>);
+struct Takers(BTreeMap<(String, u32, String), Taker>);
+
+struct Taker {
+    schema: jsonschema::Validator,
+    upcasts: bool,
+}
 
 impl Takers {
     fn new<'a>(candidate: impl IntoIterator<Item = &'a Description>) -> Self {
@@ -77,7 +84,8 @@ impl Takers {
             for task in &description.tasks {
                 // One that no host could read would refuse nothing either.
                 let Ok(schema) = jsonschema::validator_for(&task.input_schema) else { continue };
-                takers.insert((description.name.clone(), description.major(), task.name.clone()), schema);
+                let key = (description.name.clone(), description.major(), task.name.clone());
+                takers.insert(key, Taker { schema, upcasts: task.upcasts });
             }
         }
         Self(takers)
@@ -141,6 +149,7 @@ impl Waiting {
         let version = envelope.version.to_string();
         let count = self.counts.entry(Group { plugin, major: envelope.major, task, version }).or_default();
         count.is_taken = taker.is_some();
+        count.is_upcast = taker.is_some_and(|taker| taker.upcasts);
         match place {
             In::Queue => count.queued += 1,
             In::Schedule => count.delayed += 1,
@@ -150,7 +159,7 @@ impl Waiting {
         if place == In::Parked {
             return;
         }
-        let Some(fault) = taker.and_then(|taker| misfit(taker, &envelope.body)) else { return };
+        let Some(fault) = taker.and_then(|taker| misfit(&taker.schema, &envelope.body)) else { return };
         if place == In::Dead {
             count.unfit_dead += 1;
         } else {
