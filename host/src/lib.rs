@@ -8,6 +8,7 @@ pub mod cli;
 pub mod command;
 pub mod config;
 pub mod crash;
+pub mod deployed;
 pub mod edge;
 pub mod enqueue;
 pub mod exit;

@@ -26,6 +26,7 @@ mod connection;
 mod consumer;
 mod dead;
 mod delivery;
+mod deployed;
 mod direct;
 mod error;
 mod firing;

@@ -47,9 +47,14 @@ Ctrl-C ends all of it.";
 pub(super) const CHECK: &str = "\
 Examples:
   cardcage check --config cardcage.toml
+  cardcage check --config cardcage.toml --against broker
+      before a deployment: what of the live workers' routes, waiting tasks and schedules would break?
+  cardcage check --config cardcage.toml --save-manifest deployed.json
+  cardcage check --config next.toml --against deployed.json
+      the same without that broker: routes, schemas and schedules, but no waiting tasks
 
 It tells everything it finds, not only the first: mistakes in the configuration (exit 78), plugins that would \
-be refused (70), a broker that is unreachable or unfit (69). It loads each plugin and lets it describe itself.";
+be refused (70), a broker that is unreachable or unfit (69), and, with --against, what would break (6). It loads each plugin and lets it describe itself.";
 
 pub(super) const INSPECT: &str = "\
 Examples:

@@ -3,6 +3,7 @@
 //! It only parses into types; `main` decides what to do with them. A command line that cannot be understood
 //! ends with exit code 2, before any file is read.
 
+mod against;
 mod dead;
 mod help;
 mod plugin;
@@ -27,6 +28,7 @@ use uuid::Uuid;
 
 use crate::config::{Assignment, Sources};
 
+pub use against::Against;
 pub use dead::{DeadAction, DeadCommand, LetterArgs};
 pub use plugin::{PluginCommand, ReleaseArgs};
 pub use plugin_file::{DescribeArgs, InspectArgs};
@@ -66,6 +68,12 @@ pub enum Command {
         /// Write JSON instead of text.
         #[arg(long)]
         json: bool,
+        /// Say what would break if this set took the place of what is deployed: `broker`, or a file of --save-manifest.
+        #[arg(long, value_name = "broker|FILE")]
+        against: Option<Against>,
+        /// Write how the plugins describe themselves to a file, for a later --against.
+        #[arg(long, value_name = "FILE")]
+        save_manifest: Option<PathBuf>,
         /// What to check.
         #[command(flatten)]
         configuration: Configuration,

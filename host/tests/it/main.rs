@@ -8,7 +8,9 @@
     reason = "tests may; clippy.toml reaches only what stands inside a test function"
 )]
 
+mod abi;
 mod acceptance;
+mod against;
 mod appointed;
 mod batches;
 mod blocked;

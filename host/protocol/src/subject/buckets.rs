@@ -112,6 +112,19 @@ impl Subjects {
         format!("$KV.{}_LIMITS.crashes.{plugin}.*", self.ns)
     }
 
+    /// How one plugin version describes itself, as a worker that has it said.
+    #[must_use]
+    pub fn deployed(&self, plugin: &Name, version: &str) -> String {
+        let version = version.replace('.', "_").replace('+', "=");
+        format!("$KV.{}_LIMITS.deployed.{plugin}.{version}", self.ns)
+    }
+
+    /// How all plugin versions describe themselves.
+    #[must_use]
+    pub fn all_deployed(&self) -> String {
+        format!("$KV.{}_LIMITS.deployed.*.*", self.ns)
+    }
+
     // Tasks that wait for their turn.
 
     /// The stream of tasks that wait for their serial key.
