@@ -325,6 +325,8 @@ impl Outcome {
 pub(crate) trait ErasedTask<S>: Send + Sync {
     fn name(&self) -> &'static str;
     fn describe(&self) -> Value;
+    /// Whether the handler's type takes this body; if not, why.
+    fn accepts(&self, body: &[u8]) -> Result<(), String>;
     fn run(&self, ctx: TaskContext<S>, body: &[u8]) -> Pin<Box<dyn Future<Output = Outcome> + Send>>;
 }
 
@@ -366,16 +368,22 @@ impl<T: Task> ErasedTask<T::State> for Erased<T> {
         })
     }
 
+    fn accepts(&self, body: &[u8]) -> Result<(), String> {
+        decode::<T::Input>(body).map(drop)
+    }
+
     fn run(&self, ctx: TaskContext<T::State>, body: &[u8]) -> Pin<Box<dyn Future<Output = Outcome> + Send>> {
-        let mut reader = serde_json::Deserializer::from_slice(body);
-        match serde_path_to_error::deserialize::<_, T::Input>(&mut reader) {
+        match decode(body) {
             Ok(input) => Box::pin(async move { Outcome::from_result(T::run(ctx, input).await) }),
-            Err(error) => {
-                let text = format!("the body does not fit at `{}`: {}", error.path(), error.inner());
-                Box::pin(std::future::ready(Outcome::failure(code::TASK_UNDECODABLE, text)))
-            }
+            Err(text) => Box::pin(std::future::ready(Outcome::failure(code::TASK_UNDECODABLE, text))),
         }
     }
+}
+
+fn decode<I: DeserializeOwned>(body: &[u8]) -> Result<I, String> {
+    let mut reader = serde_json::Deserializer::from_slice(body);
+    serde_path_to_error::deserialize(&mut reader)
+        .map_err(|error| format!("the body does not fit at `{}`: {}", error.path(), error.inner()))
 }
 
 #[cfg(test)]

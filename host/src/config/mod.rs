@@ -27,16 +27,18 @@ mod sources;
 mod suggest;
 #[cfg(test)]
 mod tests;
+mod time_scale;
 mod tree;
 
 pub use backoff::Backoff;
 pub use errors::Errors;
 pub use options::{
-    Admin, Api, Broker, Dev, Drain, Loading, Log, LogFormat, OnLost, Placement, PluginSettings,
+    Admin, Api, Broker, Dev, Drain, Loading, Log, LogFormat, OnLost, Placement, PluginSettings, Retry,
     ScheduleOverrides, Settings, Storage, TaskOverrides, Tasks, Worker,
 };
 pub use plugin_config::PluginConfig;
 pub use sources::{Assignment, Sources};
+pub use time_scale::TimeScale;
 
 /// Reads, merges and checks all layers.
 ///

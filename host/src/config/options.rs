@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::backoff::Backoff;
 use super::kind::{Kind, integer};
 use super::plugin_config::PluginConfig;
+use super::time_scale::TimeScale;
 
 /// What an option is when nobody sets it.
 #[derive(Debug, Clone, Copy)]
@@ -205,6 +206,14 @@ section! {
 }
 
 section! {
+    /// Waits between attempts.
+    RETRY = "retry", Retry {
+        /// Factor of every wait before another attempt, whoever chose it; for tests, where 1s is to pass in 10ms by 0.01.
+        time_scale: TimeScale = 1.0, Kind::Scale;
+    }
+}
+
+section! {
     /// Loading plugins.
     LOADING = "loading", Loading {
         /// Time each step of loading one plugin may take before it is refused.
@@ -306,7 +315,7 @@ section! {
 
 /// The sections in the order in which they are written out; plugins come after them.
 pub(crate) static SECTIONS: &[&Section] =
-    &[&API, &WORKER, &ADMIN, &BROKER, &TASKS, &DRAIN, &LOADING, &LOG, &DEV];
+    &[&API, &WORKER, &ADMIN, &BROKER, &TASKS, &RETRY, &DRAIN, &LOADING, &LOG, &DEV];
 
 /// Everything a host is told, resolved: defaults filled in, layers merged, secrets read, checks passed.
 /// Nobody checks it again.
@@ -326,6 +335,8 @@ pub struct Settings {
     pub broker: Broker,
     /// `[tasks]`
     pub tasks: Tasks,
+    /// `[retry]`
+    pub retry: Retry,
     /// `[drain]`
     pub drain: Drain,
     /// `[loading]`

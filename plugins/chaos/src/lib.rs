@@ -28,6 +28,8 @@
 //! `exit`, `abort`, `needs` for a plugin that nobody has, or `forlorn` for a hook that nobody has) makes `describe` go wrong, which has no settings to read.
 
 mod doomed;
+#[cfg(test)]
+mod levels;
 mod neighbour;
 mod order;
 mod reach;
