@@ -7,10 +7,13 @@
 //! * A repeat with a key says yes only to a message that a worker will run: `again.rs`.
 
 mod again;
+mod batch;
+
+pub use batch::{check_all, publish_all};
 
 use crate::broker::{Broker, Claim, Error, UniqueClaim, key_hash};
-use crate::loader::Identity;
-use crate::terms::{Terms, unique_hash};
+use crate::loader::{EnqueueRequest, Identity};
+use crate::terms::{Keys, Terms, unique_hash};
 use bytes::Bytes;
 use cardcage_protocol::{
     Name, Priority, Problem, ProblemCode, TaskAddress, TaskEnvelope, TaskId, Timestamp, limits,
@@ -50,6 +53,33 @@ pub struct NewTask<'a> {
     pub terms: Terms,
     /// The author's JSON.
     pub body: Bytes,
+}
+
+impl<'a> NewTask<'a> {
+    /// A task that a plugin's handler asks for. A request's id is no task's: only a UUIDv7 names a parent.
+    #[must_use]
+    pub fn asked(
+        identity: &'a Identity,
+        task: &'a Name,
+        route: &'a str,
+        terms: Terms,
+        request: EnqueueRequest,
+    ) -> Self {
+        Self {
+            identity,
+            task,
+            route,
+            idempotency_key: request.idempotency_key,
+            traceparent: request.traceparent,
+            parent: TaskId::from_bytes(request.context_id).ok(),
+            root: None,
+            fixed: None,
+            priority: request.priority.unwrap_or_default(),
+            delay: request.delay_ms.map(Duration::from_millis),
+            terms,
+            body: request.body,
+        }
+    }
 }
 
 /// The identity of a task that was promised before it is published: by its parent's completion.
@@ -152,10 +182,7 @@ async fn accept(broker: &Broker, new: NewTask<'_>, until: Instant) -> Result<Pub
             }
         }
     }
-    let plugin = Name::new(&new.identity.name).map_err(|error| {
-        tracing::error!(%error, "a plugin's name is no name");
-        Problem::new(ProblemCode::Internal)
-    })?;
+    let plugin = name(new.identity)?;
     let mut is_holders = false;
     let keys = new.terms.keys(&new.body);
     if let Some(unique) = &keys.unique {
@@ -168,25 +195,12 @@ async fn accept(broker: &Broker, new: NewTask<'_>, until: Instant) -> Result<Pub
             UniqueClaim::Unstored(holder) => (id, is_holders) = (holder, true),
         }
     }
-    let address =
-        TaskAddress { plugin, major: new.identity.major, task: new.task.clone(), priority: new.priority, id };
     let now_ms = broker.now_unix_ms();
-    let mut envelope =
-        TaskEnvelope::new(address, Arc::from(&*new.identity.version), timestamp(now_ms), new.body);
+    let (delay, is_promised) = (new.delay, new.fixed.is_some());
+    let mut envelope = envelope(new, plugin, id, keys, now_ms);
     // What was promised already is never too late.
-    envelope.accept_by = if new.fixed.is_some() { None } else { accept_by(broker, left()) };
-    envelope.idempotency_key = new.idempotency_key;
-    (envelope.unique_key, envelope.serial_key) = (keys.unique, keys.serial);
-    envelope.traceparent = new.traceparent.filter(|text| text.len() <= limits::TRACEPARENT_MAX_BYTES);
-    envelope.parent_id = new.parent;
-    if let Some(root) = new.fixed.map(|fixed| fixed.root).or(new.root).or(new.parent) {
-        envelope.root_id = root;
-    }
-    envelope.expires_at = new.terms.expires.map(|expires| {
-        let due_ms = now_ms.saturating_add(new.delay.map_or(0, millis));
-        timestamp(due_ms.saturating_add(millis(expires)))
-    });
-    let stored = match (new.delay, &key, &repeats) {
+    envelope.accept_by = if is_promised { None } else { accept_by(broker, left()) };
+    let stored = match (delay, &key, &repeats) {
         (delay, Some(hash), Some(earlier)) => {
             let at = delay.filter(|delay| !delay.is_zero()).map(|delay| now_ms.saturating_add(millis(delay)));
             again::publish(broker, &mut envelope, at.map(timestamp), hash, earlier, until).await
@@ -195,7 +209,7 @@ async fn accept(broker: &Broker, new: NewTask<'_>, until: Instant) -> Result<Pub
             let at = timestamp(now_ms.saturating_add(millis(delay)));
             // A delayed task is in the queue long after its publish was accepted.
             envelope.accept_by = None;
-            broker.schedule_task(&envelope, at, left()).await.map(|_| ())
+            broker.enqueue_delayed(&envelope, at, left()).await.map(|_| ())
         }
         (_, key, _) => match (broker.publish_task(&envelope, left()).await, key) {
             (Ok(stored), _) if stored.duplicate && is_holders => again::confirm(broker, id).await,
@@ -207,15 +221,46 @@ async fn accept(broker: &Broker, new: NewTask<'_>, until: Instant) -> Result<Pub
     };
     stored.map_err(|error| refused(&error))?;
     if let Some(hash) = key {
-        // Off the caller's path: without it a repeat looks for the task instead.
-        let broker = broker.clone();
-        tokio::spawn(async move {
-            if let Err(error) = broker.confirm_key(&hash, id).await {
-                tracing::debug!(%error, "an idempotency key was not confirmed");
-            }
-        });
+        confirm_key(broker, hash, id);
     }
     Ok(Published { id, duplicate: is_holders || repeats.is_some() })
+}
+
+fn name(plugin: &Identity) -> Result<Name, Problem> {
+    Name::new(&plugin.name).map_err(|error| {
+        tracing::error!(%error, "a plugin's name is no name");
+        Problem::new(ProblemCode::Internal)
+    })
+}
+
+/// Notes that what a key stands for is stored, off the caller's path: without it a repeat looks for the task instead.
+fn confirm_key(broker: &Broker, hash: String, id: TaskId) {
+    let broker = broker.clone();
+    tokio::spawn(async move {
+        if let Err(error) = broker.confirm_key(&hash, id).await {
+            tracing::debug!(%error, "an idempotency key was not confirmed");
+        }
+    });
+}
+
+/// The message of a task; until when its publish counts is for the caller to add.
+fn envelope(new: NewTask<'_>, plugin: Name, id: TaskId, keys: Keys, now_ms: u64) -> TaskEnvelope {
+    let address =
+        TaskAddress { plugin, major: new.identity.major, task: new.task.clone(), priority: new.priority, id };
+    let mut envelope =
+        TaskEnvelope::new(address, Arc::from(&*new.identity.version), timestamp(now_ms), new.body);
+    envelope.idempotency_key = new.idempotency_key;
+    (envelope.unique_key, envelope.serial_key) = (keys.unique, keys.serial);
+    envelope.traceparent = new.traceparent.filter(|text| text.len() <= limits::TRACEPARENT_MAX_BYTES);
+    envelope.parent_id = new.parent;
+    if let Some(root) = new.fixed.map(|fixed| fixed.root).or(new.root).or(new.parent) {
+        envelope.root_id = root;
+    }
+    envelope.expires_at = new.terms.expires.map(|expires| {
+        let due_ms = now_ms.saturating_add(new.delay.map_or(0, millis));
+        timestamp(due_ms.saturating_add(millis(expires)))
+    });
+    envelope
 }
 
 /// Sees to it that what stands under a key just claimed is a promise.

@@ -26,6 +26,8 @@ pub enum Point {
     AfterSlotRemembered,
     /// A slot's task is published, and its firing is about to be acknowledged.
     AfterSlotPublished,
+    /// The broker has messages of a batch, and not the last one.
+    InBatch,
     /// A parked task's record says that it is queued, and it is not yet.
     UnparkedRecord,
     /// A parked task stands in its queue, and is parked as well.
@@ -44,6 +46,7 @@ impl Point {
             Self::BeforeAck => "before_ack",
             Self::AfterSlotRemembered => "after_slot_remembered",
             Self::AfterSlotPublished => "after_slot_published",
+            Self::InBatch => "in_batch",
             Self::UnparkedRecord => "unparked_record",
             Self::UnparkedPublish => "unparked_publish",
         }

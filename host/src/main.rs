@@ -29,7 +29,10 @@ fn runtime() -> std::io::Result<Runtime> {
 
 fn dispatch(command: Command, runtime: &Runtime) -> Exit {
     match command {
-        Command::Plugin(PluginCommand::Inspect { file, json }) => command::inspect::run(&file, json),
+        Command::Plugin(PluginCommand::Inspect(args)) => command::inspect::run(&args),
+        Command::Plugin(PluginCommand::Describe(args)) => {
+            runtime.block_on(command::plugin_describe::run(args))
+        }
         Command::Plugin(PluginCommand::Release(args)) => runtime.block_on(command::plugin_release::run(args)),
         Command::Check { json, configuration } => runtime.block_on(command::check::run(configuration, json)),
         Command::Dev(configuration) => {

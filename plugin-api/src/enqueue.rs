@@ -5,8 +5,9 @@ use crate::{Priority, Problem, Task};
 use axum::response::{IntoResponse, Response};
 use cardcage_abi::{EnqueueHead, FfiBytes, FfiCallback, code};
 use http::{HeaderValue, StatusCode, header};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use std::borrow::Cow;
 use std::future::{Future, IntoFuture};
 use std::pin::Pin;
@@ -157,7 +158,8 @@ impl Enqueue {
         self
     }
 
-    async fn publish(self) -> Result<Accepted, Problem> {
+    /// What the host is told of it, and the body.
+    pub(crate) fn into_parts(self) -> Result<(Map<String, Value>, Vec<u8>), Problem> {
         let body = self.body.map_err(|error| {
             tracing::error!(task = &*self.task, %error, "a task's body cannot be written as JSON");
             Problem::internal("the task's body cannot be written as JSON")
@@ -169,43 +171,54 @@ impl Enqueue {
         // Rounded up: never early.
         let delay_ms =
             delay.map(|delay| u64::try_from(delay.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX));
-        let options = json!({
-            "task": self.task,
-            "plugin": self.plugin.as_ref().map(|(name, _)| name),
-            "major": self.plugin.as_ref().map(|(_, major)| major),
-            "idempotency_key": self.idempotency_key,
-            "priority": self.priority,
-            "delay_ms": delay_ms,
-            "staged_by": self.staged_by,
-            "traceparent": self.tasks.traceparent.as_deref(),
-        });
-        let (answered, answer) = tokio::sync::oneshot::channel();
-        let head = EnqueueHead {
-            context_id: self.tasks.context_id,
-            options: FfiBytes::from(options.to_string()),
-            body: FfiBytes::from(body),
-            ext: FfiBytes::empty(),
-        };
-        let host = self.tasks.host;
-        // The receiver may be gone when a cancelled handler's answer comes: then nobody waits for it.
-        let callback = FfiCallback::new(move |answer| drop(answered.send(answer)));
-        (host.vtable.enqueue())(host.ctx, head, callback);
-        let Ok(answer) = answer.await else {
-            return Err(Problem::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "shutting_down",
-                "The host is stopping and did not accept the task",
-            )
-            .retry_after_s(1));
-        };
-        if answer.code != code::OK {
-            return Err(Problem::from_host(answer.value.as_slice()));
+        let mut options = Map::new();
+        let mut put = |name: &str, value: Value| options.insert(name.to_owned(), value);
+        put("task", self.task.into());
+        if let Some((plugin, major)) = self.plugin {
+            put("plugin", plugin.into());
+            put("major", major.into());
         }
-        serde_json::from_slice(answer.value.as_slice()).map_err(|error| {
-            tracing::error!(%error, "the host's receipt cannot be read");
-            Problem::internal("the host's receipt cannot be read")
-        })
+        put("idempotency_key", self.idempotency_key.into());
+        put("priority", json!(self.priority));
+        put("delay_ms", delay_ms.into());
+        put("staged_by", self.staged_by.into());
+        put("traceparent", self.tasks.traceparent.as_deref().into());
+        Ok((options, body))
     }
+
+    async fn publish(self) -> Result<Accepted, Problem> {
+        let (host, context_id) = (self.tasks.host, self.tasks.context_id);
+        let (options, body) = self.into_parts()?;
+        let options = FfiBytes::from(Value::Object(options).to_string());
+        accepted(
+            host,
+            EnqueueHead { context_id, options, body: FfiBytes::from(body), ext: FfiBytes::empty() },
+        )
+        .await
+    }
+}
+
+/// Asks the host to accept it; answers its receipt.
+pub(crate) async fn accepted<T: DeserializeOwned>(host: HostHandle, head: EnqueueHead) -> Result<T, Problem> {
+    let (answered, answer) = tokio::sync::oneshot::channel();
+    // The receiver may be gone when a cancelled handler's answer comes: then nobody waits for it.
+    let callback = FfiCallback::new(move |answer| drop(answered.send(answer)));
+    (host.vtable.enqueue())(host.ctx, head, callback);
+    let Ok(answer) = answer.await else {
+        return Err(Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "shutting_down",
+            "The host is stopping and did not accept the task",
+        )
+        .retry_after_s(1));
+    };
+    if answer.code != code::OK {
+        return Err(Problem::from_host(answer.value.as_slice()));
+    }
+    serde_json::from_slice(answer.value.as_slice()).map_err(|error| {
+        tracing::error!(%error, "the host's receipt cannot be read");
+        Problem::internal("the host's receipt cannot be read")
+    })
 }
 
 impl IntoFuture for Enqueue {
@@ -227,12 +240,21 @@ pub struct Accepted {
     pub duplicate: bool,
 }
 
+impl Accepted {
+    fn link(&self) -> String {
+        format!("/tasks/{}", self.id)
+    }
+
+    pub(crate) fn receipt(&self) -> Value {
+        let links = json!({ "self": self.link() });
+        json!({ "id": self.id, "state": "queued", "duplicate": self.duplicate, "links": links })
+    }
+}
+
 impl IntoResponse for Accepted {
     fn into_response(self) -> Response {
-        let link = format!("/tasks/{}", self.id);
-        let receipt = json!({ "id": self.id, "state": "queued", "duplicate": self.duplicate, "links": { "self": link } });
-        let mut response = (StatusCode::ACCEPTED, axum::Json(receipt)).into_response();
-        if let Ok(link) = HeaderValue::from_str(&link) {
+        let mut response = (StatusCode::ACCEPTED, axum::Json(self.receipt())).into_response();
+        if let Ok(link) = HeaderValue::from_str(&self.link()) {
             response.headers_mut().insert(header::LOCATION, link);
         }
         response

@@ -53,11 +53,13 @@ mod ask;
 mod context;
 mod describe;
 mod enqueue;
+mod enqueue_all;
 mod exhausted;
 mod export;
 pub mod glue;
 mod once;
 mod other_plugin;
+mod outcome;
 mod plugin;
 mod problem;
 mod progress;
@@ -71,6 +73,7 @@ mod wait;
 
 pub use context::{InitError, PluginContext, RequestContext};
 pub use enqueue::{Accepted, Enqueue, OtherTasks, Tasks};
+pub use enqueue_all::{AcceptedAll, EnqueueAll};
 pub use exhausted::Exhausted;
 pub use other_plugin::{OtherPlugin, RouteCall};
 pub use plugin::{Definition, ErasedPlugin, Plugin};
@@ -78,7 +81,7 @@ pub use problem::Problem;
 pub use progress::Progress;
 pub use schedule::{Missed, Overlap, Schedule};
 pub use stopping::StopReason;
-pub use task::{Failure, OnLost, Priority, Task, TaskContext, TaskError, TaskOptions, TaskResult};
+pub use task::{Failure, OnLost, Priority, Task, TaskContext, TaskError, TaskOptions, TaskResult, Upcast};
 pub use wait::Ended;
 
 pub use axum;
@@ -101,8 +104,8 @@ pub use uuid;
 pub mod prelude {
     pub use crate::plugin;
     pub use crate::{
-        Accepted, Exhausted, InitError, Missed, Overlap, Plugin, PluginContext, Priority, Problem,
-        RequestContext, Schedule, StopReason, Task, TaskContext, TaskError, TaskResult, Tasks, task,
+        Accepted, AcceptedAll, Exhausted, InitError, Missed, Overlap, Plugin, PluginContext, Priority,
+        Problem, RequestContext, Schedule, StopReason, Task, TaskContext, TaskError, TaskResult, Tasks, task,
     };
     pub use axum::extract::{Path, Query, State};
     pub use axum::response::{IntoResponse, Response};

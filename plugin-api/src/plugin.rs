@@ -3,8 +3,9 @@
 use crate::context::{InitError, PluginContext};
 use crate::describe::Described;
 use crate::glue::Started;
+use crate::outcome::{Erased, ErasedTask};
 use crate::schedule::Schedule;
-use crate::task::{Erased, ErasedTask, Task};
+use crate::task::Task;
 use http::Method;
 use serde_json::Value;
 use std::future::Future;

@@ -1,13 +1,11 @@
 //! Durable tasks: what an author declares, and how a handler says how it went.
 
 use crate::context::HostHandle;
-use cardcage_abi::code;
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio_util::sync::CancellationToken;
@@ -44,7 +42,7 @@ const DETAILS_MAX_BYTES: usize = 8 * 1024;
 
 impl Failure {
     /// As the host reads it, within its bounds: what is larger it would keep as the beginning of a text.
-    fn encode(mut self) -> Vec<u8> {
+    pub(crate) fn encode(mut self) -> Vec<u8> {
         if self.message.len() > MESSAGE_MAX_BYTES {
             self.message.truncate(self.message.floor_char_boundary(MESSAGE_MAX_BYTES));
             self.message.push('…');
@@ -136,7 +134,14 @@ pub struct TaskOptions {
     pub on_lost: Option<OnLost>,
     /// The task of the same plugin that is run when this one is given up, with [`Exhausted`](crate::Exhausted) as its body.
     pub exhausted: Option<&'static str>,
+    /// Makes a body of this version of one that is none.
+    pub upcast: Option<Upcast>,
 }
+
+/// Makes a body that a task's handler takes of one that an earlier version took; `None` where it knows no such body. It is
+/// asked only where the body does not fit as it is, runs before the handler and costs no attempt; it has no context, for
+/// what it answers must depend on the body alone.
+pub type Upcast = fn(Value) -> Option<Value>;
 
 /// How urgent a task is that declares `priorities`. While tasks of all three wait, a worker takes 16 of high for 4 of
 /// normal and 1 of low; what one leaves goes to the others.
@@ -284,126 +289,5 @@ impl<S> TaskContext<S> {
             traceparent: self.info.traceparent.clone(),
             attempt: Some(self.info.attempt),
         }
-    }
-}
-
-/// An outcome as it crosses to the host.
-pub(crate) struct Outcome {
-    pub(crate) code: u32,
-    pub(crate) delay_ms: u64,
-    pub(crate) value: Vec<u8>,
-}
-
-impl Outcome {
-    pub(crate) fn failure(code: u32, message: impl Into<String>) -> Self {
-        let failure = Failure { message: message.into(), details: None };
-        Self { code, delay_ms: 0, value: failure.encode() }
-    }
-
-    fn from_result<T: Serialize>(result: TaskResult<T>) -> Self {
-        let (code, delay, failure) = match result {
-            Ok(value) => {
-                return match serde_json::to_vec(&value) {
-                    Ok(value) => Self { code: code::TASK_SUCCEEDED, delay_ms: 0, value },
-                    Err(error) => Self::failure(
-                        code::TASK_FAILED,
-                        format!("the result cannot be written as JSON: {error}"),
-                    ),
-                };
-            }
-            Err(TaskError::Retry(failure)) => (code::TASK_RETRY, Duration::ZERO, failure),
-            Err(TaskError::RetryAfter(delay, failure)) => (code::TASK_RETRY_AFTER, delay, failure),
-            Err(TaskError::Fail(failure)) => (code::TASK_FAILED, Duration::ZERO, failure),
-            Err(TaskError::Discard(failure)) => (code::TASK_DISCARDED, Duration::ZERO, failure),
-        };
-        let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
-        Self { code, delay_ms, value: failure.encode() }
-    }
-}
-
-/// A task of a plugin whose state is `S`, types erased.
-pub(crate) trait ErasedTask<S>: Send + Sync {
-    fn name(&self) -> &'static str;
-    fn describe(&self) -> Value;
-    /// Whether the handler's type takes this body; if not, why.
-    fn accepts(&self, body: &[u8]) -> Result<(), String>;
-    fn run(&self, ctx: TaskContext<S>, body: &[u8]) -> Pin<Box<dyn Future<Output = Outcome> + Send>>;
-}
-
-pub(crate) struct Erased<T>(std::marker::PhantomData<fn() -> T>);
-
-impl<T> Erased<T> {
-    pub(crate) fn new() -> Self {
-        Self(std::marker::PhantomData)
-    }
-}
-
-impl<T: Task> ErasedTask<T::State> for Erased<T> {
-    fn name(&self) -> &'static str {
-        T::NAME
-    }
-
-    fn describe(&self) -> Value {
-        let options = T::OPTIONS;
-        json!({
-            "name": T::NAME,
-            "description": T::DESCRIPTION,
-            "input_schema": schemars::schema_for!(T::Input),
-            "output_schema": schemars::schema_for!(T::Output),
-            "max_attempts": options.max_attempts,
-            "backoff_initial_ms": options.backoff_initial_ms,
-            "backoff_max_ms": options.backoff_max_ms,
-            "timeout_ms": options.timeout_ms,
-            "soft_timeout_ms": options.soft_timeout_ms,
-            "result_ttl_s": options.result_ttl_s,
-            "concurrency": options.concurrency,
-            "max_running": options.max_running,
-            "priorities": options.priorities,
-            "rate": options.rate,
-            "unique_key": options.unique_key,
-            "serial_key": options.serial_key,
-            "expires_ms": options.expires_ms,
-            "on_lost": options.on_lost,
-            "exhausted": options.exhausted,
-        })
-    }
-
-    fn accepts(&self, body: &[u8]) -> Result<(), String> {
-        decode::<T::Input>(body).map(drop)
-    }
-
-    fn run(&self, ctx: TaskContext<T::State>, body: &[u8]) -> Pin<Box<dyn Future<Output = Outcome> + Send>> {
-        match decode(body) {
-            Ok(input) => Box::pin(async move { Outcome::from_result(T::run(ctx, input).await) }),
-            Err(text) => Box::pin(std::future::ready(Outcome::failure(code::TASK_UNDECODABLE, text))),
-        }
-    }
-}
-
-fn decode<I: DeserializeOwned>(body: &[u8]) -> Result<I, String> {
-    let mut reader = serde_json::Deserializer::from_slice(body);
-    serde_path_to_error::deserialize(&mut reader)
-        .map_err(|error| format!("the body does not fit at `{}`: {}", error.path(), error.inner()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn any_error_means_retry_and_keeps_its_causes() {
-        fn fails() -> TaskResult<()> {
-            Err(std::io::Error::other("the disk is full"))?;
-            Ok(())
-        }
-        let outcome = Outcome::from_result(fails());
-        assert_eq!(outcome.code, code::TASK_RETRY);
-        assert!(String::from_utf8_lossy(&outcome.value).contains("the disk is full"));
-    }
-
-    #[test]
-    fn retry_after_carries_its_delay() {
-        let outcome = Outcome::from_result::<()>(Err(TaskError::retry_after(Duration::from_secs(3), "busy")));
-        assert_eq!((outcome.code, outcome.delay_ms), (code::TASK_RETRY_AFTER, 3000));
     }
 }

@@ -5,8 +5,9 @@
 
 use crate::context::{HostHandle, InitError, PluginContext, RequestContext};
 use crate::glue::{Guarded, Work};
+use crate::outcome::ErasedTask;
 use crate::plugin::{ErasedPlugin as _, Here, Plugin};
-use crate::task::{AttemptInfo, ErasedTask, TaskContext};
+use crate::task::{AttemptInfo, TaskContext};
 use axum::Router;
 use cardcage_abi::{HostCtx, HostRef, code};
 use serde_json::Value;

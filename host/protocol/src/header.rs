@@ -63,6 +63,12 @@ pub const UNPARKED: &str = "Cardcage-Unparked";
 
 /// NATS: identity of a publish; a second one within the window is reported as a duplicate.
 pub const NATS_MSG_ID: &str = "Nats-Msg-Id";
+/// NATS: which batch a message belongs to; one that is not complete is not stored.
+pub const NATS_BATCH_ID: &str = "Nats-Batch-Id";
+/// NATS: a message's place in its batch, counted from 1.
+pub const NATS_BATCH_SEQUENCE: &str = "Nats-Batch-Sequence";
+/// NATS: on a batch's last message, `1`: the batch is complete.
+pub const NATS_BATCH_COMMIT: &str = "Nats-Batch-Commit";
 /// NATS: compare-and-set on the last sequence of the subject; 0 means "there is none".
 pub const NATS_EXPECTED_LAST_SUBJECT_SEQUENCE: &str = "Nats-Expected-Last-Subject-Sequence";
 /// NATS: how long this message is kept, where that is less than its stream keeps messages.

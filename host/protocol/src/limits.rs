@@ -63,6 +63,11 @@ pub const CHILDREN_MAX: usize = 1000;
 /// Most bytes of the tasks that one attempt stages, as they stand in its record.
 pub const CHILDREN_MAX_BYTES: usize = 192 * 1024;
 
+/// Most tasks that are enqueued together; it is also what the broker takes in one batch.
+pub const BATCH_TASKS_MAX: usize = 1000;
+/// Most bytes of their bodies. The broker holds them in memory until the batch is complete.
+pub const BATCH_MAX_BYTES: usize = 8 * 1024 * 1024;
+
 /// Most attempts that a retry policy may ask for.
 pub const ATTEMPTS_MAX: u32 = 1000;
 /// Longest delay of a retry: 7 days.

@@ -4,7 +4,8 @@
 
 use crate::process::Snapshot;
 use prometheus_client::encoding::text::encode;
-use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
@@ -16,6 +17,7 @@ pub(super) mod names {
     pub(crate) const READY: &str = "cardcage_ready";
     pub(crate) const CHILD_UP: &str = "cardcage_child_up";
     pub(crate) const CHILD_RESTARTS: &str = "cardcage_child_restarts";
+    pub(crate) const CHILD_CRASHES: &str = "cardcage_child_crashes";
     pub(crate) const CHILD_ANSWERED: &str = "cardcage_child_metrics_answered";
     pub(crate) const PLUGINS_LOADED: &str = "cardcage_plugins_loaded";
     pub(crate) const PLUGINS_REFUSED: &str = "cardcage_plugins_refused";
@@ -41,6 +43,13 @@ pub(super) fn text(now: &Snapshot, child: Option<&str>) -> String {
     gauge(names::DEGRADED, "Reasons why the host is degraded", count(now.degraded.len()));
     let restarts = ConstCounter::new(now.restarts);
     registry.register(names::CHILD_RESTARTS, "Children started after the first", restarts);
+    let crashes = Family::<Vec<(&str, String)>, Counter>::default();
+    for ((cause, plugin), count) in &now.crashes {
+        let plugin = plugin.clone().unwrap_or_default();
+        let labels = vec![("cause", cause.as_str().to_owned()), ("plugin", plugin)];
+        crashes.get_or_create(&labels).inc_by(*count);
+    }
+    registry.register(names::CHILD_CRASHES, "Children that died or left work unfinished", crashes);
 
     let mut text = String::new();
     if let Err(error) = encode(&mut text, &registry) {

@@ -16,6 +16,7 @@
 
 mod ack;
 mod api;
+mod batch;
 mod bucket;
 mod calls;
 mod cap;
@@ -52,7 +53,9 @@ mod record_store;
 mod recurring;
 mod scan;
 mod schedule;
+mod schedule_room;
 mod serial;
+mod stores;
 mod task_queue;
 mod tokens;
 mod unique;
@@ -81,4 +84,5 @@ pub use queue_purge::{Purged, QueueWalk};
 pub use queues::TaskConsumer;
 pub use scan::{Amount, Extent};
 pub use serial::Turn;
+pub use stores::{Store, StoreBounds};
 pub use unique::UniqueClaim;

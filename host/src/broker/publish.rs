@@ -22,9 +22,9 @@ const NO_ROOM: [u32; 4] = [10023, 10028, 10047, 10077];
 /// JetStream: not the expected last sequence.
 const WRONG_LAST_SEQUENCE: [u32; 2] = [10071, 10164];
 /// JetStream: passing states, after which a repeat works.
-const PASSING: [u32; 5] = [10006, 10008, 10009, 10118, 10158];
+pub(super) const PASSING: [u32; 5] = [10006, 10008, 10009, 10118, 10158];
 /// Pause before a repeat that was refused for a passing reason.
-const REPEAT_AFTER: Duration = Duration::from_millis(50);
+pub(super) const REPEAT_AFTER: Duration = Duration::from_millis(50);
 
 /// Proof that a message is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,7 +92,7 @@ impl Broker {
     }
 }
 
-fn give_up(last: Option<Error>, in_doubt: bool) -> Error {
+pub(super) fn give_up(last: Option<Error>, in_doubt: bool) -> Error {
     match last {
         Some(error @ Error::NoResponders { .. }) if !in_doubt => error,
         Some(error) => Error::Unavailable { reason: error.to_string(), in_doubt },
@@ -100,7 +100,7 @@ fn give_up(last: Option<Error>, in_doubt: bool) -> Error {
     }
 }
 
-fn read(subject: &str, payload: &[u8]) -> Result<Stored, Error> {
+pub(super) fn read(subject: &str, payload: &[u8]) -> Result<Stored, Error> {
     let answer: Answer = serde_json::from_slice(payload)
         .map_err(|error| Error::unreadable(format!("the acknowledgement of {subject}"), error))?;
     let Some(error) = answer.error else {

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use async_nats::HeaderMap;
 use cardcage_protocol::{Name, TaskEnvelope, TaskId, Timestamp, header};
 
 use super::publish::set;
@@ -12,7 +13,23 @@ use super::task_queue::envelope_headers;
 use super::{Broker, Error, Stored};
 
 impl Broker {
+    /// Stores a task that nobody has promised yet, to be queued at `at`, if there is room.
+    ///
+    /// # Errors
+    /// [`Error::ScheduleFull`]; as [`Broker::schedule_task`].
+    pub async fn enqueue_delayed(
+        &self,
+        envelope: &TaskEnvelope,
+        at: Timestamp,
+        wait: Duration,
+    ) -> Result<Stored, Error> {
+        let _on_its_way = self.find_schedule_room().await?;
+        self.schedule_task(envelope, at, wait).await
+    }
+
     /// Stores a task to be queued at `at`; a time in the past means now. It replaces what waits under the same id.
+    ///
+    /// It asks for no room: a retry is the rest of a task that was accepted, and must not be lost.
     ///
     /// # Errors
     /// [`Error::Unavailable`] (a retry is harmless), [`Error::Envelope`].
@@ -22,11 +39,21 @@ impl Broker {
         at: Timestamp,
         wait: Duration,
     ) -> Result<Stored, Error> {
-        let mut headers = envelope_headers(envelope, &envelope.message_id())?;
+        let (subject, headers) = self.schedule_message(envelope, &envelope.message_id(), at)?;
+        self.publish_stored(&subject, headers, envelope.body.clone(), wait).await
+    }
+
+    /// Where a task waits until `at`, and what its message says.
+    pub(super) fn schedule_message(
+        &self,
+        envelope: &TaskEnvelope,
+        message_id: &str,
+        at: Timestamp,
+    ) -> Result<(String, HeaderMap), Error> {
+        let mut headers = envelope_headers(envelope, message_id)?;
         set(&mut headers, header::NATS_SCHEDULE, &format!("@at {at}"))?;
         set(&mut headers, header::NATS_SCHEDULE_TARGET, &self.subjects().due(&envelope.address()))?;
-        let subject = self.subjects().schedule(&envelope.plugin, envelope.id);
-        self.publish_stored(&subject, headers, envelope.body.clone(), wait).await
+        Ok((self.subjects().schedule(&envelope.plugin, envelope.id), headers))
     }
 
     /// Removes a task that waits for its time, or that is due and not yet queued. Says whether it was there.

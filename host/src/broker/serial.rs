@@ -25,6 +25,7 @@ use super::api::API_TIMEOUT;
 use super::delivery::Delivery;
 use super::direct::StoredMessage;
 use super::publish::{pairs, set};
+use super::stores::LIMITS;
 use super::unique::KEPT;
 use super::{Broker, Error, Place};
 
@@ -211,7 +212,7 @@ impl Broker {
         match self.publish_stored(&subject, headers, Bytes::from(json), WRITE_TIMEOUT).await {
             Ok(_) => Ok(true),
             Err(Error::Conflict { .. }) => Ok(false),
-            Err(error) => Err(error),
+            Err(error) => Err(error.of_keys(LIMITS)),
         }
     }
 

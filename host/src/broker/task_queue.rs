@@ -38,10 +38,7 @@ impl Broker {
         round: u32,
         wait: Duration,
     ) -> Result<Stored, Error> {
-        match round {
-            0 => self.publish_task(envelope, wait).await,
-            round => self.publish_as(envelope, &format!("{}.r{round}", envelope.message_id()), wait).await,
-        }
+        self.publish_as(envelope, &message_id(envelope, round), wait).await
     }
 
     async fn publish_as(
@@ -80,6 +77,14 @@ impl Broker {
         let queued = self.purge(&stream, &self.subjects().task_by_id(id)).await?;
         let in_line = self.purge(&self.subjects().lines_stream(), &self.subjects().line_by_id(id)).await?;
         Ok(queued + in_line > 0)
+    }
+}
+
+/// The identity of a publish of this `round`.
+pub(super) fn message_id(envelope: &TaskEnvelope, round: u32) -> String {
+    match round {
+        0 => envelope.message_id(),
+        round => format!("{}.r{round}", envelope.message_id()),
     }
 }
 

@@ -17,6 +17,7 @@ use serde_json::json;
 
 use super::api::API_TIMEOUT;
 use super::publish::set;
+use super::stores::LIMITS;
 use super::{Broker, Error, Place};
 
 /// How long an entry lives at most, from when its task is due.
@@ -61,7 +62,7 @@ impl Broker {
             match self.write_entry(&subject, task_id, expected, delay, wait).await {
                 Ok(()) => return Ok(UniqueClaim::Fresh),
                 Err(Error::Conflict { .. }) => {}
-                Err(error) => return Err(error),
+                Err(error) => return Err(error.of_keys(LIMITS)),
             }
             expected = 0;
             let Some(message) = self.last_message(&stream, &subject).await? else { continue };

@@ -54,9 +54,23 @@ be refused (70), a broker that is unreachable or unfit (69). It loads each plugi
 pub(super) const INSPECT: &str = "\
 Examples:
   cardcage plugin inspect target/release/libhello.so
+  cardcage plugin inspect target/release/libhello.so --dependencies
   cardcage plugin inspect target/release/libhello.so --json
 
-It reads the file only, so it is safe for files you do not trust.";
+It reads the file only, so it is safe for files you do not trust: manifest, whether this host speaks the library's ABI, what \
+it needs of this machine (glibc, shared libraries), what it was built from (where it was built with `cargo auditable`), its hash.
+
+Exit codes: 0 this host would load it, 70 it would not, and the sentence says why.";
+
+pub(super) const DESCRIBE: &str = "\
+Examples:
+  cardcage plugin describe target/release/libhello.so
+  cardcage plugin describe target/release/libhello.so --json | jq '.tasks[] | {name, input_schema}'
+
+It runs the library's code, in a short-lived process: its constructors and `describe`, not `init`. Text shows the schemas of bodies; \
+--json has all of it, as hosts take it, with the plugin's part of the OpenAPI document.
+
+Exit codes: 0 done, 70 the library was refused, hung or crashed, 78 bad configuration.";
 
 pub(super) const SHOW: &str = "\
 Examples:

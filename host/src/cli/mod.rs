@@ -6,6 +6,7 @@
 mod dead;
 mod help;
 mod plugin;
+mod plugin_file;
 mod queues;
 pub mod reference;
 mod schedules;
@@ -25,6 +26,7 @@ use crate::config::{Assignment, Sources};
 
 pub use dead::{DeadAction, DeadCommand, LetterArgs};
 pub use plugin::{PluginCommand, ReleaseArgs};
+pub use plugin_file::{DescribeArgs, InspectArgs};
 pub use queues::{QueueLimitArgs, QueueName, QueuePurgeArgs, QueuesCommand};
 pub use schedules::{ScheduleArgs, ScheduleName, SchedulesCommand};
 pub use span::Span;

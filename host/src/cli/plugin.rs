@@ -1,10 +1,9 @@
 //! `cardcage plugin …`
 
-use std::path::PathBuf;
-
 use cardcage_protocol::Name;
 use clap::{Args, Subcommand};
 
+use super::plugin_file::{DescribeArgs, InspectArgs};
 use super::{Configuration, help};
 
 /// `cardcage plugin …`
@@ -12,13 +11,10 @@ use super::{Configuration, help};
 pub enum PluginCommand {
     /// Show what a library says about itself, without running any of its code.
     #[command(after_long_help = help::INSPECT)]
-    Inspect {
-        /// The library file.
-        file: PathBuf,
-        /// Write JSON instead of text.
-        #[arg(long)]
-        json: bool,
-    },
+    Inspect(InspectArgs),
+    /// Load a library in a process of its own and show what the plugin declares: routes, tasks, schedules, schemas.
+    #[command(after_long_help = help::DESCRIBE)]
+    Describe(DescribeArgs),
     /// Lift the quarantine of a plugin that crashed its workers too often.
     #[command(after_long_help = help::PLUGIN_RELEASE)]
     Release(ReleaseArgs),

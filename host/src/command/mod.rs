@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `cardcage api`, `cardcage worker` | [`host`]: a role's supervisor |
 //! | `cardcage plugin inspect` | [`inspect`]: reads a library, runs none of it |
+//! | `cardcage plugin describe` | [`plugin_describe`]: what a library declares, by a child that may die |
 //! | `cardcage plugin release` | [`plugin_release`]: lifts a quarantine |
 //! | `cardcage check` | [`check`]: configuration, plugins and broker, without serving |
 //! | `cardcage dev` | [`dev`]: nats-server, api and worker on one machine |
@@ -15,7 +16,7 @@
 //! | `cardcage queues …` | [`queues`]: queues, listed, paused, resumed and purged |
 //! | `cardcage schedules …` | [`schedules`]: schedules, listed, paused, resumed and run |
 //! | `cardcage dead …` | [`dead`]: dead letters, read, replayed and removed |
-//! | hidden: `describe-child` | [`describe_child`]: plugin code on behalf of `check`, in a process that may die |
+//! | hidden: `describe-child` | [`describe_child`]: plugin code on behalf of others, in a process that may die |
 //! | hidden: `dev-broker-guard` | [`dev::guard`]: the nats-server's keeper on behalf of `dev` |
 //!
 //! Invariants: a command's result goes to stdout, what went wrong to stderr; nothing a plugin or a file says
@@ -33,6 +34,7 @@ pub mod host;
 pub mod inspect;
 mod output;
 pub mod parent_pipe;
+pub mod plugin_describe;
 pub mod plugin_release;
 mod progress;
 pub mod queues;

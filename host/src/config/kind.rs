@@ -25,6 +25,10 @@ pub(crate) enum Kind {
     Url,
     /// `[a-z0-9_-]{1,64}`: usable as a NATS subject token and in a stream name.
     Name,
+    /// A name, or an empty text for none.
+    NameOrNone,
+    /// The path of a field in a task's body, or an empty text for none.
+    Field,
     Backoff,
     /// A factor from 0 to 1.
     Scale,
@@ -76,6 +80,8 @@ impl Kind {
             Self::Address => "an IP address with port".to_owned(),
             Self::Url => "`nats://host:port` or `tls://host:port`".to_owned(),
             Self::Name => "1 to 64 of a-z, 0-9, `_` and `-`".to_owned(),
+            Self::NameOrNone => "1 to 64 of a-z, 0-9, `_` and `-`, or an empty text for none".to_owned(),
+            Self::Field => "the path of a field such as `order.id`, or an empty text for none".to_owned(),
             Self::Backoff => "two times such as `1s..5m`".to_owned(),
             Self::Scale => "a number from 0 to 1".to_owned(),
             Self::Rate => "a number per second, minute or hour, such as `10/s`".to_owned(),
@@ -146,6 +152,14 @@ impl Kind {
                 } else {
                     Err((format!("expected {}", self.expected()), None))
                 }
+            }),
+            Self::NameOrNone => self.text(node, |text| {
+                let fits = text.is_empty() || is_name(text);
+                fits.then(|| text.to_owned()).ok_or_else(|| (format!("expected {}", self.expected()), None))
+            }),
+            Self::Field => self.text(node, |text| {
+                let fits = text.is_empty() || !text.split('.').any(str::is_empty);
+                fits.then(|| text.to_owned()).ok_or_else(|| (format!("expected {}", self.expected()), None))
             }),
             Self::Backoff => self.text(node, |text| match text.parse::<Backoff>() {
                 Ok(backoff) => Ok(backoff.to_string()),

@@ -24,6 +24,7 @@ mod plugins;
 pub mod reference;
 mod secrets;
 mod sources;
+mod stores;
 mod suggest;
 #[cfg(test)]
 mod tests;
@@ -38,6 +39,7 @@ pub use options::{
 };
 pub use plugin_config::PluginConfig;
 pub use sources::{Assignment, Sources};
+pub use stores::Stores;
 pub use time_scale::TimeScale;
 
 /// Reads, merges and checks all layers.

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::backoff::Backoff;
 use super::kind::{Kind, integer};
 use super::plugin_config::PluginConfig;
+use super::stores::{STORES, Stores};
 use super::time_scale::TimeScale;
 
 /// What an option is when nobody sets it.
@@ -88,6 +89,8 @@ macro_rules! section {
         };
     };
 }
+
+pub(super) use {preset, section};
 
 section! {
     /// The HTTP API: where it listens, and its limits.
@@ -296,6 +299,14 @@ section! {
         result_ttl_s: Option<u64> = unset(3_600), integer(60, 31_536_000);
         /// What becomes of it when its worker was lost: `fail` never starts it twice.
         on_lost: Option<OnLost> = unset("fail"), Kind::OneOf(&["retry", "fail"]);
+        /// Field of the body of which one value is queued, retrying or running at a time; an empty text means none.
+        unique_key: Option<String> = unset("order.id"), Kind::Field;
+        /// Field of the body of which one value is running at a time; an empty text means none.
+        serial_key: Option<String> = unset("order.id"), Kind::Field;
+        /// Whether it has a queue for each priority; taken away, what was enqueued as high or low waits until it is given back.
+        priorities: Option<bool> = unset(true), Kind::Boolean;
+        /// Task of the same plugin that is run when this one is given up; an empty text means none.
+        exhausted: Option<String> = unset("give_up"), Kind::NameOrNone;
     }
 }
 
@@ -315,7 +326,7 @@ section! {
 
 /// The sections in the order in which they are written out; plugins come after them.
 pub(crate) static SECTIONS: &[&Section] =
-    &[&API, &WORKER, &ADMIN, &BROKER, &TASKS, &RETRY, &DRAIN, &LOADING, &LOG, &DEV];
+    &[&API, &WORKER, &ADMIN, &BROKER, &STORES, &TASKS, &RETRY, &DRAIN, &LOADING, &LOG, &DEV];
 
 /// Everything a host is told, resolved: defaults filled in, layers merged, secrets read, checks passed.
 /// Nobody checks it again.
@@ -333,6 +344,8 @@ pub struct Settings {
     pub admin: Admin,
     /// `[broker]`
     pub broker: Broker,
+    /// `[stores]`
+    pub stores: Stores,
     /// `[tasks]`
     pub tasks: Tasks,
     /// `[retry]`

@@ -7,9 +7,11 @@
 //! Invariants: exactly one process, the living child, claims; the supervisor resets the board between
 //! two children, never under a living one. The board holds no payload and no secret: ids, names, subjects.
 
+use super::alt_stack;
 use super::entry::{Draft, Entry, Kind, TEXT_MAX};
-use super::fault;
+use super::fault::{self, Fault};
 use super::free_list::FreeList;
+use super::libraries::Place;
 use super::region::{self, Region, Slot};
 use super::thread_slot::{self, Polling, ThreadSlot};
 use rustix::time::ClockId;
@@ -129,7 +131,22 @@ impl Board {
     /// thread ends. `None` when too many threads have one. Valid for the process's life.
     #[must_use]
     pub fn thread_slot(&self) -> Option<&'static ThreadSlot> {
-        thread_slot::of_this_thread(&self.shared.region.threads, &self.shared.region.culprit)
+        if let Some(held) = self.held_slot() {
+            return Some(held);
+        }
+        alt_stack::ensure();
+        thread_slot::claim(&self.shared.region.threads, &self.shared.region.culprit)
+    }
+
+    /// The slot that the calling thread has already, if it has one.
+    #[must_use]
+    pub fn held_slot(&self) -> Option<&'static ThreadSlot> {
+        thread_slot::held(&self.shared.region.threads)
+    }
+
+    /// Sees to it that a fatal fault on the calling thread can be noted, also where its stack overflows.
+    pub fn greet_thread(&self) {
+        alt_stack::ensure();
     }
 
     /// What is being polled, by which threads.
@@ -149,7 +166,24 @@ impl Board {
     /// # Errors
     /// When the machine refuses the signal handlers.
     pub fn note_faults(&self) -> std::io::Result<()> {
-        fault::note(&self.shared.region.culprit)
+        fault::note(self.shared.region)
+    }
+
+    /// Where the fault that ends the child struck, once one has.
+    #[must_use]
+    pub fn fault(&self) -> Option<Fault> {
+        self.shared.region.fault.read()
+    }
+
+    /// Notes which addresses belong to the library of the plugin with this index.
+    pub fn note_library(&self, plugin: u32, span: &std::ops::Range<u64>) {
+        self.shared.region.libraries.note(plugin, span);
+    }
+
+    /// In which plugin's library `address` lies.
+    #[must_use]
+    pub fn library_at(&self, address: u64) -> Option<Place> {
+        self.shared.region.libraries.find(address)
     }
 
     /// A sign of life from the child.
@@ -169,6 +203,8 @@ impl Board {
         self.shared.region.slots.iter().for_each(Slot::clear);
         self.shared.region.threads.iter().for_each(ThreadSlot::clear);
         self.shared.region.culprit.store(0, Ordering::Release);
+        self.shared.region.fault.clear();
+        self.shared.region.libraries.clear();
         self.shared.region.heartbeat_ms.store(0, Ordering::Release);
     }
 }

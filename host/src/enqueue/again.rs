@@ -17,10 +17,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// Pause before looking again for what somebody else has just taken away.
-const LOOK_AGAIN: Duration = Duration::from_millis(10);
+pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// What became of the earlier publishes.
-enum Standing {
+pub(super) enum Standing {
     /// The task is there, and runs or has run.
     Promised,
     /// It is there, but whoever takes it drops it.
@@ -57,7 +57,7 @@ pub(super) async fn publish(
         if let Some(at) = at {
             // A delayed task is in the queue long after its publish was accepted; and it replaces itself.
             envelope.accept_by = None;
-            return broker.schedule_task(envelope, at, left()).await.map(|_| ());
+            return broker.enqueue_delayed(envelope, at, left()).await.map(|_| ());
         }
         envelope.accept_by = accept_by(broker, left());
         if !broker.publish_task_in_round(envelope, key.round, left()).await?.duplicate {
@@ -80,7 +80,7 @@ pub(super) async fn confirm(broker: &Broker, id: TaskId) -> Result<(), Error> {
     }
 }
 
-async fn standing(broker: &Broker, id: TaskId) -> Result<Standing, Error> {
+pub(super) async fn standing(broker: &Broker, id: TaskId) -> Result<Standing, Error> {
     Ok(match broker.find_task(id).await? {
         None => Standing::Absent,
         Some(Place::Queued(waiting)) if !is_promised(&waiting) => Standing::TooLate(waiting),

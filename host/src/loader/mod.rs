@@ -6,7 +6,7 @@
 //!
 //! # Invariants
 //! * One of the four rooms with `unsafe`: all of the host's side of the boundary stands in `open.rs`, `plugin.rs`,
-//!   `plugin_host.rs`, `call_side.rs` and `task_side.rs`.
+//!   `plugin_host.rs`, `call_side.rs`, `task_side.rs` and `span.rs`; `machine.rs` asks glibc for its version.
 //! * A library is never closed, and a path is never opened twice: the loader hands out copies named by hash.
 //! * No plugin code runs before inspection has passed, and none runs on a thread that serves HTTP or NATS, but for
 //!   one short poll of handlers that have earned it ([`Lending`]).
@@ -18,11 +18,15 @@ mod answer;
 mod call_side;
 mod conflict;
 mod copy;
+mod dependencies;
 mod description;
+mod enqueue_all;
 mod exhausted;
 pub mod inspect;
 mod lending;
 mod lock;
+pub mod machine;
+mod needs;
 mod neighbours;
 mod open;
 mod overrides;
@@ -32,12 +36,15 @@ mod refusal;
 mod schedule;
 mod services;
 mod set;
+mod span;
 mod task_side;
 
 pub use answer::{AnswerBody, Answered, Attempt, BoxError, Outcome, RequestBody};
+pub use dependencies::Dependency;
 pub use description::{Description, Placement, RouteDescription, TaskDescription};
 pub use inspect::{Inspection, Manifest};
 pub use lending::Lending;
+pub use needs::{GlibcVersion, Needs};
 pub use neighbours::{Need, refusal as needs_refusal, unmet};
 pub use open::exit_now;
 pub use overrides::task_faults;
@@ -45,6 +52,7 @@ pub use plugin::{Call, CallFuture, KeepRunning, Plugin, TaskStart};
 pub use refusal::{Code, Refusal};
 pub use schedule::{ScheduleDescription, schedule_faults};
 pub use services::{
-    Asker, EnqueueRequest, Identity, OutgoingCall, Question, Receipt, ServiceFuture, ServiceResult, Services,
+    Asker, EnqueueAllRequest, EnqueueRequest, Identity, OutgoingCall, Question, Receipt, Receipts,
+    ServiceFuture, ServiceResult, Services,
 };
 pub use set::{LoadOptions, OnStep, PluginSet, Source, describe_all, load_all};

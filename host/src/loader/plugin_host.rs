@@ -10,7 +10,7 @@
 use super::description::Description;
 use super::neighbours::Neighbours;
 use super::services::{Asker, CallTarget, EnqueueRequest, Identity, OutgoingCall, Question, Services};
-use super::{call_side, lending, task_side};
+use super::{call_side, enqueue_all, lending, task_side};
 use crate::crash::Board;
 use crate::terms::Terms;
 use bytes::Bytes;
@@ -18,6 +18,7 @@ use cardcage_abi::{
     Answer, AskHead, CallOut, EnqueueHead, FfiBytes, FfiCallback, Host, HostCtx, LogRecord, MetricRecord,
     SpanRecord, TaskNote, code,
 };
+use cardcage_protocol::{Problem, ProblemCode};
 use serde::Deserialize;
 use std::sync::Arc;
 
@@ -40,7 +41,7 @@ fn host(ctx: HostCtx) -> &'static PluginHost {
 }
 
 /// A problem as the SDK reads it: what callers get as a header, it gets as a member.
-fn problem(problem: &cardcage_protocol::Problem) -> Answer {
+pub(super) fn problem(problem: &Problem) -> Answer {
     let mut problem = problem.clone();
     if let Some(seconds) = problem.retry_after_s {
         problem = problem.member("retry_after_s", seconds);
@@ -50,34 +51,19 @@ fn problem(problem: &cardcage_protocol::Problem) -> Answer {
 
 extern "C" fn enqueue(ctx: HostCtx, head: EnqueueHead, callback: FfiCallback) {
     let host = host(ctx);
+    if !head.ext.is_empty() {
+        return enqueue_all::enqueue_all(host, head, callback);
+    }
     let request: EnqueueRequest = match serde_json::from_slice(head.options.as_slice()) {
         Ok(request) => request,
         Err(error) => return callback.answer(Answer::error(code::REJECTED, error.to_string())),
     };
-    let is_own = request.plugin.as_deref().is_none_or(|plugin| *plugin == *host.identity.name);
-    if is_own && host.description.task_index(&request.task).is_none() {
-        let code = cardcage_protocol::ProblemCode::PluginError;
-        let detail =
-            format!("The plugin enqueues `{}`, which it does not declare with `.task(…)`.", request.task);
-        tracing::error!(
-            plugin = &*host.identity.name,
-            task = request.task,
-            "a plugin enqueues a task that it does not declare"
-        );
-        return callback.answer(problem(&cardcage_protocol::Problem::new(code).detail(detail)));
-    }
     let request =
         EnqueueRequest { context_id: head.context_id, body: Bytes::from_owner(head.body), ..request };
-    let own = host.description.tasks.iter().find(|task| is_own && task.name == request.task);
-    let target = match own {
-        Some(task) => Ok((host.identity.clone(), Terms::of(task))),
-        None => host.neighbours.task(&host.description, &request),
-    };
-    let (identity, terms) = match target {
+    let (identity, terms, request) = match target(host, request) {
         Ok(target) => target,
         Err(refused) => return callback.answer(problem(&refused)),
     };
-    let request = EnqueueRequest { from: (!is_own).then(|| host.identity.name.clone()), ..request };
     let published = host.services.enqueue(&identity, terms, request);
     lending::spawn(&host.runtime, async move {
         callback.answer(match published.await {
@@ -85,6 +71,30 @@ extern "C" fn enqueue(ctx: HostCtx, head: EnqueueHead, callback: FfiCallback) {
             Err(refused) => problem(&refused),
         });
     });
+}
+
+/// Whose task it is that the plugin enqueues, and on which terms.
+pub(super) fn target(
+    host: &PluginHost,
+    request: EnqueueRequest,
+) -> Result<(Identity, Terms, EnqueueRequest), Problem> {
+    let is_own = request.plugin.as_deref().is_none_or(|plugin| *plugin == *host.identity.name);
+    if is_own && host.description.task_index(&request.task).is_none() {
+        let detail =
+            format!("The plugin enqueues `{}`, which it does not declare with `.task(…)`.", request.task);
+        tracing::error!(
+            plugin = &*host.identity.name,
+            task = request.task,
+            "a plugin enqueues a task that it does not declare"
+        );
+        return Err(Problem::new(ProblemCode::PluginError).detail(detail));
+    }
+    let own = host.description.tasks.iter().find(|task| is_own && task.name == request.task);
+    let (identity, terms) = match own {
+        Some(task) => (host.identity.clone(), Terms::of(task)),
+        None => host.neighbours.task(&host.description, &request)?,
+    };
+    Ok((identity, terms, EnqueueRequest { from: (!is_own).then(|| host.identity.name.clone()), ..request }))
 }
 
 extern "C" fn call(ctx: HostCtx, call: CallOut, callback: FfiCallback) {
@@ -216,10 +226,14 @@ extern "C" fn metric(ctx: HostCtx, record: MetricRecord) {
 
 extern "C" fn polling(ctx: HostCtx, id: &[u8; 16]) {
     let host = host(ctx);
-    let Some(slot) = host.board.as_ref().and_then(|board| board.thread_slot()) else { return };
+    let Some(board) = host.board.as_ref() else { return };
     if *id == [0; 16] {
-        slot.leave();
-    } else {
+        match board.held_slot() {
+            Some(slot) => slot.leave(),
+            // A new thread of the plugin's, which may never poll a handler: it takes no slot.
+            None => board.greet_thread(),
+        }
+    } else if let Some(slot) = board.thread_slot() {
         slot.enter(host.index, *id);
     }
 }

@@ -66,6 +66,24 @@ pub struct Receipt {
     pub duplicate: bool,
 }
 
+/// Tasks of one plugin that are enqueued together.
+#[derive(Debug)]
+pub struct EnqueueAllRequest {
+    /// Each with the terms of its task.
+    pub tasks: Vec<(Terms, EnqueueRequest)>,
+    /// The key that makes a repeat of all of them harmless.
+    pub idempotency_key: Option<String>,
+}
+
+/// What an enqueue of several answers.
+#[derive(Debug, Clone, Serialize)]
+pub struct Receipts {
+    /// The tasks' ids, in their order.
+    pub ids: Vec<String>,
+    /// Whether an earlier enqueue with the same key made them.
+    pub duplicate: bool,
+}
+
 /// A call to another plugin's route.
 #[derive(Debug, Clone)]
 pub struct OutgoingCall {
@@ -132,6 +150,8 @@ pub type ServiceFuture<T> = Pin<Box<dyn Future<Output = ServiceResult<T>> + Send
 pub trait Services: Send + Sync + 'static {
     /// Publishes a task of `plugin`; done once the broker has stored it. `terms` are those of the task.
     fn enqueue(&self, plugin: &Identity, terms: Terms, request: EnqueueRequest) -> ServiceFuture<Receipt>;
+    /// Publishes all of these tasks of `plugin`, or none.
+    fn enqueue_all(&self, plugin: &Identity, request: EnqueueAllRequest) -> ServiceFuture<Receipts>;
     /// Calls a route of another plugin; answers status, header block and body in the boundary's encoding.
     fn call(&self, call: OutgoingCall) -> ServiceFuture<Bytes>;
     /// Answers what a handler asks, as JSON.

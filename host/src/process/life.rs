@@ -9,6 +9,7 @@
 
 use super::control::{Error, Phase, Reader, Start, ToChild, ToSupervisor, encode, send_prefix_with_fds};
 use super::lease::now_unix_ms;
+use super::oom::OomWatch;
 use super::overdue::{LOOK, Overdue, Watch};
 use super::pulse;
 use super::retiree::Retiree;
@@ -100,6 +101,7 @@ struct Life<'a, 'b> {
     orders: mpsc::UnboundedSender<Vec<u8>>,
     writer: JoinSet<()>,
     watch: Watch,
+    oom: OomWatch,
     pending: HashMap<u64, oneshot::Sender<String>>,
     next_metrics_id: u64,
     /// When the child last said something, or the phase was entered.
@@ -146,6 +148,7 @@ pub(super) async fn live(
         orders,
         writer,
         watch: Watch::default(),
+        oom: OomWatch::start(),
         pending: HashMap::new(),
         next_metrics_id: 0,
         heard: born,
@@ -190,6 +193,7 @@ impl Life<'_, '_> {
                 Some(request) = self.setting.metrics.recv() => self.ask_metrics(request),
                 // Asked at each tick: what it hangs on changes while nothing else wakes this loop.
                 _ = looks.tick() => {
+                    self.oom.look();
                     if self.served {
                         pulse::feel(&self.setting.board, self.setting.status, self.process.id());
                     }
@@ -210,6 +214,9 @@ impl Life<'_, '_> {
         let death = match (status, self.killed) {
             (Ok(status), why) => match (Death::of(status), why) {
                 (Death::Signalled(name), Some(why)) if name == "SIGKILL" => Death::Killed(why),
+                (Death::Signalled(name), None) if name == "SIGKILL" && self.oom.has_killed() => {
+                    Death::OutOfMemory
+                }
                 (death, _) => death,
             },
             (Err(error), _) => Death::Signalled(format!("a cause that is not known ({error})")),
@@ -386,6 +393,7 @@ impl Life<'_, '_> {
             // The grace was exceeded: the child's watchdog and the supervisor both use SIGKILL.
             Death::Killed(_) => Exit::DrainDeadline,
             Death::Signalled(name) if name == "SIGKILL" => Exit::DrainDeadline,
+            Death::OutOfMemory => Exit::DrainDeadline,
             Death::Exited(_) | Death::Signalled(_) => Exit::Unexpected,
         }
     }

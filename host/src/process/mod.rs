@@ -22,11 +22,13 @@
 mod backoff;
 pub mod child;
 pub mod control;
+mod crash_report;
 mod death;
 mod fate;
 mod grave;
 mod lease;
 mod life;
+mod oom;
 mod overdue;
 mod pulse;
 mod retiree;
@@ -41,6 +43,7 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use crash_report::{Cause, CrashReport, Work};
 pub use death::Death;
 pub use fate::{Fate, Scene};
 pub use lease::{LeaseKeeper, Renewer};

@@ -1,7 +1,9 @@
 //! What a supervisor shows of itself: the source of readiness and of the supervisor's own metrics.
 
 use super::control::{LoadedPlugin, Refusal, Role};
+use super::{Cause, CrashReport};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -62,11 +64,23 @@ pub struct Snapshot {
     pub child_pid: Option<u32>,
     /// How many children were started after the first.
     pub restarts: u64,
+    /// How the last child ended that did not end as it should.
+    pub last_crash: Option<CrashReport>,
+    /// How many did so, by cause and plugin.
+    #[serde(skip)]
+    pub crashes: BTreeMap<(Cause, Option<String>), u64>,
 }
 
 impl Snapshot {
     fn judge(&mut self) {
         self.ready = self.status == Stage::Serving && self.consuming != Some(false) && self.responding;
+    }
+
+    /// Shows how a child ended that did not end as it should.
+    pub(super) fn report(&mut self, report: CrashReport) {
+        let count = self.crashes.entry((report.cause, report.plugin.clone())).or_default();
+        *count = count.saturating_add(1);
+        self.last_crash = Some(report);
     }
 
     /// Shows a refusal; one per plugin, the first stands.
@@ -99,6 +113,8 @@ impl Status {
             bound: Vec::new(),
             child_pid: None,
             restarts: 0,
+            last_crash: None,
+            crashes: BTreeMap::new(),
         };
         Self { sender: Arc::new(watch::Sender::new(snapshot)) }
     }

@@ -266,7 +266,8 @@ impl Supervisor {
     }
 
     fn grave(&self, board: Board) -> Grave {
-        Grave { board, hooks: self.options.hooks.clone(), plugins: self.status.snapshot().plugins }
+        let (hooks, plugins) = (self.options.hooks.clone(), self.status.snapshot().plugins);
+        Grave { board, hooks, plugins, status: self.status.clone() }
     }
 
     /// Sends a child away that a handler holds up; another one takes its place first.
@@ -346,6 +347,11 @@ fn refusal(phase: &Phase, death: &Death, limit: Duration, required: &BTreeSet<St
             Code::Died,
             format!("died of {name} in its {step}"),
             "mend the plugin; its last words may stand above",
+        ),
+        Death::OutOfMemory => (
+            Code::Died,
+            format!("was ended by the kernel in its {step}, because memory ran out"),
+            "give the host more memory, or the plugin less to do",
         ),
         Death::Killed(_) => (
             Code::Hung,

@@ -10,6 +10,7 @@
 mod addresses;
 mod aftermath;
 mod api;
+mod batch;
 mod child;
 mod metrics;
 mod options;

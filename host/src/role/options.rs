@@ -1,7 +1,7 @@
 //! Settings, as the other rooms want them.
 
 use crate::broker;
-use crate::config::{Settings, Storage};
+use crate::config::{Settings, Storage, Stores};
 use crate::edge::EdgeLimits;
 use crate::loader::{Placement, Source};
 use crate::process::control::Excluded;
@@ -35,7 +35,23 @@ pub fn broker_options(settings: &Settings, client_name: &str) -> Result<broker::
         queue_max_messages: broker.queue_max_messages,
         queue_max_bytes: broker.queue_max_bytes,
         ack_pending_max: tasks.ack_pending_max,
+        stores: store_bounds(&settings.stores),
     })
+}
+
+fn store_bounds(stores: &Stores) -> broker::StoreBounds {
+    broker::StoreBounds {
+        records_max_messages: stores.records_max_messages,
+        records_max_bytes: stores.records_max_bytes,
+        dead_max_messages: stores.dead_max_messages,
+        dead_max_bytes: stores.dead_max_bytes,
+        delayed_max_messages: stores.delayed_max_messages,
+        delayed_max_bytes: stores.delayed_max_bytes,
+        parked_max_messages: stores.parked_max_messages,
+        lines_max_messages: stores.lines_max_messages,
+        idempotency_max_messages: stores.idempotency_max_messages,
+        limits_max_messages: stores.limits_max_messages,
+    }
 }
 
 pub(super) fn edge_limits(settings: &Settings) -> EdgeLimits {

@@ -6,7 +6,8 @@ use crate::calling::{self, Callee, CancelOnDrop};
 use crate::enqueue::{self, NewTask};
 use crate::follow::Follower;
 use crate::loader::{
-    Asker, EnqueueRequest, Identity, OutgoingCall, Question, Receipt, ServiceFuture, Services,
+    Asker, EnqueueAllRequest, EnqueueRequest, Identity, OutgoingCall, Question, Receipt, Receipts,
+    ServiceFuture, Services,
 };
 use crate::quarantine::Quarantines;
 use crate::terms::Terms;
@@ -53,7 +54,7 @@ pub(super) struct HostServices {
     pub(super) staging: Arc<OnceLock<Staging>>,
 }
 
-fn unusable(what: &str) -> Problem {
+pub(super) fn unusable(what: &str) -> Problem {
     Problem::new(ProblemCode::Internal)
         .detail(format!("The plugin asked the host for something unusable: {what}."))
 }
@@ -142,8 +143,13 @@ impl HostServices {
         }
     }
 
+    /// The first task of the tree of one that runs here.
+    pub(super) fn root(&self, of: Option<TaskId>) -> Option<TaskId> {
+        of.and_then(|task| self.staging.get()?.root(task))
+    }
+
     /// What is wrong with it is said while the handler can still do something about it.
-    fn staged(
+    pub(super) fn staged(
         &self,
         plugin: &Identity,
         task: Name,
@@ -179,7 +185,6 @@ impl Services for HostServices {
         let (this, identity) = (self.clone(), plugin.clone());
         Box::pin(async move {
             let task = Name::new(&request.task).map_err(|error| unusable(&error.to_string()))?;
-            // A request's id is no task's: only a UUIDv7 names a parent.
             let parent = TaskId::from_bytes(request.context_id).ok();
             if let (Some(attempt), Some(parent)) = (request.staged_by, parent) {
                 let staging = this.staging.get().ok_or_else(|| unusable("no task runs here"))?;
@@ -188,23 +193,16 @@ impl Services for HostServices {
             }
             // A key belongs to whoever chose it.
             let route = request.from.as_deref().map_or_else(String::new, enqueue::keys_of_plugin);
-            let new = NewTask {
-                identity: &identity,
-                task: &task,
-                route: &route,
-                idempotency_key: request.idempotency_key,
-                traceparent: request.traceparent,
-                parent,
-                root: parent.and_then(|parent| this.staging.get()?.root(parent)),
-                fixed: None,
-                priority: request.priority.unwrap_or_default(),
-                delay: request.delay_ms.map(Duration::from_millis),
-                terms,
-                body: request.body,
-            };
+            let root = this.root(parent);
+            let new = NewTask { root, ..NewTask::asked(&identity, &task, &route, terms, request) };
             let published = enqueue::publish(&this.broker, new, this.enqueue_timeout).await?;
             Ok(Receipt { id: published.id.to_string(), duplicate: published.duplicate })
         })
+    }
+
+    fn enqueue_all(&self, plugin: &Identity, request: EnqueueAllRequest) -> ServiceFuture<Receipts> {
+        let (this, identity) = (self.clone(), plugin.clone());
+        Box::pin(async move { this.accept_all(&identity, request).await })
     }
 
     fn call(&self, call: OutgoingCall) -> ServiceFuture<Bytes> {

@@ -10,6 +10,7 @@
 
 mod acceptance;
 mod appointed;
+mod batches;
 mod broker;
 mod calls;
 mod cancel;
@@ -17,6 +18,7 @@ mod children;
 mod command;
 mod config;
 mod containment;
+mod crash_reports;
 mod crashes;
 mod declarations;
 mod delayed;
@@ -49,8 +51,10 @@ mod rubbish;
 mod schedules;
 mod serving;
 mod soft_limit;
+mod stores;
 mod streams;
 mod tasks;
+mod upcast;
 mod waiting;
 mod webhooks;
 mod wire;

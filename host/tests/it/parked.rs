@@ -10,13 +10,13 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::time::Duration;
 
 /// An API with version 1.1 of the plugin, and the configuration of workers with version 1.0.
-struct Skewed {
-    serving: Serving,
+pub(crate) struct Skewed {
+    pub(crate) serving: Serving,
     old: Config,
 }
 
 impl Skewed {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let library = |version: &str| plugin_library(&format!("skew-{version}")).unwrap();
         let serving = Serving::api(|config| {
             let config = config.set("tasks.lease_ms", 3_000).set("drain.grace_ms", 2_000);
@@ -27,19 +27,19 @@ impl Skewed {
         Self { serving, old }
     }
 
-    async fn old_worker(&self) -> Cardcage {
+    pub(crate) async fn old_worker(&self) -> Cardcage {
         Cardcage::worker(&self.old).await.unwrap()
     }
 
     /// Enqueues a payment that only version 1.1 can read.
-    async fn pay(&self) -> String {
+    pub(crate) async fn pay(&self) -> String {
         let body = json!({ "amount": { "units": 5, "currency": "eur" } });
         let reply = self.serving.http.post_json("/skew/pay", &body).await.unwrap();
         assert_eq!(reply.status, 202, "{}", reply.text());
         reply.task_id().unwrap()
     }
 
-    async fn show(&self, id: &str) -> Value {
+    pub(crate) async fn show(&self, id: &str) -> Value {
         self.serving.get(&format!("/tasks/{id}")).await.json().unwrap()
     }
 
@@ -47,14 +47,14 @@ impl Skewed {
         Launch::new(arguments.iter().copied()).config(&self.serving.config).run(soon()).await.unwrap()
     }
 
-    async fn json(&self, arguments: &[&str]) -> Value {
+    pub(crate) async fn json(&self, arguments: &[&str]) -> Value {
         let output = self.command(&[arguments, &["--json"]].concat()).await;
         assert_eq!(output.status.code(), Some(0), "{arguments:?}: {output:?}");
         serde_json::from_str(&output.stdout).unwrap()
     }
 
     /// Messages of a stream.
-    async fn messages(&self, stream: &str) -> u64 {
+    pub(crate) async fn messages(&self, stream: &str) -> u64 {
         let client = async_nats::connect(self.serving.nats.url()).await.unwrap();
         let name = format!("{}_{stream}", self.serving.config.namespace());
         let stream = jetstream::new(client).get_stream(name).await.unwrap();
@@ -62,7 +62,7 @@ impl Skewed {
     }
 
     /// Waits until the task stands among the parked ones, and nowhere else.
-    async fn parked(&self, id: &str) {
+    pub(crate) async fn parked(&self, id: &str) {
         eventually(soon(), "the task is parked", async || {
             let state = self.show(id).await["state"].clone();
             let stands = (self.messages("PARKED").await, self.messages("TASKS_skew").await);

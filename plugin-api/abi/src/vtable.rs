@@ -52,7 +52,8 @@ pub struct Host {
     pub config: extern "C" fn(HostCtx) -> FfiBytes,
     /// Records a measurement.
     pub metric: extern "C" fn(HostCtx, MetricRecord),
-    /// Says what this thread polls from now on (a request or task id), or nothing (zeros). For crash reports.
+    /// Says what this thread polls from now on (a request or task id), or nothing (zeros); a new thread says that it
+    /// polls nothing. For crash reports.
     pub polling: extern "C" fn(HostCtx, &[u8; 16]),
     /// Says how far a task's handler is: JSON `{"fraction"?, "done"?, "total"?, "message"}`. Ignored after the attempt's end.
     pub task_progress: extern "C" fn(HostCtx, TaskNote),

@@ -10,7 +10,7 @@ use syn::{Expr, ExprLit, FnArg, GenericArgument, ItemFn, Lit, Meta, PathArgument
 /// Makes a task of an async function. See the crate's documentation for the options:
 /// `name = "…"`, `retry(max_attempts = 8, backoff = "2s..10m")`, `timeout = "30s"`, `soft_timeout = "25s"`, `result_ttl = "1d"`,
 /// `expires = "1h"`, `concurrency = 4`, `max_running = 2`, `priorities`, `rate = "10/s"`, `on_lost = "fail"`,
-/// `unique_key = "order_id"`, `serial_key = "order_id"`, `exhausted = "give_up"`.
+/// `unique_key = "order_id"`, `serial_key = "order_id"`, `exhausted = "give_up"`, `upcast = from_v1`.
 #[proc_macro_attribute]
 pub fn task(options: TokenStream, item: TokenStream) -> TokenStream {
     expand(options.into(), item.into()).unwrap_or_else(syn::Error::into_compile_error).into()
@@ -33,6 +33,7 @@ struct Options {
     expires_ms: Option<u64>,
     on_lost: Option<Tokens>,
     exhausted: Option<(String, Span)>,
+    upcast: Option<syn::Path>,
 }
 
 fn text(value: &Expr) -> syn::Result<(String, Span)> {
@@ -85,6 +86,16 @@ fn on_lost(value: &Expr) -> syn::Result<Tokens> {
         "retry" => Ok(quote!(::plugin_api::OnLost::Retry)),
         "fail" => Ok(quote!(::plugin_api::OnLost::Fail)),
         _ => Err(syn::Error::new(span, "on_lost is \"retry\" or \"fail\"")),
+    }
+}
+
+fn function(value: &Expr) -> syn::Result<syn::Path> {
+    match value {
+        Expr::Path(path) => Ok(path.path.clone()),
+        other => Err(syn::Error::new_spanned(
+            other,
+            "upcast names a function: `upcast = from_v1`, fn(Value) -> Option<Value>",
+        )),
     }
 }
 
@@ -156,11 +167,14 @@ fn options(tokens: Tokens) -> syn::Result<Options> {
             Meta::NameValue(pair) if pair.path.is_ident("exhausted") => {
                 options.exhausted = Some(text(&pair.value)?);
             }
+            Meta::NameValue(pair) if pair.path.is_ident("upcast") => {
+                options.upcast = Some(function(&pair.value)?)
+            }
             Meta::List(list) if list.path.is_ident("retry") => retry(&mut options, list.tokens.clone())?,
             other => {
                 let known = "known options: name, retry(max_attempts, backoff), timeout, result_ttl, expires, \
                              concurrency, max_running, priorities, rate, on_lost, unique_key, serial_key, \
-                             soft_timeout, exhausted";
+                             soft_timeout, exhausted, upcast";
                 return Err(syn::Error::new_spanned(other, known));
             }
         }
@@ -285,6 +299,8 @@ fn expand(attributes: Tokens, item: Tokens) -> syn::Result<Tokens> {
     let (unique_key, serial_key) = (opt(options.unique_key), opt(options.serial_key));
     let (expires_ms, on_lost) = (opt(options.expires_ms), opt(options.on_lost));
 
+    let upcast = opt(options.upcast);
+
     let visibility = std::mem::replace(&mut function.vis, syn::Visibility::Inherited);
     let inner = format_ident!("__task_{ident}");
     function.sig.ident = inner.clone();
@@ -321,6 +337,7 @@ fn expand(attributes: Tokens, item: Tokens) -> syn::Result<Tokens> {
                     expires_ms: #expires_ms,
                     on_lost: #on_lost,
                     exhausted: #exhausted,
+                    upcast: #upcast,
                 };
 
                 async fn run(
@@ -335,54 +352,4 @@ fn expand(attributes: Tokens, item: Tokens) -> syn::Result<Tokens> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn error(attributes: Tokens, item: Tokens) -> String {
-        expand(attributes, item).unwrap_err().to_string()
-    }
-
-    #[test]
-    fn options_and_names_are_checked_where_they_stand() {
-        let good = quote!(
-            async fn greet(ctx: TaskContext<App>, name: String) -> TaskResult<String> {
-                Ok(name)
-            }
-        );
-        assert!(
-            expand(quote!(retry(max_attempts = 8, backoff = "2s..10m"), timeout = "30s"), good.clone())
-                .is_ok()
-        );
-        assert!(expand(quote!(timeout = "30s", soft_timeout = "25s"), good.clone()).is_ok());
-        let late = error(quote!(soft_timeout = "30s", timeout = "30s"), good.clone());
-        assert!(late.contains("comes before timeout"), "{late}");
-        assert!(error(quote!(timeout = "30 parsecs"), good.clone()).contains("no duration"));
-        assert!(error(quote!(retry(backoff = "10m..2s")), good.clone()).contains("shorter"));
-        assert!(error(quote!(name = "Greet"), good.clone()).contains("1 to 64"));
-        assert!(
-            expand(
-                quote!(expires = "1h", concurrency = 2, max_running = 3, rate = "10/s", on_lost = "fail"),
-                good.clone()
-            )
-            .is_ok()
-        );
-        assert!(expand(quote!(priorities, concurrency = 2), good.clone()).is_ok());
-        assert!(error(quote!(priorities, max_running = 2), good.clone()).contains("a queue for each"));
-        assert!(error(quote!(on_lost = "shrug"), good.clone()).contains("on_lost is"));
-        assert!(expand(quote!(unique_key = "order.id", serial_key = "customer"), good.clone()).is_ok());
-        assert!(error(quote!(unique_key = "order id"), good.clone()).contains("a field of the body"));
-        assert!(error(quote!(name = "a", exhausted = "a"), good.clone()).contains("another task"));
-        assert!(error(quote!(rate = "10/d"), good.clone()).contains("a rate is"));
-        assert!(error(quote!(concurrency = 0), good.clone()).contains("between 1 and 4096"));
-        assert!(error(quote!(colour = "red"), good).contains("known options"));
-        assert!(
-            error(
-                quote!(),
-                quote!(
-                    fn greet() {}
-                )
-            )
-            .contains("a task is")
-        );
-    }
-}
+mod tests;

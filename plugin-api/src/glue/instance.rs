@@ -3,8 +3,9 @@
 use super::guarded::Work;
 use super::lane::Lane;
 use crate::context::{HostHandle, InitError, PluginContext};
+use crate::outcome::{ErasedTask, Outcome};
 use crate::plugin::Definition;
-use crate::task::{AttemptInfo, ErasedTask, Outcome, TaskContext};
+use crate::task::{AttemptInfo, TaskContext};
 use cardcage_abi::{HostCtx, HostRef, InitHead};
 use std::future::Future;
 use std::pin::Pin;
@@ -80,6 +81,8 @@ impl PluginInstance {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(threads)
             .thread_name(D::NAME)
+            // The host readies each thread for the report of a crash, such as the overflow of its stack.
+            .on_thread_start(move || (host.vtable.polling())(host.ctx, &[0; 16]))
             .enable_all()
             .build()
             .map_err(|error| InitError::new(format!("its runtime cannot start: {error}")))?;

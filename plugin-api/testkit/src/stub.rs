@@ -15,6 +15,8 @@ struct Inner {
     now: Option<SystemTime>,
     refuses: bool,
     enqueued: Vec<Enqueued>,
+    /// Those that were enqueued together, by their key.
+    batches: HashMap<String, Vec<Uuid>>,
     /// What was recorded once.
     once: HashMap<String, Value>,
 }
@@ -53,24 +55,20 @@ impl Stub {
 
 impl HostSide for Stub {
     fn enqueue(&self, head: &EnqueueHead) -> Answer {
-        let options: Value = serde_json::from_slice(head.options.as_slice()).unwrap_or_default();
-        let text = |name: &str| options.get(name).and_then(Value::as_str).map(str::to_owned);
-        let key = text("idempotency_key");
         let mut inner = lock(&self.inner);
         if inner.refuses {
             let problem = json!({"status": 503, "code": "broker_unavailable", "title": "The broker is away"});
             return Answer { code: code::UNAVAILABLE, value: FfiBytes::from(problem.to_string()) };
         }
+        if !head.ext.is_empty() {
+            return inner.enqueue_all(head);
+        }
+        let options: Value = serde_json::from_slice(head.options.as_slice()).unwrap_or_default();
+        let key = text(&options, "idempotency_key");
         let known = inner.enqueued.iter().find(|task| key.is_some() && task.idempotency_key == key);
         let (id, duplicate) = known.map_or_else(|| (Uuid::now_v7(), false), |task| (task.id, true));
         if !duplicate {
-            inner.enqueued.push(Enqueued {
-                id,
-                task: text("task").unwrap_or_default(),
-                body: serde_json::from_slice(head.body.as_slice()).unwrap_or_default(),
-                idempotency_key: key,
-                delay: options.get("delay_ms").and_then(Value::as_u64).map(Duration::from_millis),
-            });
+            inner.enqueued.push(enqueued(id, &options, head.body.as_slice(), key));
         }
         Answer::ok(json!({"id": id, "duplicate": duplicate}).to_string())
     }
@@ -90,5 +88,42 @@ impl HostSide for Stub {
     #[allow(clippy::print_stdout, reason = "the test runner shows it where a test fails")]
     fn log(&self, record: &LogRecord) {
         println!("{} {}", record.target.to_text(), record.body.to_text());
+    }
+}
+
+fn text(options: &Value, name: &str) -> Option<String> {
+    options.get(name).and_then(Value::as_str).map(str::to_owned)
+}
+
+fn enqueued(id: Uuid, options: &Value, body: &[u8], idempotency_key: Option<String>) -> Enqueued {
+    Enqueued {
+        id,
+        task: text(options, "task").unwrap_or_default(),
+        body: serde_json::from_slice(body).unwrap_or_default(),
+        idempotency_key,
+        delay: options.get("delay_ms").and_then(Value::as_u64).map(Duration::from_millis),
+    }
+}
+
+impl Inner {
+    /// Several tasks, and their one key.
+    fn enqueue_all(&mut self, head: &EnqueueHead) -> Answer {
+        let asked: Value = serde_json::from_slice(head.ext.as_slice()).unwrap_or_default();
+        let key = text(&asked, "idempotency_key");
+        let known = key.as_ref().and_then(|key| self.batches.get(key));
+        if let Some(ids) = known {
+            return Answer::ok(json!({"ids": ids, "duplicate": true}).to_string());
+        }
+        let (mut ids, mut bodies) = (Vec::new(), head.body.as_slice());
+        for task in asked.get("tasks").and_then(Value::as_array).into_iter().flatten() {
+            let bytes = task.get("body_bytes").and_then(Value::as_u64).unwrap_or_default();
+            let (body, rest) = bodies.split_at(usize::try_from(bytes).map_or(0, |n| n.min(bodies.len())));
+            bodies = rest;
+            ids.push(Uuid::now_v7());
+            self.enqueued.extend(ids.last().map(|id| enqueued(*id, task, body, key.clone())));
+        }
+        let answer = json!({"ids": ids, "duplicate": false});
+        self.batches.extend(key.map(|key| (key, ids)));
+        Answer::ok(answer.to_string())
     }
 }

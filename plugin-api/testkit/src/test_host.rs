@@ -45,7 +45,7 @@ pub struct Enqueued {
     pub task: String,
     /// Its body.
     pub body: Value,
-    /// Its idempotency key.
+    /// Its idempotency key, or that of the tasks with which it was enqueued.
     pub idempotency_key: Option<String>,
     /// How long it waits.
     pub delay: Option<Duration>,
@@ -195,8 +195,15 @@ mod tests {
         tasks.enqueue(greet, name).idempotency_key("once").delay(Duration::from_secs(1)).await
     }
 
+    /// Greets all, or none.
+    #[utoipa::path(post, path = "/all")]
+    async fn all(tasks: Tasks, names: String) -> Result<AcceptedAll, Problem> {
+        let greetings = names.split(' ').map(|name| tasks.enqueue(greet, name.to_owned()));
+        tasks.enqueue_all(greetings).idempotency_key(&*names).await
+    }
+
     fn definition() -> Plugin<App> {
-        Plugin::new(App::start).inline(routes!(later)).task(greet)
+        Plugin::new(App::start).inline(routes!(later)).inline(routes!(all)).task(greet)
     }
 
     fn request() -> Request<Body> {
@@ -216,6 +223,28 @@ mod tests {
             (task.task.as_str(), task.body, task.delay),
             ("greet", json!("Ada"), Some(Duration::from_secs(1)))
         );
+    }
+
+    #[tokio::test]
+    async fn tasks_enqueued_together_are_kept_each_and_a_repeated_key_adds_none() {
+        let host = TestHost::new();
+        let routes = host.serve(definition(), &json!({"greeting": "Hello"})).await.unwrap();
+        let request = || Request::post("/all").body(Body::from("Ada Grace")).unwrap();
+        let (status, first) = routes.send_json(request()).await;
+        assert_eq!((status, first["tasks"].as_array().unwrap().len()), (StatusCode::ACCEPTED, 2));
+        let bodies: Vec<_> = host.enqueued().into_iter().map(|task| (task.id, task.body)).collect();
+        let ids: Vec<Uuid> =
+            (0..2).map(|n| first["tasks"][n]["id"].as_str().unwrap().parse().unwrap()).collect();
+        assert_eq!(bodies, [(ids[0], json!("Ada")), (ids[1], json!("Grace"))]);
+        let (_, again) = routes.send_json(request()).await;
+        assert_eq!(
+            (&again["tasks"][1]["id"], &again["tasks"][1]["duplicate"]),
+            (&first["tasks"][1]["id"], &json!(true))
+        );
+        assert_eq!(host.enqueued().len(), 2);
+        host.refuse_enqueues(true);
+        let (status, _) = routes.send_json(Request::post("/all").body(Body::from("Alan")).unwrap()).await;
+        assert_eq!((status, host.enqueued().len()), (StatusCode::SERVICE_UNAVAILABLE, 2));
     }
 
     #[tokio::test]

@@ -91,6 +91,13 @@ async fn unique(_ctx: TaskContext<App>, _body: Value) -> TaskResult<()> {
     Ok(())
 }
 
+/// Enqueues all of them.
+#[utoipa::path(post, path = "/all", responses((status = 202, description = "Enqueued")))]
+async fn all(tasks: Tasks, Json(items): Json<Vec<String>>) -> Result<AcceptedAll, Problem> {
+    let each = items.iter().map(|item| tasks.enqueue(careless, item.clone()));
+    tasks.enqueue_all(each).idempotency_key("all").await
+}
+
 /// Enqueues for tomorrow.
 #[utoipa::path(post, path = "/tomorrow", responses((status = 202, description = "Enqueued")))]
 async fn tomorrow(tasks: Tasks, Json(item): Json<String>) -> Result<Accepted, Problem> {
@@ -101,6 +108,7 @@ fn definition(app: &App) -> Plugin<App> {
     let app = app.clone();
     Plugin::new(async move |_| Ok(app))
         .routes(routes!(tomorrow))
+        .routes(routes!(all))
         .task(order)
         .task(careless)
         .task(hopeless)
@@ -144,6 +152,20 @@ async fn only_the_attempt_that_succeeds_has_children() {
     bench.outcome(child).await.unwrap().succeeded().unwrap();
     assert_eq!(bench.task(child).await.unwrap().unwrap()["parent_id"], json!(id));
     assert_eq!(app.all(), ["charge a 2"]);
+}
+
+#[tokio::test]
+async fn tasks_enqueued_together_run_each_and_a_repeat_runs_none() {
+    let (bench, app) = bench().await;
+    let first = bench.post("/all", &json!(["a", "b"])).await.unwrap();
+    bench.advance(Duration::ZERO).await.unwrap();
+    let mut done = app.all();
+    done.sort();
+    assert_eq!(done, ["charge a", "charge b"]);
+    let again = bench.post("/all", &json!(["a", "b"])).await.unwrap();
+    assert_eq!(again.json()["tasks"][1]["id"], first.json()["tasks"][1]["id"]);
+    bench.advance(Duration::ZERO).await.unwrap();
+    assert_eq!(app.all().len(), 2);
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@
 //! | `POST /chaos/keyed` | enqueue | the same, as the task `keyed`, whose body may have a `unique` and a `serial` key |
 //! | `POST /chaos/doomed` | enqueue | the same, as the task `doomed`, for which `give_up` is run when it is given up |
 //! | `POST /chaos/delayed?delay_ms=` | inline | enqueues the task `chaos` for later, with the request's `Idempotency-Key` |
+//! | `POST /chaos/batch` | inline | enqueues several tasks together, as its body says (`batch.rs`) |
 //! | `POST /chaos/ranked/{priority}` | worker | enqueues the task `ranked`, which has priorities and runs one at a time |
 //! | `POST /chaos/effects` | enqueue | things that are done once per task, as the task `effects` |
 //! | `POST /chaos/wait?ms=` | worker | enqueues the task `chaos` and waits for its end; with `id`, for that task's |
@@ -27,11 +28,13 @@
 //! The setting `init` makes its start go wrong; the environment variable `CARDCAGE_CHAOS_DESCRIBE` (`panic`, `hang`,
 //! `exit`, `abort`, `needs` for a plugin that nobody has, or `forlorn` for a hook that nobody has) makes `describe` go wrong, which has no settings to read.
 
+mod batch;
 mod doomed;
 #[cfg(test)]
 mod levels;
 mod neighbour;
 mod order;
+mod ranked;
 mod reach;
 mod schedules;
 mod seen;
@@ -214,41 +217,6 @@ async fn keyed(ctx: TaskContext<App>, body: Keyed) -> TaskResult<Value> {
     attempt(&ctx, &Order { mode, ms, times, note, ..Order::child() }).await
 }
 
-/// Does what the body says, by its priority.
-#[task(retry(max_attempts = 6, backoff = "100ms..1s"), priorities, concurrency = 1)]
-async fn ranked(ctx: TaskContext<App>, order: Order) -> TaskResult<Value> {
-    attempt(&ctx, &order).await
-}
-
-/// A priority as a path has it.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-enum Rank {
-    High,
-    Normal,
-    Low,
-}
-
-/// Enqueues the task `ranked`; with `?plain` the task `chaos`, which has no priorities.
-#[utoipa::path(post, path = "/ranked/{priority}", params(("priority" = inline(Rank), Path)), request_body = Order,
-    responses((status = 202, description = "Enqueued")))]
-async fn rank(
-    tasks: Tasks,
-    Path(rank): Path<Rank>,
-    uri: axum::http::Uri,
-    Json(order): Json<Order>,
-) -> Result<Accepted, Problem> {
-    let priority = match rank {
-        Rank::High => Priority::High,
-        Rank::Normal => Priority::Normal,
-        Rank::Low => Priority::Low,
-    };
-    if uri.query() == Some("plain") {
-        return tasks.enqueue(chaos, order).priority(priority).await;
-    }
-    tasks.enqueue(ranked, order).priority(priority).await
-}
-
 /// The body of a task with keys; see `Order`.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -270,6 +238,12 @@ struct Keyed {
 
 async fn attempt(ctx: &TaskContext<App>, order: &Order) -> TaskResult<Value> {
     let run = ctx.state().seen.start();
+    if order.together {
+        let children = (0..order.children).map(|_| ctx.tasks().enqueue(chaos, Order::child()));
+        let all = ctx.tasks().enqueue_all(children.map(|child| child.delay(order.time())));
+        all.await.map_err(|problem| TaskError::fail(format!("the children are refused: {problem:?}")))?;
+        return finish(ctx, order, run).await;
+    }
     for _ in 0..order.children {
         let child = Order::child();
         let enqueue = match order.now {
@@ -281,6 +255,10 @@ async fn attempt(ctx: &TaskContext<App>, order: &Order) -> TaskResult<Value> {
             .await
             .map_err(|problem| TaskError::fail(format!("a child is refused: {problem:?}")))?;
     }
+    finish(ctx, order, run).await
+}
+
+async fn finish(ctx: &TaskContext<App>, order: &Order, run: seen::Run) -> TaskResult<Value> {
     let result = misbehave(ctx, order).await;
     if result.is_ok() {
         ctx.state().trace.note(ctx.id(), ctx.attempt())?;
@@ -364,7 +342,7 @@ fn definition() -> Plugin<App> {
         .config::<Settings>()
         .routes(routes!(call))
         .routes(routes!(echo_stream))
-        .routes(routes!(rank))
+        .routes(routes!(ranked::rank))
         .routes(routes!(reach::wait))
         .routes(routes!(reach::refund))
         .routes(routes!(reach::at))
@@ -374,6 +352,7 @@ fn definition() -> Plugin<App> {
         .inline(routes!(reach::inline_wait))
         .inline(routes!(neighbour::reach_inline))
         .inline(routes!(delayed))
+        .inline(routes!(batch::batch))
         .enqueue(Method::POST, "/task", chaos)
         .enqueue(Method::POST, "/short", short)
         .enqueue(Method::POST, "/keyed", keyed)
@@ -383,7 +362,7 @@ fn definition() -> Plugin<App> {
         .task(chaos)
         .task(short)
         .task(keyed)
-        .task(ranked)
+        .task(ranked::ranked)
         .task(reach::effects)
         .task(neighbour::reach)
         .task(doomed::doomed)

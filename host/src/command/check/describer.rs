@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use super::Described;
 use crate::command::describe_child::{Report, Request, Step, Wanted};
 use crate::command::executable;
-use crate::config::Settings;
+use crate::config::{Loading, Settings};
 use crate::loader::{Code, Refusal};
 use crate::process::Death;
 
@@ -33,7 +33,7 @@ enum Ending {
 
 /// Describes all plugins of the settings.
 pub(super) async fn describe(settings: &Settings) -> Described {
-    let mut wanted: Vec<Wanted> = settings
+    let wanted = settings
         .plugins
         .iter()
         .map(|(name, plugin)| Wanted {
@@ -42,10 +42,15 @@ pub(super) async fn describe(settings: &Settings) -> Described {
             prefix: plugin.prefix.clone(),
         })
         .collect();
-    let limit = Duration::from_millis(settings.loading.timeout_ms);
+    describe_these(wanted, &settings.loading).await
+}
+
+/// Describes the plugins that are wanted, as [`Loading`] says.
+pub(super) async fn describe_these(mut wanted: Vec<Wanted>, loading: &Loading) -> Described {
+    let limit = Duration::from_millis(loading.timeout_ms);
     let mut culprits = Vec::new();
     loop {
-        let request = Request { plugins: wanted.clone(), cache_dir: settings.loading.cache_dir.clone() };
+        let request = Request { plugins: wanted.clone(), cache_dir: loading.cache_dir.clone() };
         let (step, code, fault, remedy) = match one_child(&request, limit).await {
             Ok(Ending::Done(mut described)) => {
                 described.refused.append(&mut culprits);

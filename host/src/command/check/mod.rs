@@ -16,12 +16,15 @@ mod broker;
 mod describer;
 mod report;
 
+use std::path::Path;
+
 use crate::cli::Configuration;
-use crate::config::{self, PluginSettings, Settings};
+use crate::config::{self, Loading, PluginSettings, Settings};
 use crate::edge::override_faults;
 use crate::exit::Exit;
 use crate::loader::{Code, Description, Refusal, needs_refusal, schedule_faults, task_faults, unmet};
 
+use super::describe_child::Wanted;
 use super::output;
 use report::{ConfigurationReport, PluginReport, Report};
 
@@ -87,17 +90,41 @@ fn unfit_settings(name: &str, settings: &PluginSettings, description: &Descripti
     (!faults.is_empty()).then(|| refusal.of(name))
 }
 
-/// Lets one plugin of the configuration describe itself. `None`: it is not in the configuration.
+/// Lets one plugin of the configuration describe itself, with what the operator has laid over it. `None`: it is not in
+/// the configuration.
 pub(super) async fn describe_one(settings: &Settings, name: &str) -> Option<Result<Description, String>> {
     let mut settings = settings.clone();
     settings.plugins.retain(|plugin, _| plugin == name);
-    settings.plugins.get(name)?;
+    let tasks = settings.plugins.get(name)?.tasks.clone();
     let mut described = describer::describe(&settings).await;
     let refused = described.refused.first().map(ToString::to_string).or(described.unexpected);
-    let description = described.descriptions.remove(name);
+    let description = described.descriptions.remove(name).map(|mut description| {
+        description.lay_over(&tasks);
+        description
+    });
     Some(
         description.ok_or_else(|| refused.unwrap_or_else(|| "the plugin did not describe itself".to_owned())),
     )
+}
+
+/// Lets the plugin of one file describe itself, whatever the configuration has.
+///
+/// # Errors
+/// A refusal, or a sentence about what is no plugin's fault.
+pub(super) async fn describe_file(
+    name: &str,
+    file: &Path,
+    loading: &Loading,
+) -> Result<Description, Result<Refusal, String>> {
+    let wanted = Wanted { name: name.to_owned(), library: file.to_owned(), prefix: format!("/{name}") };
+    let mut described = describer::describe_these(vec![wanted], loading).await;
+    match (described.descriptions.remove(name), described.refused.pop()) {
+        (Some(description), _) => Ok(description),
+        (None, Some(refusal)) => Err(Ok(refusal)),
+        (None, None) => {
+            Err(Err(described.unexpected.unwrap_or_else(|| "the plugin did not describe itself".to_owned())))
+        }
+    }
 }
 
 /// What came of describing.

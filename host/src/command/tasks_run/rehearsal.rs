@@ -7,12 +7,14 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use cardcage_protocol::{Problem, ProblemCode, TaskId, Timestamp};
+use cardcage_protocol::{Name, Problem, ProblemCode, TaskId, Timestamp};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
+use crate::enqueue::{NewTask, check_all};
 use crate::loader::{
-    Asker, EnqueueRequest, Identity, OutgoingCall, Question, Receipt, ServiceFuture, Services,
+    Asker, EnqueueAllRequest, EnqueueRequest, Identity, OutgoingCall, Question, Receipt, Receipts,
+    ServiceFuture, Services,
 };
 use crate::once::Recorded;
 use crate::terms::Terms;
@@ -37,11 +39,11 @@ impl Rehearsal {
     }
 }
 
-impl Services for Rehearsal {
-    fn enqueue(&self, plugin: &Identity, _: Terms, request: EnqueueRequest) -> ServiceFuture<Receipt> {
+impl Rehearsal {
+    /// Answers the id that the task does not have.
+    fn note(&self, plugin: &Identity, request: EnqueueRequest) -> String {
         let of = plugin.name.to_string();
         let body: Value = serde_json::from_slice(&request.body).unwrap_or_default();
-        let id = TaskId::generate().to_string();
         tracing::info!(
             plugin = of, task = request.task, delay_ms = request.delay_ms, key = request.idempotency_key, %body,
             "a task would be enqueued now"
@@ -50,7 +52,25 @@ impl Services for Rehearsal {
             "plugin": of, "task": request.task, "body": body, "delay_ms": request.delay_ms,
             "idempotency_key": request.idempotency_key,
         }));
+        TaskId::generate().to_string()
+    }
+}
+
+impl Services for Rehearsal {
+    fn enqueue(&self, plugin: &Identity, _: Terms, request: EnqueueRequest) -> ServiceFuture<Receipt> {
+        let id = self.note(plugin, request);
         Box::pin(std::future::ready(Ok(Receipt { id, duplicate: false })))
+    }
+
+    fn enqueue_all(&self, plugin: &Identity, request: EnqueueAllRequest) -> ServiceFuture<Receipts> {
+        let names: Vec<_> = request.tasks.iter().filter_map(|(_, task)| Name::new(&task.task).ok()).collect();
+        let tasks = names.iter().zip(request.tasks.clone());
+        let tasks = tasks.map(|(name, (terms, task))| NewTask::asked(plugin, name, "", terms, task));
+        if let Err(problem) = check_all(&tasks.collect::<Vec<_>>(), request.idempotency_key.as_deref()) {
+            return Box::pin(std::future::ready(Err(problem)));
+        }
+        let ids = request.tasks.into_iter().map(|(_, task)| self.note(plugin, task)).collect();
+        Box::pin(std::future::ready(Ok(Receipts { ids, duplicate: false })))
     }
 
     fn call(&self, call: OutgoingCall) -> ServiceFuture<Bytes> {

@@ -271,7 +271,8 @@ fn units(
         let limits = TaskLimits::of(task, settings).scaled(time_scale);
         let live = live_limits.of(room.name.clone(), name.clone());
         let hook = hook_of(task, plugin);
-        let of = OneTask { place, index, name, schema: task.schema_hash(), limits, hook, live };
+        let schema = task.reader_hash(&plugin.identity.version);
+        let of = OneTask { place, index, name, schema, limits, hook, live };
         Some(Arc::new(Unit::new(shared.clone(), room.clone(), of)))
     };
     tasks.iter().enumerate().filter_map(unit).collect()

@@ -1,4 +1,4 @@
-//! Brings back the parked tasks that this version can read.
+//! Brings back the parked tasks that this version can read: whose body its schema accepts, or which it may upcast.
 //!
 //! Looked at when the worker starts and about once per lease from then on: in a mixed installation the version that
 //! cannot read a task may take it while one that can is long there. Each parked message is judged once per process, for
@@ -8,8 +8,9 @@
 //! message would outlive its record and look like a task again; so each round also reads the records of some parked
 //! tasks, a bounded number, in turn.
 //!
-//! Refuses: a task that was parked by this very schema. What it accepted and the handler's type did not would be parked
-//! again at once.
+//! Refuses: a task that was parked by this very schema, or by this version where it upcasts. What it accepted and the
+//! handler's type did not would be parked again at once. So whether a version can upcast a body, which only its own code
+//! knows, is found out once by a delivery, and costs no attempt.
 
 use super::unit::Unit;
 use crate::broker::{Error, ParkedTask};
@@ -71,7 +72,7 @@ async fn look(unit: &Unit, validator: &jsonschema::Validator, from: u64) -> Resu
             match unpark(&shared.broker, parked).await {
                 Ok(Unparked::Queued) => {
                     shared.counters.unparked.fetch_add(1, Ordering::Relaxed);
-                    tracing::info!(%plugin, %task, %id, "a parked task came back: this version's schema accepts it");
+                    tracing::info!(%plugin, %task, %id, "a parked task came back: this version may read it");
                 }
                 Ok(Unparked::Gone) => {}
                 Ok(Unparked::Busy) => unsettled = unsettled.or(Some(parked.sequence)),
@@ -87,9 +88,11 @@ async fn look(unit: &Unit, validator: &jsonschema::Validator, from: u64) -> Resu
 }
 
 fn is_readable(unit: &Unit, validator: &jsonschema::Validator, parked: &ParkedTask) -> bool {
+    let upcasts = || unit.room.plugin.description.tasks.get(unit.place).is_some_and(|task| task.upcasts);
     parked.address.major == unit.room.plugin.identity.major
         && !parked.schemas.contains(&unit.schema)
-        && serde_json::from_slice::<Value>(&parked.body).is_ok_and(|body| validator.is_valid(&body))
+        && serde_json::from_slice::<Value>(&parked.body)
+            .is_ok_and(|body| upcasts() || validator.is_valid(&body))
 }
 
 /// Ends what was cancelled among some parked tasks, and removes what has ended; returns where the next round begins.

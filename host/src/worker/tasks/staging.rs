@@ -43,28 +43,28 @@ impl Staged {
         self.lock().under_way.map(|(_, root)| root)
     }
 
-    /// Adds a child; answers its place.
-    fn add(&self, attempt: u32, child: StagedTask) -> Result<u32, Problem> {
-        let size = child.size();
+    /// Adds children, all or none; answers the first one's place.
+    fn add(&self, attempt: u32, children: Vec<StagedTask>) -> Result<u32, Problem> {
+        let size: usize = children.iter().map(StagedTask::size).sum();
         let mut inner = self.lock();
         if inner.under_way.is_none_or(|(under_way, _)| under_way != attempt) {
             return Err(Problem::new(ProblemCode::AttemptOver));
         }
         let place = inner.children.len();
         let too_many = |detail: String| Err(Problem::new(ProblemCode::TooManyChildren).detail(detail));
-        if place >= limits::CHILDREN_MAX {
+        if place + children.len() > limits::CHILDREN_MAX {
             return too_many(format!("An attempt enqueues at most {} tasks.", limits::CHILDREN_MAX));
         }
         if inner.bytes + size > limits::CHILDREN_MAX_BYTES {
             let detail = format!(
-                "What an attempt enqueues has at most {} bytes; with this task it would be {}.",
+                "What an attempt enqueues has at most {} bytes; with this it would be {}.",
                 limits::CHILDREN_MAX_BYTES,
                 inner.bytes + size
             );
             return too_many(detail);
         }
         inner.bytes += size;
-        inner.children.push(child);
+        inner.children.extend(children);
         Ok(u32::try_from(place).unwrap_or(u32::MAX))
     }
 }
@@ -80,8 +80,24 @@ impl Staging {
     /// A problem for the handler: too many, too large, or the attempt is over.
     pub fn stage(&self, parent: TaskId, attempt: u32, child: StagedTask) -> Result<TaskId, Problem> {
         let holding = self.0.held.holding(parent).ok_or(Problem::new(ProblemCode::AttemptOver))?;
-        let place = holding.staged.add(attempt, child)?;
+        let place = holding.staged.add(attempt, vec![child])?;
         Ok(TaskId::derive(parent, place))
+    }
+
+    /// Keeps several, or none; answers the ids that they will have.
+    ///
+    /// # Errors
+    /// As [`Staging::stage`].
+    pub fn stage_all(
+        &self,
+        parent: TaskId,
+        attempt: u32,
+        children: Vec<StagedTask>,
+    ) -> Result<Vec<TaskId>, Problem> {
+        let holding = self.0.held.holding(parent).ok_or(Problem::new(ProblemCode::AttemptOver))?;
+        let count = children.len();
+        let first = holding.staged.add(attempt, children)?;
+        Ok((first..).take(count).map(|place| TaskId::derive(parent, place)).collect())
     }
 
     /// The first task of the tree to which a task belongs that runs here.
@@ -124,22 +140,35 @@ mod tests {
         let staged = Staged::default();
         staged.open(1, TaskId::generate());
         let large = format!("\"{}\"", "x".repeat(limits::CHILDREN_MAX_BYTES));
-        assert_eq!(code(staged.add(1, child(&large))), ProblemCode::TooManyChildren);
+        assert_eq!(code(staged.add(1, vec![child(&large)])), ProblemCode::TooManyChildren);
         for n in 0..u32::try_from(limits::CHILDREN_MAX).unwrap() {
-            assert_eq!(staged.add(1, child("1")).unwrap(), n);
+            assert_eq!(staged.add(1, vec![child("1")]).unwrap(), n);
         }
-        assert_eq!(code(staged.add(1, child("1"))), ProblemCode::TooManyChildren);
+        assert_eq!(code(staged.add(1, vec![child("1")])), ProblemCode::TooManyChildren);
         assert_eq!(staged.close().len(), limits::CHILDREN_MAX);
+    }
+
+    #[test]
+    fn of_several_that_are_too_many_together_none_is_staged() {
+        let staged = Staged::default();
+        staged.open(1, TaskId::generate());
+        assert_eq!(staged.add(1, vec![child("1"), child("2")]).unwrap(), 0);
+        let many = (0..limits::CHILDREN_MAX - 1).map(|_| child("3")).collect();
+        assert_eq!(code(staged.add(1, many)), ProblemCode::TooManyChildren);
+        let large = format!("\"{}\"", "x".repeat(limits::CHILDREN_MAX_BYTES / 2));
+        assert_eq!(code(staged.add(1, vec![child(&large), child(&large)])), ProblemCode::TooManyChildren);
+        assert_eq!(staged.add(1, vec![child("4")]).unwrap(), 2);
+        assert_eq!(staged.close().len(), 3);
     }
 
     #[test]
     fn only_the_attempt_under_way_stages() {
         let staged = Staged::default();
-        assert_eq!(code(staged.add(1, child("1"))), ProblemCode::AttemptOver);
+        assert_eq!(code(staged.add(1, vec![child("1")])), ProblemCode::AttemptOver);
         staged.open(2, TaskId::generate());
-        assert_eq!(code(staged.add(1, child("1"))), ProblemCode::AttemptOver);
-        assert_eq!(staged.add(2, child("1")).unwrap(), 0);
+        assert_eq!(code(staged.add(1, vec![child("1")])), ProblemCode::AttemptOver);
+        assert_eq!(staged.add(2, vec![child("1")]).unwrap(), 0);
         assert_eq!(staged.close().len(), 1);
-        assert_eq!(code(staged.add(2, child("1"))), ProblemCode::AttemptOver);
+        assert_eq!(code(staged.add(2, vec![child("1")])), ProblemCode::AttemptOver);
     }
 }

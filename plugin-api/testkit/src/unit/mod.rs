@@ -5,6 +5,7 @@
 
 mod clock;
 mod cut;
+mod enqueue;
 mod ledger;
 mod routes;
 mod run;

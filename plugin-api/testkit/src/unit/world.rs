@@ -21,9 +21,6 @@ use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::{Duration, SystemTime};
 use uuid::Uuid;
 
-/// As many tasks as one attempt may stage.
-const STAGED_MAX: usize = 1_000;
-
 pub(super) struct World {
     me: Weak<World>,
     place: Registered,
@@ -187,39 +184,6 @@ impl World {
             }
         }
     }
-
-    fn new_task(&self, head: &EnqueueHead, options: &Value) -> New {
-        let text = |name: &str| options.get(name).and_then(Value::as_str).map(str::to_owned);
-        let delay = options.get("delay_ms").and_then(Value::as_u64).map(Duration::from_millis);
-        let parent = Uuid::from_bytes(head.context_id);
-        New {
-            id: Uuid::now_v7(),
-            task: text("task").unwrap_or_default(),
-            plugin: text("plugin"),
-            body: head.body.as_slice().to_vec(),
-            key: text("idempotency_key"),
-            due: self.clock.now() + delay.unwrap_or_default(),
-            parent: lock(&self.ledger).tasks.contains_key(&parent).then_some(parent),
-            cut: None,
-        }
-    }
-
-    /// Keeps a task with the attempt that enqueued it, until that has succeeded.
-    fn stage(&self, parent: Uuid, attempt: u64, new: New) -> Result<(Uuid, bool), Refused> {
-        let mut ledger = lock(&self.ledger);
-        let over = || Refused(409, "attempt_over", "the attempt that enqueued this task is over".into());
-        let entry = ledger.tasks.get_mut(&parent).ok_or_else(over)?;
-        if entry.state != State::Running || u64::from(entry.attempt) != attempt {
-            return Err(over());
-        }
-        if entry.staged.len() >= STAGED_MAX {
-            let text = format!("an attempt stages at most {STAGED_MAX} tasks");
-            return Err(Refused(413, "too_many_children", text));
-        }
-        let id = new.id;
-        entry.staged.push(new);
-        Ok((id, false))
-    }
 }
 
 /// Why a task was not taken: status, code, detail.
@@ -235,24 +199,7 @@ impl Refused {
 
 impl HostSide for World {
     fn enqueue(&self, head: &EnqueueHead) -> Answer {
-        let options: Value = serde_json::from_slice(head.options.as_slice()).unwrap_or_default();
-        let new = self.new_task(head, &options);
-        let declared = self.terms(&new.task).is_some_and(|terms| terms.priorities);
-        let urgent = options.get("priority").and_then(Value::as_str).is_some_and(|name| name != "normal");
-        let staged_by = options.get("staged_by").and_then(Value::as_u64);
-        let taken = match (staged_by, new.parent) {
-            _ if urgent && !declared && new.plugin.is_none() => {
-                Err(Refused(422, "invalid_body", format!("the task `{}` has no priorities", new.task)))
-            }
-            (Some(attempt), _) => self.stage(Uuid::from_bytes(head.context_id), attempt, new),
-            (None, _) => self.take(new),
-        };
-        match taken {
-            Ok((id, duplicate)) => Answer::ok(json!({ "id": id, "duplicate": duplicate }).to_string()),
-            Err(refused) => {
-                Answer { code: code::REJECTED, value: FfiBytes::from(refused.problem().to_string()) }
-            }
-        }
+        self.enqueue_head(head)
     }
 
     fn ask(&self, head: &AskHead, callback: FfiCallback) {
