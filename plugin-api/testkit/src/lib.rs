@@ -46,6 +46,7 @@
 
 mod answer;
 mod bench;
+mod conformance;
 mod error;
 mod host;
 mod host_side;
@@ -56,6 +57,7 @@ mod wait;
 
 pub use answer::{Failure, Outcome, Reply};
 pub use bench::{Bench, Level, Setup};
+pub use conformance::{Conformance, Finding, Report, Rule, conformance};
 pub use error::{Error, Result};
 pub use host::library;
 pub use test_host::{Enqueued, TestHost, TestRoutes};
