@@ -16,6 +16,7 @@ use super::backoff::Backoff;
 use super::kind::{Kind, integer};
 use super::plugin_config::PluginConfig;
 use super::stores::{STORES, Stores};
+use super::time_scale::TimeScale;
 use super::trust::Trust;
 
 /// What an option is when nobody sets it.
@@ -217,6 +218,14 @@ section! {
 }
 
 section! {
+    /// Waits between attempts.
+    RETRY = "retry", Retry {
+        /// Factor of every wait before another attempt, whoever chose it; for tests, where 1s is to pass in 10ms by 0.01.
+        time_scale: TimeScale = 1.0, Kind::Scale;
+    }
+}
+
+section! {
     /// Loading plugins.
     LOADING = "loading", Loading {
         /// Time each step of loading one plugin may take before it is refused.
@@ -326,7 +335,7 @@ section! {
 
 /// The sections in the order in which they are written out; plugins come after them.
 pub(crate) static SECTIONS: &[&Section] =
-    &[&API, &WORKER, &ADMIN, &BROKER, &STORES, &TASKS, &DRAIN, &LOADING, &LOG, &DEV];
+    &[&API, &WORKER, &ADMIN, &BROKER, &STORES, &TASKS, &RETRY, &DRAIN, &LOADING, &LOG, &DEV];
 
 /// Everything a host is told, resolved: defaults filled in, layers merged, secrets read, checks passed.
 /// Nobody checks it again.
@@ -348,6 +357,8 @@ pub struct Settings {
     pub stores: Stores,
     /// `[tasks]`
     pub tasks: Tasks,
+    /// `[retry]`
+    pub retry: Retry,
     /// `[drain]`
     pub drain: Drain,
     /// `[loading]`

@@ -74,6 +74,7 @@ pub(super) async fn serve(mut context: Context) -> Result<Exit, Failure> {
         instance: context.instance.clone(),
         plugins: plugins(&set),
         tasks: context.settings.tasks.clone(),
+        time_scale: context.settings.retry.time_scale,
         task_concurrency: context.settings.worker.task_concurrency,
         quarantines,
         live_limits,

@@ -16,7 +16,7 @@ mod lane;
 mod run;
 mod start;
 
-pub(crate) use guarded::current;
+pub(crate) use guarded::{Guarded, Work, current};
 pub use instance::Started;
 
 use crate::plugin::Definition;

@@ -14,7 +14,7 @@ use super::slots::Slots;
 use super::staging::Staging;
 use super::unit::{OneTask, Room, Shared, Unit};
 use crate::broker::Broker;
-use crate::config::Tasks;
+use crate::config::{Tasks, TimeScale};
 use crate::crash::{Board, ENTRIES};
 use crate::live_limits::AllLiveLimits;
 use crate::loader::Plugin;
@@ -52,6 +52,8 @@ pub struct TaskEngineOptions {
     pub plugins: Vec<Arc<Plugin>>,
     /// The operator's limits.
     pub tasks: Tasks,
+    /// Factor of waits between attempts.
+    pub time_scale: TimeScale,
     /// Handlers at the same time, per plugin.
     pub task_concurrency: usize,
     /// Which plugins take no tasks.
@@ -82,6 +84,7 @@ impl TaskEngine {
             instance,
             plugins,
             tasks,
+            time_scale,
             task_concurrency,
             quarantines,
             live_limits,
@@ -116,7 +119,9 @@ impl TaskEngine {
         }
         let units: Vec<_> = plugins
             .iter()
-            .flat_map(|plugin| units(&shared, plugin, (&quarantines, &live_limits), &tasks, slots, ending))
+            .flat_map(|plugin| {
+                units(&shared, plugin, (&quarantines, &live_limits), (&tasks, time_scale), slots, ending)
+            })
             .collect();
         let mut consumers = JoinSet::new();
         for unit in &units {
@@ -244,7 +249,7 @@ fn units(
     shared: &Arc<Shared>,
     plugin: &Arc<Plugin>,
     (quarantines, live_limits): (&Quarantines, &AllLiveLimits),
-    settings: &Tasks,
+    (settings, time_scale): (&Tasks, TimeScale),
     slots: usize,
     ending: usize,
 ) -> Vec<Arc<Unit>> {
@@ -261,7 +266,7 @@ fn units(
     });
     let unit = |(place, task): (usize, &crate::loader::TaskDescription)| {
         let (index, name) = (u32::try_from(place).ok()?, Name::new(&task.name).ok()?);
-        let limits = TaskLimits::of(task, settings);
+        let limits = TaskLimits::of(task, settings).scaled(time_scale);
         let live = live_limits.of(room.name.clone(), name.clone());
         let hook = hook_of(task, plugin);
         let schema = task.reader_hash(&plugin.identity.version);
