@@ -25,7 +25,8 @@ pub enum TaskError {
     Discard(Failure),
 }
 
-/// The text and the details of a failure, as `GET /tasks/{id}` and dead letters show them.
+/// The text and the details of a failure, as `GET /tasks/{id}` and dead letters show them. Of the last one, 64 KiB of text are
+/// kept, and details of up to 64 KiB; of those before it, 4 KiB each. A dead letter keeps less of them.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Failure {
     /// What went wrong, for operators and callers of `GET /tasks/{id}`.
@@ -35,10 +36,10 @@ pub struct Failure {
     pub details: Option<Value>,
 }
 
-/// Longer messages are cut before they cross to the host, which keeps less than that.
-const MESSAGE_MAX_BYTES: usize = 8 * 1024;
+/// Longer messages are cut before they cross to the host, which keeps no more than that.
+const MESSAGE_MAX_BYTES: usize = 64 * 1024;
 /// Larger details are left out, as the host would do.
-const DETAILS_MAX_BYTES: usize = 8 * 1024;
+const DETAILS_MAX_BYTES: usize = 64 * 1024;
 
 impl Failure {
     /// As the host reads it, within its bounds: what is larger it would keep as the beginning of a text.

@@ -43,9 +43,13 @@ pub const TRACESTATE_MAX_BYTES: usize = 512;
 /// Longest schema hash.
 pub const SCHEMA_MAX_BYTES: usize = 128;
 
-/// Longest error text kept in a record; longer ones are cut at a character boundary.
+/// Longest text of a task's last error, as JSON; longer ones are cut at a character boundary.
+pub const LAST_ERROR_MAX_BYTES: usize = 64 * 1024;
+/// Largest JSON of its details; larger details are left out.
+pub const LAST_ERROR_DETAILS_MAX_BYTES: usize = 64 * 1024;
+/// The same of the errors before the last.
 pub const ERROR_MAX_BYTES: usize = 4096;
-/// Largest JSON of an error's details; larger details are left out.
+/// The same of the details of the errors before the last.
 pub const ERROR_DETAILS_MAX_BYTES: usize = 4096;
 /// Largest result of a task.
 pub const RESULT_MAX_BYTES: usize = 512 * 1024;
@@ -57,6 +61,11 @@ pub const ONCE_VALUE_MAX_BYTES: usize = 64 * 1024;
 pub const ONCE_KEYS_MAX: u64 = 64;
 /// Attempts whose history a record keeps. The oldest go first; they are counted.
 pub const RECORD_ATTEMPTS_MAX: usize = 32;
+
+/// Most bytes of the history in a dead letter, where it stands in a header.
+pub const DEAD_HISTORY_MAX_BYTES: usize = 48 * 1024;
+/// What the broker takes of a message's headers, all together.
+pub const BROKER_HEADERS_MAX_BYTES: usize = 64 * 1024 - 1;
 
 /// Most tasks that one attempt stages.
 pub const CHILDREN_MAX: usize = 1000;
@@ -79,10 +88,14 @@ pub const MESSAGE_MAX_BYTES: usize = 1024 * 1024;
 const _: () =
     assert!(INLINE_BODY_MAX_BYTES + HEADER_BLOCK_MAX_BYTES + EXT_MAX_BYTES + 4096 < MESSAGE_MAX_BYTES);
 const _: () = assert!(TASK_BODY_MAX_BYTES + ENVELOPE_HEADERS_MAX_BYTES < MESSAGE_MAX_BYTES);
+/// The largest history of attempts, without the last one's error.
+const HISTORY_MAX_BYTES: usize = RECORD_ATTEMPTS_MAX * (ERROR_MAX_BYTES + ERROR_DETAILS_MAX_BYTES + 512);
+const LAST_MAX_BYTES: usize = LAST_ERROR_MAX_BYTES + LAST_ERROR_DETAILS_MAX_BYTES;
+// The record of a success, which has no error,
+const _: () = assert!(RESULT_MAX_BYTES + CHILDREN_MAX_BYTES + 4096 + HISTORY_MAX_BYTES < MESSAGE_MAX_BYTES);
+// that of a failure, which may have the task that is run then,
 const _: () = assert!(
-    RESULT_MAX_BYTES
-        + CHILDREN_MAX_BYTES
-        + 4096
-        + (RECORD_ATTEMPTS_MAX + 1) * (ERROR_MAX_BYTES + ERROR_DETAILS_MAX_BYTES + 512)
-        < MESSAGE_MAX_BYTES
+    TASK_BODY_MAX_BYTES + LAST_MAX_BYTES + ERROR_MAX_BYTES + 8192 + HISTORY_MAX_BYTES < MESSAGE_MAX_BYTES
 );
+// and the headers of its dead letter, where reason, code and names have 4 KiB.
+const _: () = assert!(ENVELOPE_HEADERS_MAX_BYTES + DEAD_HISTORY_MAX_BYTES + 4096 < BROKER_HEADERS_MAX_BYTES);

@@ -149,17 +149,22 @@ pub struct TaskError {
 }
 
 impl TaskError {
-    /// An error whose texts are cut to their bounds and whose details are left out when they are too large.
+    /// An error whose texts are cut to the bounds of a last error and whose details are left out when they are too large.
     #[must_use]
     pub fn new(code: &str, message: &str, details: Option<Value>) -> Self {
-        let fits = |value: &Value| {
-            serde_json::to_vec(value).is_ok_and(|v| v.len() <= limits::ERROR_DETAILS_MAX_BYTES)
-        };
-        Self {
-            code: cut(code, limits::CODE_MAX_BYTES).into_owned(),
-            message: cut(message, limits::ERROR_MAX_BYTES).into_owned(),
-            details: details.filter(fits),
+        let code = cut(code, limits::CODE_MAX_BYTES).into_owned();
+        let mut error = Self { code, message: message.to_owned(), details };
+        error.bound(limits::LAST_ERROR_MAX_BYTES, limits::LAST_ERROR_DETAILS_MAX_BYTES);
+        error
+    }
+
+    fn bound(&mut self, message_max_bytes: usize, details_max_bytes: usize) {
+        if let Cow::Owned(cut) = cut_json(&self.message, message_max_bytes) {
+            self.message = cut;
         }
+        let fits =
+            |value: &Value| serde_json::to_vec(value).is_ok_and(|json| json.len() <= details_max_bytes);
+        self.details = self.details.take().filter(fits);
     }
 }
 
@@ -233,7 +238,8 @@ impl TaskRecord {
         }
     }
 
-    /// Cuts the record to its bounds: the oldest attempts go, and are counted; long errors are cut.
+    /// Cuts the record to its bounds: the oldest attempts go, and are counted; long errors are cut, those before the last
+    /// the most.
     ///
     /// A result over [`limits::RESULT_MAX_BYTES`] is not touched: whoever sets it must refuse it as the task's failure.
     pub fn bound(&mut self) {
@@ -241,9 +247,25 @@ impl TaskRecord {
         self.attempts.drain(..excess);
         self.attempts_omitted =
             self.attempts_omitted.saturating_add(u32::try_from(excess).unwrap_or(u32::MAX));
-        for error in self.attempts.iter_mut().filter_map(|a| a.error.as_mut()).chain(self.error.as_mut()) {
-            if error.message.len() > limits::ERROR_MAX_BYTES || error.details.is_some() {
-                *error = TaskError::new(&error.code, &error.message, error.details.take());
+        if let Some(error) = &mut self.error {
+            error.bound(limits::LAST_ERROR_MAX_BYTES, limits::LAST_ERROR_DETAILS_MAX_BYTES);
+        }
+        // The last attempt's is kept in full once: here, or as the task's.
+        let last = if self.error.is_none() { self.attempts.len() } else { 0 };
+        for (n, attempt) in (1..).zip(&mut self.attempts) {
+            match &mut attempt.error {
+                Some(error) if n == last => {
+                    error.bound(limits::LAST_ERROR_MAX_BYTES, limits::LAST_ERROR_DETAILS_MAX_BYTES);
+                }
+                Some(error) => error.bound(limits::ERROR_MAX_BYTES, limits::ERROR_DETAILS_MAX_BYTES),
+                None => {}
+            }
+        }
+        for owed in &mut self.follow_up {
+            if let FollowUp::DeadLetter { reason } = owed
+                && let Cow::Owned(cut) = cut_json(reason, limits::ERROR_MAX_BYTES)
+            {
+                *reason = cut;
             }
         }
     }
@@ -280,6 +302,31 @@ pub fn cut(text: &str, max_bytes: usize) -> Cow<'_, str> {
     Cow::Owned(format!("{}{ELLIPSIS}", text.get(..end).unwrap_or_default()))
 }
 
+/// `text` cut so that it has at most `max_bytes` where it stands in JSON, whose escapes can be six times as long.
+#[must_use]
+pub fn cut_json(text: &str, max_bytes: usize) -> Cow<'_, str> {
+    const ELLIPSIS: &str = "…";
+    if text.len() <= max_bytes / 6 {
+        return Cow::Borrowed(text);
+    }
+    let width = |c: char| match c {
+        '"' | '\\' | '\n' | '\r' | '\t' | '\u{8}' | '\u{c}' => 2,
+        c if c < ' ' => 6,
+        c => c.len_utf8(),
+    };
+    let (mut end, mut bytes) = (0, 0);
+    for (at, c) in text.char_indices() {
+        if bytes <= max_bytes.saturating_sub(ELLIPSIS.len()) {
+            end = at;
+        }
+        bytes += width(c);
+        if bytes > max_bytes {
+            return Cow::Owned(format!("{}{ELLIPSIS}", text.get(..end).unwrap_or_default()));
+        }
+    }
+    Cow::Borrowed(text)
+}
+
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 fn is_zero(n: &u32) -> bool {
     *n == 0
@@ -293,15 +340,78 @@ mod tests {
     fn texts_are_cut_at_a_character_boundary() {
         assert_eq!(cut("short", 10), "short");
         assert_eq!(cut("ééééé", 8), "éé…");
-        let long = "é".repeat(5000);
+        let long = "é".repeat(limits::LAST_ERROR_MAX_BYTES);
         let error = TaskError::new("x", &long, None);
-        assert!(error.message.len() <= limits::ERROR_MAX_BYTES && error.message.ends_with('…'));
+        assert!(error.message.len() <= limits::LAST_ERROR_MAX_BYTES && error.message.ends_with('…'));
+    }
+
+    #[test]
+    fn texts_are_cut_by_what_they_take_in_json() {
+        for (text, max, expected) in [
+            ("\n".repeat(20), 40, "\n".repeat(20)),
+            ("\n".repeat(21), 40, format!("{}…", "\n".repeat(18))),
+            ("\u{1}".repeat(9), 40, format!("{}…", "\u{1}".repeat(6))),
+            ("é".repeat(20), 40, "é".repeat(20)),
+            ("é".repeat(21), 40, format!("{}…", "é".repeat(18))),
+        ] {
+            let cut = cut_json(&text, max);
+            assert_eq!(cut, expected);
+            assert!(serde_json::to_string(&cut).unwrap().len() <= max + 2);
+        }
     }
 
     #[test]
     fn details_over_the_bound_are_left_out() {
-        let details = Value::String("x".repeat(5000));
-        assert_eq!(TaskError::new("x", "y", Some(details)).details, None);
-        assert!(TaskError::new("x", "y", Some(Value::Bool(true))).details.is_some());
+        let details = |bytes: usize| Some(Value::String("x".repeat(bytes - 2)));
+        let max = limits::LAST_ERROR_DETAILS_MAX_BYTES;
+        assert_eq!(TaskError::new("x", "y", details(max + 1)).details, None);
+        assert!(TaskError::new("x", "y", details(max)).details.is_some());
+    }
+
+    #[test]
+    fn the_last_error_is_kept_in_full_once_and_the_largest_record_fits_a_message() {
+        let envelope = crate::envelope::TaskEnvelope::new(
+            crate::address::TaskAddress {
+                plugin: Name::new("p").unwrap(),
+                major: 1,
+                task: Name::new("t").unwrap(),
+                priority: crate::Priority::Normal,
+                id: TaskId::generate(),
+            },
+            "1.0.0".into(),
+            Timestamp::now(),
+            bytes::Bytes::new(),
+        );
+        let mut record = TaskRecord::new(&envelope, State::Retrying);
+        let details = Some(Value::String("y".repeat(4_000)));
+        // Six bytes each in JSON.
+        let error = TaskError::new("x", &"\u{1}".repeat(100_000), details);
+        record.attempts = (1..=40)
+            .map(|n| Attempt {
+                n,
+                worker: InstanceId::new("worker-1").unwrap(),
+                started_at: Timestamp::now(),
+                ended_at: None,
+                cause: Some(Cause::Error),
+                error: Some(error.clone()),
+            })
+            .collect();
+        let length = |error: Option<&TaskError>| error.unwrap().message.len();
+        record.bound();
+        assert_eq!((record.attempts.len(), record.attempts_omitted), (limits::RECORD_ATTEMPTS_MAX, 8));
+        assert!(length(record.attempts[31].error.as_ref()) > limits::LAST_ERROR_MAX_BYTES / 6 - 4);
+        assert!(length(record.attempts[30].error.as_ref()) < limits::ERROR_MAX_BYTES / 6 + 4);
+
+        record.state = State::Failed;
+        record.error = Some(error.clone());
+        record.follow_up.push(FollowUp::DeadLetter { reason: error.message.clone() });
+        let hook = serde_json::json!({
+            "plugin": "p", "version": "1.0.0", "major": 1, "task": "t", "body": "z".repeat(limits::TASK_BODY_MAX_BYTES - 2),
+        });
+        record.exhausted = Some(Box::new(serde_json::from_value(hook).unwrap()));
+        let json = record.encode().unwrap();
+        assert!(json.len() < limits::MESSAGE_MAX_BYTES - 4096, "{} bytes", json.len());
+        assert!(length(record.error.as_ref()) > limits::LAST_ERROR_MAX_BYTES / 6 - 4);
+        assert!(length(record.attempts[31].error.as_ref()) < limits::ERROR_MAX_BYTES / 6 + 4);
     }
 }

@@ -176,6 +176,7 @@ async fn bury(
         envelope: &envelope,
         reason: &reason,
         code: "malformed_envelope",
+        error: None,
         attempts: &[],
         attempts_omitted: 0,
     };

@@ -17,6 +17,8 @@ use crate::cli::Configuration;
 use crate::exit::Exit;
 use crate::lookup;
 
+/// Of a longer error people see the beginning.
+const ERROR_SHOWN_CHARS: usize = 1_000;
 /// A result that is longer as text is shown in part; `--json` has all of it.
 const RESULT_SHOWN_CHARS: usize = 4_000;
 
@@ -109,7 +111,12 @@ pub(super) fn attempts_table(attempts: &[Value]) -> String {
 
 fn error_of(error: &Value) -> String {
     let member = |name: &str| plain(error.get(name)).unwrap_or_default();
-    format!("{} ({})", member("message"), member("code"))
+    let (full, code) = (member("message"), member("code"));
+    let mut shown: String = full.chars().take(ERROR_SHOWN_CHARS).collect();
+    if shown.len() < full.len() {
+        shown.push_str("… (cut; --json shows all of it)");
+    }
+    format!("{shown} ({code})")
 }
 
 fn result_of(result: &Value) -> String {

@@ -160,6 +160,7 @@ async fn a_dead_letter_is_kept_once() {
         envelope: &envelope,
         reason: "it\nfailed",
         code: "failed",
+        error: None,
         attempts: &[],
         attempts_omitted: 0,
     };

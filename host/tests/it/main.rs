@@ -29,6 +29,7 @@ mod dev;
 mod docs;
 mod drain;
 mod edge;
+mod errors;
 mod exhausted;
 mod follow;
 mod hops;

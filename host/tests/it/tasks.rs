@@ -111,7 +111,8 @@ async fn what_is_final_is_not_tried_again() {
         let done = outcome(&serving, "/chaos/task", order).await;
         assert_eq!((&done["state"], &done["error"]["code"]), (&json!(state), &json!(code)), "{done}");
         assert_eq!(done["attempts"].as_array().unwrap().len(), 1);
-        assert!(done.to_string().len() < 20_000, "errors stay small");
+        // The last error has at most 64 KiB, and stands there once more, shorter, with its attempt.
+        assert!(done.to_string().len() < 80_000, "errors stay small");
     }
     wait_queue_empty(&serving).await;
     assert_eq!(letters(&serving).await.len(), 3, "what was discarded leaves no letter");

@@ -309,12 +309,12 @@ async fn misbehave(ctx: &TaskContext<App>, order: &Order) -> TaskResult<Value> {
         Mode::FailForGood => Err(TaskError::fail("failed for good as told").with(told)),
         Mode::Discard => Err(TaskError::discard("discarded as told")),
         Mode::RetryAfter => Err(TaskError::retry_after(order.time(), "failed as told")),
+        Mode::BigError if order.ms > 0 => Err(TaskError::retry(order.text())),
         Mode::BigError => Err(TaskError::fail(order.text())),
+        Mode::NonUtf8 => Err(TaskError::fail(Order::no_text()).with(told)),
         Mode::HugeReply => Ok(order.text().into()),
         Mode::Spawn => Ok(serde_json::to_value(order::use_runtime().await?)?),
-        Mode::NonUtf8 | Mode::SlowStream | Mode::BrokenStream => {
-            Err(TaskError::fail("only a call can do that"))
-        }
+        Mode::SlowStream | Mode::BrokenStream => Err(TaskError::fail("only a call can do that")),
         _ => Ok(told),
     }
 }

@@ -59,9 +59,9 @@ pub(crate) enum Mode {
     Exit,
     /// Answers with `times` MiB (at least 1).
     HugeReply,
-    /// Fails with a text of `times` MiB (at least 1).
+    /// Fails with a text of `times` MiB (at least 1); a task with `ms` asks for a retry with it.
     BigError,
-    /// A call: answers with bytes and a header that are not UTF-8.
+    /// A call: answers with bytes and a header that are not UTF-8. A task: fails with a text that is none.
     NonUtf8,
     /// A call: answers with `times` pieces (at least 1), `ms` apart.
     SlowStream,
@@ -120,6 +120,14 @@ impl Order {
     pub(crate) fn text(&self) -> String {
         let mebibytes = usize::try_from(self.count().min(MEBIBYTES_MAX)).unwrap_or(1);
         "x".repeat(mebibytes << 20)
+    }
+
+    /// A text that is none.
+    pub(crate) fn no_text() -> String {
+        // SAFETY: a string must be UTF-8, and this one is not, on purpose: a plugin in another language need not keep that
+        // promise, and tests see that the host survives it. Nothing but the JSON writer reads it, which copies its bytes.
+        // OWNERSHIP: the caller's. THREADS: any.
+        unsafe { String::from_utf8_unchecked(b"caf\xe9 \xff\xfe is closed".to_vec()) }
     }
 
     /// Whether a task's attempt still misbehaves.

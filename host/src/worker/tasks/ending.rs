@@ -6,7 +6,6 @@ use super::limits::TaskLimits;
 use super::plan::{Last, Plan};
 use crate::loader::Outcome;
 use bytes::Bytes;
-use cardcage_protocol::record::cut;
 use cardcage_protocol::{
     Attempt, Cause, FollowUp, InstanceId, Parking, State, TaskEnvelope, TaskError, TaskRecord, Timestamp,
     limits,
@@ -15,8 +14,9 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-/// Largest error of a handler that is read as JSON; of a larger one the beginning is kept as text.
-const FAILURE_JSON_MAX_BYTES: usize = 64 * 1024;
+/// Largest error of a handler that is read as JSON; of a larger one the beginning is kept as text. What the SDK sends of the
+/// longest text, all of it escaped, is not larger.
+const FAILURE_JSON_MAX_BYTES: usize = 512 * 1024;
 
 /// Schemas that a parked task remembers.
 const SCHEMAS_MAX: usize = 8;
@@ -318,15 +318,13 @@ fn failure(code: &str, bytes: &Bytes) -> TaskError {
         #[serde(default)]
         details: Option<Value>,
     }
+    // What is no text in it becomes signs that say so, also within JSON.
     if bytes.len() <= FAILURE_JSON_MAX_BYTES
-        && let Ok(failure) = serde_json::from_slice::<Failure>(bytes)
+        && let Ok(failure) = serde_json::from_str::<Failure>(&String::from_utf8_lossy(bytes))
     {
         return TaskError::new(code, &failure.message, failure.details);
     }
-    let start = bytes.get(..bytes.len().min(limits::ERROR_MAX_BYTES)).unwrap_or_default();
-    let mut text = String::from_utf8_lossy(start);
-    if start.len() < bytes.len() {
-        text = format!("{}…", cut(&text, limits::ERROR_MAX_BYTES - 8)).into();
-    }
-    TaskError::new(code, &text, None)
+    // One byte more than is kept, so that it is cut where something is missing.
+    let start = bytes.get(..bytes.len().min(limits::LAST_ERROR_MAX_BYTES + 1)).unwrap_or_default();
+    TaskError::new(code, &String::from_utf8_lossy(start), None)
 }

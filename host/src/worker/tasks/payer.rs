@@ -60,6 +60,7 @@ impl Payer {
                     envelope,
                     reason,
                     code: error.map_or("unknown", |error| &error.code),
+                    error,
                     attempts: record.map_or(&[][..], |record| &record.attempts),
                     attempts_omitted: record.map_or(0, |record| record.attempts_omitted),
                 };

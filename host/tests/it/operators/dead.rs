@@ -12,8 +12,14 @@ use crate::serving::{Serving, soon, wait_metric};
 async fn letters(serving: &Serving, tasks: &[TaskEnvelope], code: &str) {
     let broker = broker(serving).await;
     for task in tasks {
-        let letter =
-            DeadLetter { envelope: task, reason: "gave up", code, attempts: &[], attempts_omitted: 0 };
+        let letter = DeadLetter {
+            envelope: task,
+            reason: "gave up",
+            code,
+            error: None,
+            attempts: &[],
+            attempts_omitted: 0,
+        };
         broker.publish_dead(letter, WAIT).await.unwrap();
     }
 }

@@ -171,14 +171,22 @@ fn any_bytes_are_an_error_and_stay_small() {
         Bytes::from(format!("{{\"message\":\"{}\"}}", "é".repeat(2_500_000))),
         Bytes::from_static(b""),
         Bytes::from_static(b"{\"message\":7}"),
-        Bytes::from(format!("{{\"message\":\"x\",\"details\":\"{}\"}}", "y".repeat(10_000))),
+        Bytes::from(format!("{{\"message\":\"x\",\"details\":\"{}\"}}", "y".repeat(100_000))),
     ];
     for text in texts {
         let mut record = ended_with(&outcome(Outcome::Failed(text))).write.unwrap().record;
         let error = record.error.clone().unwrap();
-        assert!(error.message.len() <= limits::ERROR_MAX_BYTES && error.details.is_none());
-        assert!(record.encode().unwrap().len() < 50_000);
+        assert!(error.message.len() <= limits::LAST_ERROR_MAX_BYTES && error.details.is_none());
+        assert!(record.encode().unwrap().len() < 80_000);
     }
+}
+
+#[test]
+fn what_is_no_text_in_an_error_does_not_cost_the_rest_of_it() {
+    let text = Bytes::from_static(b"{\"message\":\"caf\xe9 is closed\",\"details\":{\"until\":7}}");
+    let error = ended_with(&outcome(Outcome::Failed(text))).write.unwrap().record.error.unwrap();
+    assert_eq!(error.message, "caf\u{fffd} is closed");
+    assert_eq!(error.details.unwrap()["until"], 7);
 }
 
 #[test]
