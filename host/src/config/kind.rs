@@ -11,6 +11,7 @@ use serde_json::Value as Json;
 use super::backoff::Backoff;
 use super::suggest::nearest;
 use super::tree::{Node, Value};
+use crate::signature::TrustedKey;
 
 #[derive(Debug)]
 pub(crate) enum Kind {
@@ -42,6 +43,8 @@ pub(crate) enum Kind {
     /// Like `Path`, but a bare name is looked up in `PATH`.
     Program,
     Prefix,
+    /// A list of minisign's public keys.
+    TrustedKeys,
     /// Route to placement; read by `plugins`.
     Routes,
     /// Anything; read by `plugins`.
@@ -87,6 +90,7 @@ impl Kind {
             Self::Filter => "a level or filter directives".to_owned(),
             Self::Path | Self::Program => "a path".to_owned(),
             Self::Prefix => "a path such as `/shop`".to_owned(),
+            Self::TrustedKeys => "a list of public keys such as `[\"RWQ…\"]`".to_owned(),
             Self::Routes => "a table of `\"METHOD /path\" = \"worker\"` or `\"inline\"`".to_owned(),
             Self::Free => "a table".to_owned(),
         }
@@ -172,6 +176,7 @@ impl Kind {
                 path(text, node.origin.directory().filter(|_| !bare))
             }),
             Self::Prefix => self.text(node, prefix),
+            Self::TrustedKeys => self.keys(node),
             Self::Routes | Self::Free => match node.value {
                 Value::Table(_) => Ok(Json::Null),
                 _ => Err(self.wrong_type(node)),
@@ -195,6 +200,20 @@ impl Kind {
             help,
             secret: false,
         }
+    }
+
+    fn keys(&self, node: &Node) -> Result<Json, Fault> {
+        let Value::Array(items) = &node.value else { return Err(self.wrong_type(node)) };
+        let key = |item: &Node| {
+            let read = |text: &str| match text.parse::<TrustedKey>() {
+                Ok(key) => Ok(key.into()),
+                Err(expected) => {
+                    Err((expected.to_owned(), Some("it is the second line of the `.pub` file".to_owned())))
+                }
+            };
+            self.text(item, read)
+        };
+        items.iter().map(key).collect::<Result<_, _>>().map(Json::Array)
     }
 
     /// Text from an environment variable or flag needs no quotes, whatever it looks like.

@@ -224,6 +224,15 @@ pub fn abi_verdict(plugin: &str, host: &str) -> Result<(), (String, String)> {
     Err((fault, remedy))
 }
 
+/// Refuses a plugin that goes by another name than it is configured by.
+#[must_use]
+pub fn misnamed(path: &Path, name: &str, inspection: &Inspection) -> Refusal {
+    let Manifest { name: own, version, .. } = &inspection.manifest;
+    let fault = format!("is the plugin `{own}` {version}, but is configured as `{name}`");
+    let remedy = format!("write [plugins.{own}] or point `library` at the right file");
+    Refusal::new(path, Code::NameMismatch, fault, remedy).of(name)
+}
+
 /// Refuses what inspection shows cannot work on this host.
 ///
 /// # Errors
