@@ -7,8 +7,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use cardcage_harness::{Cardcage, Config, Deadline, Error, Http, Launch, Nats, Port, Result, Signal};
+use serde_json::json;
 use tokio::time::Instant;
 
+use crate::judge::SLOT_NOTE;
 use crate::submission::LEASE_MS;
 
 const APIS: usize = 2;
@@ -86,7 +88,8 @@ impl Post {
             self.start_at = Instant::now() + RELAUNCH;
         }
         if self.host.is_none() && Instant::now() >= self.start_at {
-            self.host = Some(Launch::new([self.role]).config(&self.config).start()?);
+            self.host =
+                Some(Launch::new([self.role]).config(&self.config).env(SCHEDULES.0, schedules()).start()?);
         }
         Ok(())
     }
@@ -94,6 +97,15 @@ impl Post {
     fn logs(&self) -> String {
         self.fallen.iter().chain(&self.host).map(Cardcage::stderr).collect()
     }
+}
+
+/// What chaos declares, by its own environment variable. By the clock, so that a slot is known by its time.
+const SCHEDULES: (&str, &str) = ("CARDCAGE_CHAOS_SCHEDULES", "tick");
+
+fn schedules() -> String {
+    let (_, name) = SCHEDULES;
+    let order = json!({ "mode": "ok", "note": SLOT_NOTE });
+    json!({ name: { "cron": "*/2 * * * * *", "overlap": "queue", "order": order } }).to_string()
 }
 
 /// Everything that runs.
@@ -180,6 +192,18 @@ impl Company {
                 Some(_) => tokio::time::sleep(Duration::from_millis(50)).await,
             }
         }
+    }
+
+    /// Ends the schedule, as an operator does.
+    pub(crate) async fn pause_schedule(&self) -> Result<()> {
+        let Some(post) = self.posts.first() else { return Ok(()) };
+        let schedule = format!("chaos.{}", SCHEDULES.1);
+        let paused = Launch::new(["schedules", "pause", &schedule]).config(&post.config);
+        let paused = paused.run(Deadline::after(BACK)).await?;
+        if paused.status.success() {
+            return Ok(());
+        }
+        Err(Error::new(format!("the schedule cannot be paused: {}", paused.stderr)))
     }
 
     /// Writes what every process logged into `folder`.

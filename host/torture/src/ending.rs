@@ -23,6 +23,8 @@ pub(crate) struct Try {
     pub(crate) n: u32,
     pub(crate) started_at: Timestamp,
     pub(crate) has_succeeded: bool,
+    /// The handler itself said that it did not.
+    pub(crate) has_failed: bool,
 }
 
 impl Ending {
@@ -32,6 +34,7 @@ impl Ending {
             n: attempt.n,
             started_at: attempt.started_at,
             has_succeeded: attempt.cause == Some(Cause::Succeeded),
+            has_failed: matches!(attempt.cause, Some(Cause::Error | Cause::RetryRequested)),
         };
         record.state.is_final().then(|| Self {
             id: record.id,

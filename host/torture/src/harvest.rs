@@ -13,7 +13,7 @@ use async_nats::jetstream::consumer::DeliverPolicy;
 use async_nats::jetstream::consumer::pull::OrderedConfig;
 use cardcage_harness::{Error, Result};
 use cardcage_protocol::{Name, Subjects, TaskId, TaskRecord};
-use futures_util::StreamExt as _;
+use futures_util::{StreamExt as _, TryStreamExt as _};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -74,7 +74,7 @@ impl Harvest {
         Ok(letters)
     }
 
-    /// Messages that still wait in a queue, in the schedule or in a line.
+    /// Messages that still wait in a queue, in the schedule or in a line, and firings that nobody has taken up.
     pub(crate) async fn left_over(&self, plugins: &[&str]) -> Result<u64> {
         let mut streams = vec![self.subjects.schedule_stream(), self.subjects.lines_stream()];
         for plugin in plugins {
@@ -87,6 +87,13 @@ impl Harvest {
             count +=
                 stream.map_err(Error::doing(format!("cannot look at {name}")))?.cached_info().state.messages;
         }
+        let recurring = self.subjects.recurring_stream();
+        let stream = jetstream::new(self.client.clone()).get_stream(&recurring).await;
+        let stream = stream.map_err(unreadable(&recurring))?;
+        let firings = stream.info_with_subjects(self.subjects.slots_of(None)).await;
+        let firings = firings.map_err(unreadable(&recurring))?;
+        let firings: Vec<(String, usize)> = firings.try_collect().await.map_err(unreadable(&recurring))?;
+        count += firings.iter().map(|(_, count)| *count as u64).sum::<u64>();
         Ok(count)
     }
 

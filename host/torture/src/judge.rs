@@ -15,7 +15,7 @@ use crate::plan::Target;
 use crate::submission::Kind;
 
 /// What a run of a minute must have seen; a longer one more, a shorter one less.
-pub(crate) const DUE_PER_MINUTE: Due = Due { kills: 20, broker_kills: 5, accepted: 2_000 };
+pub(crate) const DUE_PER_MINUTE: Due = Due { kills: 20, broker_kills: 5, accepted: 2_000, slots: 8 };
 
 /// The least that must have happened.
 #[derive(Debug, Clone, Copy)]
@@ -23,7 +23,12 @@ pub(crate) struct Due {
     pub(crate) kills: u64,
     pub(crate) broker_kills: u64,
     pub(crate) accepted: u64,
+    /// Of the schedule, which has one every two seconds.
+    pub(crate) slots: u64,
 }
+
+/// What the tasks of the schedule answer with.
+pub(crate) const SLOT_NOTE: &str = "slot";
 
 /// What is judged.
 #[derive(Debug, Default)]
@@ -56,6 +61,8 @@ pub(crate) struct Verdict {
     pub(crate) vacuous: Vec<String>,
     /// Good ends of a handler beyond the first: allowed, at least once is what is promised.
     pub(crate) duplicates: u64,
+    /// Slots of the schedule that became tasks.
+    pub(crate) slots: u64,
     /// Submissions that were promised.
     pub(crate) accepted: u64,
     /// Submissions that were not.
@@ -79,6 +86,8 @@ impl Verdict {
 pub(crate) fn judge(evidence: &Evidence) -> Verdict {
     let mut verdict = Verdict::default();
     let owners = Owners::of(&evidence.entries);
+    let offspring = offspring(evidence, &owners);
+    let mut slots = BTreeMap::new();
     let mut ends_of: BTreeMap<u64, Vec<&Ending>> = BTreeMap::new();
     for (id, ends) in &evidence.endings {
         let [end, others @ ..] = ends.as_slice() else { continue };
@@ -91,6 +100,14 @@ pub(crate) fn judge(evidence: &Evidence) -> Verdict {
         }
         match owners.owner(end) {
             Some(n) => ends_of.entry(n).or_default().push(end),
+            // Its parent answers for it.
+            None if offspring.contains(id) => {}
+            // The time in its id is its slot's.
+            None if end.note() == Some(SLOT_NOTE) => {
+                if let Some(other) = slots.insert(id.unix_ms(), *id) {
+                    verdict.double_final.push(format!("a slot of the schedule became {other} and {id}"));
+                }
+            }
             None => verdict.phantom.push(format!("{id} ended {}, and nobody submitted it", end.state)),
         }
     }
@@ -100,12 +117,39 @@ pub(crate) fn judge(evidence: &Evidence) -> Verdict {
     }
     for (id, runs) in &evidence.runs {
         verdict.duplicates += runs - 1;
-        if !evidence.endings.contains_key(id) && !owners.is_promised(*id) {
+        if !evidence.endings.contains_key(id) && !owners.is_promised(*id) && !offspring.contains(id) {
             verdict.phantom.push(format!("{id} ran {runs} times, and neither promise nor record knows it"));
         }
     }
+    verdict.slots = slots.len() as u64;
     judge_weight(&mut verdict, evidence);
     verdict
+}
+
+/// The tasks that come of those that were promised or ended.
+fn offspring(evidence: &Evidence, owners: &Owners<'_>) -> BTreeSet<TaskId> {
+    let kinds: BTreeMap<u64, Kind> =
+        evidence.entries.iter().map(|entry| (entry.submission.n, entry.submission.kind)).collect();
+    let ended = evidence.endings.iter().filter_map(|(id, ends)| Some((*id, owners.owner(ends.first()?)?)));
+    let promised = owners.ids.iter().map(|(id, n)| (*id, *n));
+    ended.chain(promised).flat_map(|(id, n)| kinds.get(&n).map(|kind| kind.offspring(id))).flatten().collect()
+}
+
+/// What comes of a task that ended as it should ends well, once.
+fn judge_offspring(verdict: &mut Verdict, evidence: &Evidence, what: &str, kind: Kind, parent: TaskId) {
+    for id in kind.offspring(parent) {
+        let Some(end) = evidence.endings.get(&id).and_then(|ends| ends.first()) else {
+            verdict.lost.push(format!("{what}: {parent} has ended, and {id}, which comes of it, never did"));
+            continue;
+        };
+        if end.state != State::Succeeded || !evidence.runs.contains_key(&id) {
+            verdict.corrupt.push(format!(
+                "{what}: {id}, which comes of {parent}, is recorded as {}, and ran {} times",
+                end.state,
+                evidence.runs.get(&id).copied().unwrap_or(0)
+            ));
+        }
+    }
 }
 
 fn judge_entry(verdict: &mut Verdict, evidence: &Evidence, entry: &Entry, ends: &[&Ending]) {
@@ -140,8 +184,11 @@ fn judge_entry(verdict: &mut Verdict, evidence: &Evidence, entry: &Entry, ends: 
                 .corrupt
                 .push(format!("{what}, {}: ended {} with {letters} dead letters", end.id, end.state));
         }
-        let leaves_trace = submission.kind != Kind::Echo;
-        if leaves_trace && end.state == State::Succeeded && !evidence.runs.contains_key(&end.id) {
+        judge_offspring(verdict, evidence, &what, submission.kind, end.id);
+        if submission.kind.leaves_trace()
+            && end.state == State::Succeeded
+            && !evidence.runs.contains_key(&end.id)
+        {
             verdict.corrupt.push(format!("{what}, {}: recorded as succeeded, and it never ran", end.id));
         }
     }
@@ -156,6 +203,7 @@ fn judge_weight(verdict: &mut Verdict, evidence: &Evidence) {
         ("kills", kills, due(DUE_PER_MINUTE.kills)),
         ("kills of the broker", of_broker, due(DUE_PER_MINUTE.broker_kills)),
         ("accepted tasks", verdict.accepted, due(DUE_PER_MINUTE.accepted)),
+        ("slots of the schedule", verdict.slots, due(DUE_PER_MINUTE.slots)),
     ] {
         if were < least {
             verdict

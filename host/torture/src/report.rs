@@ -78,6 +78,7 @@ pub(crate) fn show(report: &Report, settings: &Settings) -> ExitCode {
         ("refused", verdict.refused),
         ("refused, and ran", verdict.refused_and_ended),
         ("duplicates", verdict.duplicates),
+        ("slots", verdict.slots),
     ] {
         table.add_row([what.to_owned(), count.to_string(), String::new()]);
     }

@@ -48,6 +48,7 @@ pub(crate) async fn run(settings: &Settings) -> Result<Report> {
     let evidence = async {
         let deeds = outcome?;
         while at_work.join_next().await.is_some() {}
+        company.pause_schedule().await?;
         let left_over = settle(&harvest, &ledger).await?;
         let evidence = Evidence {
             entries: ledger.entries(),

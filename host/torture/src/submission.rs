@@ -3,11 +3,12 @@
 //! A submission depends on the seed and its number alone. Each carries a note that comes back with its result, so that a
 //! task whose receipt was lost is still known, and a result that belongs to another task is noticed.
 
-use cardcage_protocol::State;
+use cardcage_protocol::exhausted::Exhausted;
+use cardcage_protocol::{State, TaskId};
 use fastrand::Rng;
 use serde_json::{Value, json};
 
-use crate::ending::Ending;
+use crate::ending::{Ending, Try};
 
 /// The lease of the tortured workers; some tasks sleep for longer.
 pub(crate) const LEASE_MS: u64 = 3_000;
@@ -43,6 +44,30 @@ pub(crate) enum Kind {
     Delayed(u64),
     /// Is cancelled by its caller, who comes in time or does not.
     Cancelled,
+    /// Enqueues so many others, as a part of its success.
+    Children(u32),
+    /// Ends `failed`, and another one is run for it.
+    Doomed,
+    /// Does so many things once, fails, and ends well in the attempt after it.
+    Effects(u32),
+    /// Answers, with this priority.
+    Ranked(&'static str),
+}
+
+impl Kind {
+    /// The tasks that come of one with this id, if it ends as it should.
+    pub(crate) fn offspring(self, id: TaskId) -> Vec<TaskId> {
+        match self {
+            Self::Children(count) => (0..count).map(|n| TaskId::derive(id, n)).collect(),
+            Self::Doomed => vec![Exhausted::id_of(id)],
+            _ => Vec::new(),
+        }
+    }
+
+    /// Whether a good end of its handler is told by the plugin itself.
+    pub(crate) fn leaves_trace(self) -> bool {
+        !matches!(self, Self::Echo | Self::Effects(_))
+    }
 }
 
 /// One submission.
@@ -68,14 +93,18 @@ impl Submission {
                 let text: String = (0..rng.usize(..TEXT_MAX)).map(|_| rng.alphanumeric()).collect();
                 json!({ "note": note, "text": text })
             }
-            Kind::Ok | Kind::Delayed(_) => json!({ "mode": "ok", "note": note }),
+            Kind::Ok | Kind::Delayed(_) | Kind::Ranked(_) => json!({ "mode": "ok", "note": note }),
             Kind::FailUntil(times) => json!({ "mode": "fail_until", "times": times, "note": note }),
             Kind::RetryAfter => {
                 json!({ "mode": "retry_after", "times": 1, "ms": rng.u64(50..500), "note": note })
             }
             Kind::Sleep => json!({ "mode": "sleep", "ms": rng.u64(20..300), "note": note }),
             Kind::Overlong => json!({ "mode": "sleep", "ms": LEASE_MS + 1_000, "note": note }),
-            Kind::FailForGood => json!({ "mode": "fail_for_good", "note": note }),
+            Kind::Children(count) => {
+                json!({ "mode": "ok", "children": count, "ms": rng.u64(..800), "note": note })
+            }
+            Kind::Effects(keys) => json!({ "keys": keys, "bytes": 100, "fail_until": 2 }),
+            Kind::FailForGood | Kind::Doomed => json!({ "mode": "fail_for_good", "note": note }),
             Kind::Discard => json!({ "mode": "discard", "note": note }),
             Kind::Serial => {
                 let serial = format!("k{}", rng.u64(..SERIAL_KEYS));
@@ -87,18 +116,26 @@ impl Submission {
             Kind::Echo => "/hello/task".to_owned(),
             Kind::Serial => "/chaos/keyed".to_owned(),
             Kind::Delayed(ms) => format!("/chaos/delayed?delay_ms={ms}"),
+            Kind::Doomed => "/chaos/doomed".to_owned(),
+            Kind::Effects(_) => "/chaos/effects".to_owned(),
+            Kind::Ranked(priority) => format!("/chaos/ranked/{priority}"),
             _ => "/chaos/task".to_owned(),
         };
         // Only what comes back with its note may go without a key: else nobody could say whose outcome it is.
-        let always_keyed = matches!(kind, Kind::FailForGood | Kind::Discard | Kind::Cancelled);
-        let key = (always_keyed || rng.u8(..4) != 0).then(|| format!("torture-{seed}-{n}"));
+        let always_keyed = matches!(
+            kind,
+            Kind::FailForGood | Kind::Discard | Kind::Cancelled | Kind::Doomed | Kind::Effects(_)
+        );
+        // A handler that enqueues makes what it is told of a key, and that one makes nothing.
+        let never_keyed = matches!(kind, Kind::Ranked(_));
+        let key = (always_keyed || (!never_keyed && rng.u8(..4) != 0)).then(|| format!("torture-{seed}-{n}"));
         Self { n, kind, path, body, key, note }
     }
 
     /// What is wrong with this ending of its task, in a sentence.
     pub(crate) fn objection(&self, ending: &Ending) -> Option<String> {
         let expected: &[State] = match self.kind {
-            Kind::FailForGood => &[State::Failed],
+            Kind::FailForGood | Kind::Doomed => &[State::Failed],
             Kind::Discard => &[State::Cancelled],
             Kind::Cancelled => &[State::Cancelled, State::Succeeded],
             _ => &[State::Succeeded],
@@ -123,6 +160,9 @@ impl Submission {
         let result = ending.result.as_ref()?;
         if self.kind == Kind::Echo {
             return (*result != self.body).then(|| "the result is not the body that was sent".to_owned());
+        }
+        if let Kind::Effects(keys) = self.kind {
+            return wrong_effects(keys, result, &ending.attempts);
         }
         let told = |member: &str| result.get(member);
         if told("note").and_then(Value::as_str) != Some(self.note.as_str()) {
@@ -152,6 +192,22 @@ impl Submission {
     }
 }
 
+/// What is recorded of a thing done once stays, and it is not done again after an attempt that came to its own end had
+/// recorded it. An attempt that was lost may have recorded it while the next one was doing it.
+fn wrong_effects(keys: u32, result: &Value, attempts: &[Try]) -> Option<String> {
+    let last = attempts.last().map(|attempt| u64::from(attempt.n));
+    let recorded: Vec<u64> = result.get("by_attempt")?.as_array()?.iter().filter_map(Value::as_u64).collect();
+    if recorded.len() != usize::try_from(keys).ok()? || recorded.iter().any(|by| Some(*by) > last) {
+        return Some(format!("{keys} things were to be done, in at most {last:?} attempts: {result}"));
+    }
+    let came_to_its_end =
+        |n: u64| attempts.iter().any(|attempt| u64::from(attempt.n) == n && attempt.has_failed);
+    let may_be_done = recorded.iter().filter(|by| !came_to_its_end(**by)).count();
+    let done = result.get("by_the_last").and_then(Value::as_u64)?;
+    (done > may_be_done as u64)
+        .then(|| format!("attempt {last:?} did {done} things, and {may_be_done} were left to it: {result}"))
+}
+
 /// Draws that depend on nothing but these two numbers.
 fn rng(seed: u64, n: u64) -> Rng {
     Rng::with_seed(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ n.wrapping_mul(0xd1b5_4a32_d192_ed03))
@@ -159,8 +215,12 @@ fn rng(seed: u64, n: u64) -> Rng {
 
 fn kind(rng: &mut Rng) -> Kind {
     match rng.u8(..100) {
-        0..34 => Kind::Ok,
-        34..52 => Kind::Echo,
+        0..23 => Kind::Ok,
+        23..38 => Kind::Echo,
+        38..42 => Kind::Children(rng.u32(1..=3)),
+        42..44 => Kind::Doomed,
+        44..48 => Kind::Effects(rng.u32(1..=3)),
+        48..52 => Kind::Ranked(rng.choice(["high", "normal", "low"]).unwrap_or("normal")),
         52..62 => Kind::FailUntil(rng.u32(2..=3)),
         62..69 => Kind::RetryAfter,
         69..77 => Kind::Sleep,
@@ -192,6 +252,6 @@ mod tests {
     fn every_kind_is_among_a_thousand_submissions() {
         let kinds: std::collections::HashSet<_> =
             (0..1_000).map(|n| std::mem::discriminant(&Submission::draw(1, n).kind)).collect();
-        assert_eq!(kinds.len(), 11);
+        assert_eq!(kinds.len(), 15);
     }
 }

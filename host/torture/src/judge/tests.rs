@@ -21,37 +21,71 @@ fn honest() -> Evidence {
         if end.state == State::Failed {
             evidence.letters.insert(id, 1);
         }
-        if end.state == State::Succeeded && submission.kind != Kind::Echo {
+        if end.state == State::Succeeded && submission.kind.leaves_trace() {
             evidence.runs.insert(id, 1);
         }
         evidence.endings.insert(id, vec![end]);
+        for child in submission.kind.offspring(id) {
+            evidence.endings.insert(child, vec![plain(child, json!({ "attempt": 1 }))]);
+            evidence.runs.insert(child, 1);
+        }
         evidence.entries.push(Entry { submission, promised: vec![id], denials: 0 });
     }
+    for slot in 0..30 {
+        let id = TaskId::derive_from(slot * 2_000, &[b"slot"]);
+        evidence.endings.insert(id, vec![plain(id, json!({ "note": SLOT_NOTE }))]);
+        evidence.runs.insert(id, 1);
+    }
     evidence
+}
+
+/// A task that nobody submitted, and that succeeded.
+fn plain(id: TaskId, result: serde_json::Value) -> Ending {
+    let enqueued_at = Timestamp::from_unix_ms(1_000_000);
+    let attempt = Try { n: 1, started_at: enqueued_at, has_succeeded: true, has_failed: false };
+    Ending {
+        id,
+        state: State::Succeeded,
+        result: Some(result),
+        why: String::new(),
+        key: None,
+        attempts: vec![attempt],
+        enqueued_at,
+        finished_at: Some(enqueued_at.plus_ms(1)),
+    }
 }
 
 fn end_of(submission: &Submission, id: TaskId) -> Ending {
     let n = match submission.kind {
         Kind::FailUntil(times) => times,
-        Kind::RetryAfter => 2,
+        Kind::RetryAfter | Kind::Effects(_) => 2,
         _ => 1,
     };
     let state = match submission.kind {
-        Kind::FailForGood => State::Failed,
+        Kind::FailForGood | Kind::Doomed => State::Failed,
         Kind::Discard => State::Cancelled,
         _ => State::Succeeded,
     };
     let told = json!({ "mode": submission.body["mode"], "note": submission.note, "attempt": n, "pid": 1 });
-    let result = if submission.kind == Kind::Echo { submission.body.clone() } else { told };
+    let result = match submission.kind {
+        Kind::Echo => submission.body.clone(),
+        Kind::Effects(keys) => json!({ "by_attempt": vec![1; keys as usize], "by_the_last": 0 }),
+        _ => told,
+    };
     let has_succeeded = state == State::Succeeded;
     let enqueued_at = Timestamp::from_unix_ms(1_000_000);
+    let started = Try { n, started_at: enqueued_at.plus_ms(5_000), has_succeeded, has_failed: false };
+    let last = started;
     Ending {
         id,
         state,
         result: has_succeeded.then_some(result),
         why: String::new(),
         key: submission.key.clone(),
-        attempts: vec![Try { n, started_at: enqueued_at.plus_ms(5_000), has_succeeded }],
+        attempts: (1..n)
+            .map(|n| Try { n, has_succeeded: false, has_failed: true, ..started })
+            .chain([last])
+            .collect(),
         enqueued_at,
         finished_at: Some(enqueued_at.plus_ms(6_000)),
     }
@@ -118,7 +152,7 @@ fn results_of_others_wrong_states_and_early_starts_are_corrupt() {
         (|kind| *kind == Kind::Echo, |end| end.result = Some(json!({}))),
         (|kind| *kind == Kind::Sleep, |end| end.state = State::Expired),
         (|kind| *kind == Kind::Ok, |end| end.attempts.push(end.attempts[0])),
-        (|kind| matches!(kind, Kind::FailUntil(_)), |end| end.attempts[0].n = 1),
+        (|kind| matches!(kind, Kind::FailUntil(_)), |end| end.attempts.last_mut().unwrap().n = 1),
         (|kind| matches!(kind, Kind::Delayed(_)), |end| end.attempts[0].started_at = end.enqueued_at),
     ];
     for (at, (is, corrupt)) in corrupting.into_iter().enumerate() {
@@ -183,9 +217,13 @@ fn run_in_which_too_little_happened_is_refused() {
     evidence.left_over = 1;
     let few = evidence.entries.len() - 200;
     evidence.entries.truncate(few);
-    let known: BTreeSet<TaskId> = evidence.entries.iter().map(|entry| entry.promised[0]).collect();
-    evidence.endings.retain(|id, _| known.contains(id));
-    evidence.runs.retain(|id, _| known.contains(id));
+    let known_of = |entry: &Entry| {
+        let id = entry.promised[0];
+        [vec![id], entry.submission.kind.offspring(id)].concat()
+    };
+    let known: BTreeSet<TaskId> = evidence.entries.iter().flat_map(known_of).collect();
+    evidence.endings.retain(|id, ends| known.contains(id) || ends[0].note() == Some(SLOT_NOTE));
+    evidence.runs.retain(|id, _| evidence.endings.contains_key(id));
     assert_eq!(counts(&judge(&evidence)), [0, 0, 0, 0, 0, 4]);
 }
 
@@ -197,4 +235,46 @@ fn good_ends_beyond_the_first_are_counted_and_allowed() {
     let verdict = judge(&evidence);
     assert!(verdict.is_passed());
     assert_eq!(verdict.duplicates, 2);
+}
+
+#[test]
+fn success_whose_child_never_ended_and_failure_whose_hook_did_not_run_are_refused() {
+    let mut evidence = honest();
+    let (_, parent) = some(&evidence, |kind| matches!(kind, Kind::Children(_)));
+    evidence.endings.remove(&TaskId::derive(parent, 0));
+    let (_, doomed) = some(&evidence, |kind| *kind == Kind::Doomed);
+    evidence.runs.remove(&Kind::Doomed.offspring(doomed)[0]);
+    assert_eq!(counts(&judge(&evidence)), [1, 0, 1, 0, 0, 0]);
+}
+
+#[test]
+fn child_of_nobody_is_a_phantom() {
+    let mut evidence = honest();
+    let (_, id) = some(&evidence, |kind| *kind == Kind::Ok);
+    let child = TaskId::derive(id, 0);
+    evidence.endings.insert(child, vec![plain(child, json!({ "attempt": 1 }))]);
+    assert_eq!(counts(&judge(&evidence)), [0, 1, 0, 0, 0, 0]);
+}
+
+#[test]
+fn slot_that_became_two_tasks_and_a_schedule_that_did_not_fire_are_refused() {
+    let mut evidence = honest();
+    let second = TaskId::derive_from(4_000, &[b"the same slot"]);
+    evidence.endings.insert(second, vec![plain(second, json!({ "note": SLOT_NOTE }))]);
+    assert_eq!(counts(&judge(&evidence)), [0, 0, 0, 1, 0, 0]);
+    let mut evidence = honest();
+    evidence.endings.retain(|_, ends| ends[0].note() != Some(SLOT_NOTE));
+    evidence.runs.retain(|id, _| evidence.endings.contains_key(id));
+    assert_eq!(counts(&judge(&evidence)), [0, 0, 0, 0, 0, 1]);
+}
+
+#[test]
+fn thing_that_was_done_again_after_it_was_recorded_is_refused_unless_its_attempt_was_lost() {
+    let mut evidence = honest();
+    let (_, id) = some(&evidence, |kind| matches!(kind, Kind::Effects(_)));
+    let end = &mut evidence.endings.get_mut(&id).unwrap()[0];
+    end.result.as_mut().unwrap()["by_the_last"] = json!(1);
+    assert_eq!(counts(&judge(&evidence)), [0, 0, 1, 0, 0, 0]);
+    evidence.endings.get_mut(&id).unwrap()[0].attempts[0].has_failed = false;
+    assert_eq!(counts(&judge(&evidence)), [0; 6]);
 }
