@@ -34,6 +34,7 @@ fn dispatch(command: Command, runtime: &Runtime) -> Exit {
             runtime.block_on(command::plugin_describe::run(args))
         }
         Command::Plugin(PluginCommand::New(args)) => command::plugin_new::run(&args),
+        Command::Plugin(PluginCommand::Package(args)) => runtime.block_on(command::plugin_package::run(args)),
         Command::Plugin(PluginCommand::Release(args)) => runtime.block_on(command::plugin_release::run(args)),
         Command::Check { json, configuration } => runtime.block_on(command::check::run(configuration, json)),
         Command::Dev(configuration) => {

@@ -8,6 +8,7 @@ mod help;
 mod plugin;
 mod plugin_file;
 mod plugin_new;
+mod plugin_package;
 mod queues;
 pub mod reference;
 mod schedules;
@@ -29,6 +30,7 @@ pub use dead::{DeadAction, DeadCommand, LetterArgs};
 pub use plugin::{PluginCommand, ReleaseArgs};
 pub use plugin_file::{DescribeArgs, InspectArgs};
 pub use plugin_new::NewArgs;
+pub use plugin_package::PackageArgs;
 pub use queues::{QueueLimitArgs, QueueName, QueuePurgeArgs, QueuesCommand};
 pub use schedules::{ScheduleArgs, ScheduleName, SchedulesCommand};
 pub use span::Span;
@@ -66,7 +68,7 @@ pub enum Command {
         #[command(flatten)]
         configuration: Configuration,
     },
-    /// Begin plugins, look at their libraries, release them from quarantine.
+    /// Begin plugins, package them, look at their libraries, release them from quarantine.
     #[command(subcommand)]
     Plugin(PluginCommand),
     /// Look at tasks, start them, help them on.

@@ -6,6 +6,7 @@
 //! | `cardcage plugin inspect` | [`inspect`]: reads a library, runs none of it |
 //! | `cardcage plugin describe` | [`plugin_describe`]: what a library declares, by a child that may die |
 //! | `cardcage plugin new` | [`plugin_new`]: the repo of a new plugin |
+//! | `cardcage plugin package` | [`plugin_package`]: builds a plugin and packs it |
 //! | `cardcage plugin release` | [`plugin_release`]: lifts a quarantine |
 //! | `cardcage check` | [`check`]: configuration, plugins and broker, without serving |
 //! | `cardcage dev` | [`dev`]: nats-server, api and worker on one machine |
@@ -37,6 +38,7 @@ mod output;
 pub mod parent_pipe;
 pub mod plugin_describe;
 pub mod plugin_new;
+pub mod plugin_package;
 pub mod plugin_release;
 mod progress;
 pub mod queues;
