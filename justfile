@@ -13,6 +13,7 @@ build:
 
 # run all tests, with real nats-server processes on free ports; closes with a line that counts them
 test *ARGS: fetch-tools build
+    @scripts/fetch-tool cargo-auditable
     @scripts/test "$@"
 
 # start everything, send the sample webhooks of DIR (or the project's own) and show each one's way

@@ -38,6 +38,7 @@ fn dispatch(command: Command, runtime: &Runtime) -> Exit {
         Command::Plugin(PluginCommand::Sign(args)) => command::plugin_sign::sign(&args),
         Command::Plugin(PluginCommand::Keygen(args)) => command::plugin_sign::keygen(&args),
         Command::Plugin(PluginCommand::New(args)) => command::plugin_new::run(&args),
+        Command::Plugin(PluginCommand::Package(args)) => runtime.block_on(command::plugin_package::run(args)),
         Command::Plugin(PluginCommand::Release(args)) => runtime.block_on(command::plugin_release::run(args)),
         Command::Check { json, against, save_manifest, configuration } => {
             let asked = command::check::Asked { json, against, save_manifest };

@@ -300,6 +300,21 @@ The folder must be absent or empty. In it, `cargo test` runs the tests and `carg
 
 Exit codes: 0 done, 1 the files could not be written, 2 a name, folder or SDK that will not do.";
 
+pub(super) const PLUGIN_PACKAGE: &str = "\
+Examples:
+  cardcage plugin package
+      in the plugin's folder: writes packages/NAME-VERSION-TARGET.tar.zst
+  cardcage plugin package --path ~/src/shop-plugin --out /srv/packages -- --locked
+      what follows -- goes to cargo
+  tar --zstd -xf packages/shop-1.0.0-x86_64-unknown-linux-gnu.tar.zst
+  (cd shop-1.0.0-x86_64-unknown-linux-gnu && sha256sum -c SHA256SUMS)
+      on the host
+
+The library carries the git revision, with `-dirty` where the folder has changes that are not committed, and the list of \
+crates that it was built from, which cargo-auditable writes. The same library always gives the same archive.
+
+Exit codes: 0 done, 1 the build failed or cargo-auditable is missing, 2 no such plugin, 70 a library that this host refuses.";
+
 pub(super) const PLUGIN_RELEASE: &str = "\
 Examples:
   cardcage plugin release orders --config cardcage.toml

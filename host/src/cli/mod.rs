@@ -9,6 +9,7 @@ mod help;
 mod plugin;
 mod plugin_file;
 mod plugin_new;
+mod plugin_package;
 mod plugin_trust;
 mod queues;
 pub mod reference;
@@ -33,6 +34,7 @@ pub use dead::{DeadAction, DeadCommand, LetterArgs};
 pub use plugin::{PluginCommand, ReleaseArgs};
 pub use plugin_file::{DescribeArgs, InspectArgs};
 pub use plugin_new::NewArgs;
+pub use plugin_package::PackageArgs;
 pub use plugin_trust::{KeygenArgs, LockArgs, SignArgs, VerifyArgs};
 pub use queues::{QueueLimitArgs, QueueName, QueuePurgeArgs, QueuesCommand};
 pub use reload::ReloadArgs;
@@ -81,7 +83,7 @@ pub enum Command {
     /// Have the hosts on this machine read their configuration and plugins again, without a gap.
     #[command(after_long_help = reload::HELP)]
     Reload(ReloadArgs),
-    /// Begin plugins, look at their libraries, lock and sign them, release them from quarantine.
+    /// Begin plugins, package them, look at their libraries, lock and sign them, release them from quarantine.
     #[command(subcommand)]
     Plugin(PluginCommand),
     /// Look at tasks, start them, help them on.

@@ -5,6 +5,7 @@ use clap::{Args, Subcommand};
 
 use super::plugin_file::{DescribeArgs, InspectArgs};
 use super::plugin_new::NewArgs;
+use super::plugin_package::PackageArgs;
 use super::plugin_trust::{KeygenArgs, LockArgs, SignArgs, VerifyArgs};
 use super::{Configuration, help};
 
@@ -14,6 +15,9 @@ pub enum PluginCommand {
     /// Write a new plugin: a repo of its own, with routes, a task and tests, that builds as it is.
     #[command(after_long_help = help::PLUGIN_NEW)]
     New(NewArgs),
+    /// Build a plugin for release and pack it: library, manifest, OpenAPI, schemas, checksums.
+    #[command(after_long_help = help::PLUGIN_PACKAGE)]
+    Package(PackageArgs),
     /// Show what a library says about itself, without running any of its code.
     #[command(after_long_help = help::INSPECT)]
     Inspect(InspectArgs),

@@ -9,6 +9,7 @@
 //! | `cardcage plugin verify` | [`plugin_verify`]: holds the set against lock and signatures |
 //! | `cardcage plugin sign`, `keygen` | [`plugin_sign`]: minisign's signatures and keys |
 //! | `cardcage plugin new` | [`plugin_new`]: the repo of a new plugin |
+//! | `cardcage plugin package` | [`plugin_package`]: builds a plugin and packs it |
 //! | `cardcage plugin release` | [`plugin_release`]: lifts a quarantine |
 //! | `cardcage check` | [`check`]: configuration, plugins and broker, without serving |
 //! | `cardcage reload` | [`reload`]: another plugin set in running hosts |
@@ -43,6 +44,7 @@ pub mod parent_pipe;
 pub mod plugin_describe;
 pub mod plugin_lock;
 pub mod plugin_new;
+pub mod plugin_package;
 pub mod plugin_release;
 pub mod plugin_sign;
 pub mod plugin_verify;

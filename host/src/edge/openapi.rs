@@ -1,35 +1,60 @@
 //! The merged OpenAPI 3.1 document: every plugin's paths under its prefix, its schemas under its name.
 
 use super::router::Mounted;
+use crate::loader::Description;
 use serde_json::{Map, Value, json};
 
 /// Merges what the plugins describe.
 pub(super) fn merge(mounted: &[Mounted]) -> Value {
-    let (mut paths, mut schemas, mut tags) = (host_paths(), Map::new(), Vec::new());
+    let mut document = Document { paths: host_paths(), ..Document::default() };
     for plugin in mounted {
-        let name = &*plugin.identity.name;
-        tags.push(json!({ "name": name, "description": format!("version {}", plugin.identity.version) }));
-        let part = &plugin.description.openapi;
-        let prefix = plugin.prefix.trim_end_matches('/');
-        for (path, item) in &part.paths {
+        document.add(&plugin.description, &plugin.prefix);
+    }
+    document.finish("Cardcage", env!("CARGO_PKG_VERSION"))
+}
+
+/// The document of one plugin, as if it were mounted alone at `prefix`.
+#[must_use]
+pub fn of_plugin(plugin: &Description, prefix: &str) -> Value {
+    let mut document = Document::default();
+    document.add(plugin, prefix);
+    document.finish(&plugin.name, &plugin.version)
+}
+
+#[derive(Default)]
+struct Document {
+    paths: Map<String, Value>,
+    schemas: Map<String, Value>,
+    tags: Vec<Value>,
+}
+
+impl Document {
+    fn add(&mut self, plugin: &Description, prefix: &str) {
+        let name = &*plugin.name;
+        self.tags.push(json!({ "name": name, "description": format!("version {}", plugin.version) }));
+        let prefix = prefix.trim_end_matches('/');
+        for (path, item) in &plugin.openapi.paths {
             let mut item = item.clone();
             rename(&mut item, name, None);
             for (method, operation) in item.as_object_mut().into_iter().flatten() {
                 complete(operation, name, method);
             }
-            paths.insert(format!("{prefix}{path}"), item);
+            self.paths.insert(format!("{prefix}{path}"), item);
         }
-        for (schema_name, schema) in &part.schemas {
-            add_schema(&mut schemas, name, schema_name, schema.clone());
+        for (schema_name, schema) in &plugin.openapi.schemas {
+            add_schema(&mut self.schemas, name, schema_name, schema.clone());
         }
     }
-    json!({
-        "openapi": "3.1.0",
-        "info": { "title": "Cardcage", "version": env!("CARGO_PKG_VERSION") },
-        "tags": tags,
-        "paths": paths,
-        "components": { "schemas": schemas },
-    })
+
+    fn finish(self, title: &str, version: &str) -> Value {
+        json!({
+            "openapi": "3.1.0",
+            "info": { "title": title, "version": version },
+            "tags": self.tags,
+            "paths": self.paths,
+            "components": { "schemas": self.schemas },
+        })
+    }
 }
 
 /// Component names are the plugin's name, a dot and its own: two plugins may both have an `Order`.

@@ -1,4 +1,4 @@
-//! What teams that write plugins get from the binary: the folder of a new plugin.
+//! What teams that write plugins get from the binary: the folder of a new plugin, and the package that they hand over.
 //!
 //! A template that lives apart from the code rots, and an SDK that must be fetched from somewhere may not be the host's.
 //! So the binary carries the sources of its own SDK, and the example plugin `hello` as the template.
@@ -6,11 +6,16 @@
 //! Invariants: what is written is what this workspace compiles and tests, renamed by whole words and with nothing left that
 //! refers to this workspace. The SDK's packages keep their names and versions, because the boundary is checked by them.
 //!
-//! What it refuses to do: it fetches nothing, runs nothing, and writes into no folder that holds something already.
+//! A package depends on the library and on nothing else: not on the time, the machine or the order of files.
+//!
+//! What it refuses to do: it fetches nothing, runs nothing and writes nothing; commands do.
 
+mod archive;
 mod manifest;
+mod package;
 mod repo;
 
+pub use package::Package;
 pub use repo::{NewPlugin, Sdk, new_plugin};
 
 /// Files of this workspace, by their paths in it.

@@ -15,6 +15,19 @@ fn every_test_that_the_guarantees_name_exists() {
     }
 }
 
+#[test]
+fn every_piece_of_a_plugin_that_the_book_shows_is_in_the_template() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let page = std::fs::read_to_string(root.join("docs/write-a-plugin.md")).unwrap();
+    let template = sources(&root.join("plugins/hello/src"));
+    let pieces: Vec<&str> =
+        page.split("```rust\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert_eq!(pieces.len(), 4, "{pieces:?}");
+    for piece in pieces {
+        assert!(template.contains(piece), "docs/write-a-plugin.md shows what hello does not have:\n{piece}");
+    }
+}
+
 fn sources(folder: &Path) -> String {
     let paths: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     let read = |path: &PathBuf| match path.is_dir() {

@@ -1,6 +1,7 @@
 //! What teams that write plugins get, used as they would use it: in a folder of their own, with the printed text.
 
 mod new;
+mod package;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
