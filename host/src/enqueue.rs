@@ -209,7 +209,7 @@ async fn accept(broker: &Broker, new: NewTask<'_>, until: Instant) -> Result<Pub
             let at = timestamp(now_ms.saturating_add(millis(delay)));
             // A delayed task is in the queue long after its publish was accepted.
             envelope.accept_by = None;
-            broker.schedule_task(&envelope, at, left()).await.map(|_| ())
+            broker.enqueue_delayed(&envelope, at, left()).await.map(|_| ())
         }
         (_, key, _) => match (broker.publish_task(&envelope, left()).await, key) {
             (Ok(stored), _) if stored.duplicate && is_holders => again::confirm(broker, id).await,

@@ -101,6 +101,10 @@ problems! {
         "Retry after the time in Retry-After, with the same idempotency key.";
     QueueFull "queue_full" 503 true "The plugin's task queue is full."
         "Retry after the time in Retry-After. Operator: add workers or raise the queue's bound.";
+    ScheduleFull "schedule_full" 503 true "As many tasks wait for their time as the broker may keep."
+        "Retry after the time in Retry-After, or enqueue without a delay. Operator: raise stores.delayed_max_messages or stores.delayed_max_bytes.";
+    KeysFull "keys_full" 503 true "As many idempotency, unique or other keys are kept as may be."
+        "Retry later, or without a key where that is safe. Operator: raise stores.idempotency_max_messages or stores.limits_max_messages.";
     NoSuchTask "no_such_task" 404 false "There is no task with this id, or its result is no longer kept."
         "Check the id; results are kept for a limited time.";
     TaskEnded "task_ended" 409 false "The task has already ended."

@@ -19,6 +19,7 @@ use tokio::time::{Instant, timeout};
 
 use super::clock::Clock;
 use super::lookup::StreamNames;
+use super::schedule_room::ScheduleRoom;
 use super::{Error, Options, pulse};
 
 /// A lost connection is noticed by an unanswered ping; two may be unanswered.
@@ -53,6 +54,7 @@ struct Inner {
     hangs: Arc<AtomicBool>,
     clock: Clock,
     stream_names: StreamNames,
+    schedule_room: ScheduleRoom,
     last_error: Arc<Parking>,
 }
 
@@ -109,6 +111,7 @@ impl Broker {
             hangs: hangs.clone(),
             clock: Clock::default(),
             stream_names: StreamNames::default(),
+            schedule_room: ScheduleRoom::default(),
             last_error,
             options,
         };
@@ -202,6 +205,10 @@ impl Broker {
 
     pub(super) fn clock(&self) -> &Clock {
         &self.inner.clock
+    }
+
+    pub(super) fn schedule_room(&self) -> &ScheduleRoom {
+        &self.inner.schedule_room
     }
 
     pub(super) fn stream_names(&self) -> &StreamNames {

@@ -39,8 +39,7 @@ fn option(object: &str, field: &str) -> Option<(&'static str, u64)> {
     Some(match field {
         "ack_wait" => ("tasks.lease_ms", 1_000_000),
         "max_ack_pending" => ("tasks.ack_pending_max", 1),
-        "max_msgs" => ("broker.queue_max_messages", 1),
-        "max_bytes" => ("broker.queue_max_bytes", 1),
+        "max_msgs" | "max_bytes" => (super::stores::option_of(object, field)?, 1),
         "max_age" if object.ends_with("_STATE") => ("tasks.result_ttl_s", 1_000_000_000),
         "max_age" if object.ends_with("_IDEMPOTENCY") => ("tasks.idempotency_ttl_s", 1_000_000_000),
         "max_age" if object.ends_with("_DEAD") => ("tasks.dead_max_age_s", 1_000_000_000),
@@ -80,6 +79,19 @@ pub enum Error {
     /// The plugin's queue is at its bound. Nothing was stored; a retry helps once there is room.
     #[error("the queue is full: {description}")]
     QueueFull {
+        /// The broker's words.
+        description: String,
+    },
+    /// As many tasks wait for their time as may. Nothing was stored; a retry helps once some are due.
+    #[error(
+        "as many tasks wait for their time as may (stores.delayed_max_messages, stores.delayed_max_bytes)"
+    )]
+    ScheduleFull,
+    /// As many keys are kept as may. Nothing was stored; a retry helps once some have expired.
+    #[error("as many keys are kept as may ({option}): {description}")]
+    KeysFull {
+        /// The option that bounds them.
+        option: &'static str,
         /// The broker's words.
         description: String,
     },
@@ -129,6 +141,14 @@ impl Error {
         Self::Unreadable { what: what.into(), reason: reason.to_string() }
     }
 
+    /// What a full bucket says of itself, in the words of whoever needs a key.
+    pub(super) fn of_keys(self, option: &'static str) -> Self {
+        match self {
+            Self::QueueFull { description } => Self::KeysFull { option, description },
+            other => other,
+        }
+    }
+
     /// Says whether the same operation may work later.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
@@ -138,6 +158,8 @@ impl Error {
                 | Self::NoResponders { .. }
                 | Self::Timeout { .. }
                 | Self::QueueFull { .. }
+                | Self::ScheduleFull
+                | Self::KeysFull { .. }
         )
     }
 
@@ -146,6 +168,8 @@ impl Error {
     pub fn problem_code(&self) -> ProblemCode {
         match self {
             Self::QueueFull { .. } => ProblemCode::QueueFull,
+            Self::ScheduleFull => ProblemCode::ScheduleFull,
+            Self::KeysFull { .. } => ProblemCode::KeysFull,
             Self::Unavailable { .. } | Self::Timeout { .. } | Self::NoResponders { .. } => {
                 ProblemCode::BrokerUnavailable
             }

@@ -89,7 +89,7 @@ impl Broker {
                 let is_ours = KeyRecord { sequence: 0, ..found.clone() } == ours;
                 Ok(if is_ours { Claim::Fresh } else { Claim::Existing(found) })
             }
-            Err(error) => Err(error),
+            Err(error) => Err(error.of_keys("stores.idempotency_max_messages")),
         }
     }
 

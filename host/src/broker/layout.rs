@@ -16,14 +16,8 @@ use super::{Broker, Difference, Error, Options};
 /// Within this time a repeated message id is a duplicate.
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
 
-/// Tasks that may wait for their serial keys, all plugins together.
-const LINES_MAX: u64 = 10_000_000;
-
 /// Firings of one schedule that wait for a worker: at the shortest interval, those of two minutes.
 const FIRINGS_MAX: u64 = 128;
-
-/// Tasks that may be parked, all plugins together.
-const PARKED_MAX: u64 = 1_000_000;
 
 /// A stream as it must be.
 #[derive(Debug, Clone, PartialEq)]
@@ -63,7 +57,8 @@ impl StreamSpec {
         )
     }
 
-    /// Delayed and due tasks. No limits: `discard: new` is refused together with schedules, and nothing may vanish.
+    /// Delayed and due tasks. No limits: `discard: new` is refused together with schedules, and nothing may vanish. Hosts
+    /// count before they publish (`schedule_room`).
     #[must_use]
     pub fn schedule(options: &Options, subjects: &Subjects) -> Self {
         Self::new(
@@ -105,18 +100,19 @@ impl StreamSpec {
         )
     }
 
-    /// Records, republished to whoever waits for a task's outcome.
+    /// Records, republished to whoever waits for a task's outcome, and notes of what final ones owe (`owed`), which are not. At its bound the oldest goes: refusing would stop every
+    /// worker, for a task whose outcome cannot be written cannot end.
     #[must_use]
     pub fn state(options: &Options, subjects: &Subjects) -> Self {
         Self::new(
             options,
             subjects.state_stream(),
-            &[subjects.states()],
+            &[subjects.states(), subjects.all_owed()],
             json!({
                 "retention": "limits",
                 "discard": "old",
-                "max_msgs": -1,
-                "max_bytes": -1,
+                "max_msgs": options.stores.records_max_messages,
+                "max_bytes": bytes(options.stores.records_max_bytes),
                 "max_msgs_per_subject": 1,
                 "max_age": nanoseconds(options.result_ttl),
                 // For the tasks that declare a shorter time.
@@ -126,7 +122,7 @@ impl StreamSpec {
         )
     }
 
-    /// Dead letters.
+    /// Dead letters. At its bound the oldest goes, for the same reason.
     #[must_use]
     pub fn dead(options: &Options, subjects: &Subjects) -> Self {
         Self::new(
@@ -136,8 +132,8 @@ impl StreamSpec {
             json!({
                 "retention": "limits",
                 "discard": "old",
-                "max_msgs": -1,
-                "max_bytes": -1,
+                "max_msgs": options.stores.dead_max_messages,
+                "max_bytes": bytes(options.stores.dead_max_bytes),
                 "max_age": nanoseconds(options.dead_max_age),
             }),
         )
@@ -154,7 +150,7 @@ impl StreamSpec {
             json!({
                 "retention": "limits",
                 "discard": "new",
-                "max_msgs": PARKED_MAX,
+                "max_msgs": options.stores.parked_max_messages,
                 "max_bytes": -1,
                 "max_msgs_per_subject": 1,
                 "max_age": 0,
@@ -163,7 +159,8 @@ impl StreamSpec {
         )
     }
 
-    /// Idempotency keys: a key-value bucket, in the form that NATS' own tools know.
+    /// Idempotency keys: a key-value bucket, in the form that NATS' own tools know. Full, it refuses: a key that is forgotten
+    /// early would let a repeat run.
     #[must_use]
     pub fn idempotency(options: &Options, subjects: &Subjects) -> Self {
         Self::new(
@@ -173,7 +170,7 @@ impl StreamSpec {
             json!({
                 "retention": "limits",
                 "discard": "new",
-                "max_msgs": -1,
+                "max_msgs": options.stores.idempotency_max_messages,
                 "max_bytes": -1,
                 "max_msgs_per_subject": 1,
                 "max_age": nanoseconds(options.idempotency_ttl),
@@ -194,7 +191,7 @@ impl StreamSpec {
             json!({
                 "retention": "limits",
                 "discard": "new",
-                "max_msgs": -1,
+                "max_msgs": options.stores.limits_max_messages,
                 "max_bytes": -1,
                 "max_msgs_per_subject": 1,
                 "max_age": 0,
@@ -214,7 +211,7 @@ impl StreamSpec {
             json!({
                 "retention": "limits",
                 "discard": "new",
-                "max_msgs": LINES_MAX,
+                "max_msgs": options.stores.lines_max_messages,
                 "max_bytes": -1,
                 "max_age": 0,
                 "duplicate_window": nanoseconds(DUPLICATE_WINDOW),
@@ -251,6 +248,11 @@ impl StreamSpec {
         config.insert("allow_direct".into(), true.into());
         Self { name, config }
     }
+}
+
+/// A bound in bytes, as NATS writes it.
+fn bytes(bound: Option<u64>) -> Value {
+    bound.map_or_else(|| json!(-1), Value::from)
 }
 
 fn nanoseconds(duration: Duration) -> u64 {

@@ -14,6 +14,7 @@ use serde_json::value::RawValue;
 use std::time::Duration;
 
 use super::publish::set;
+use super::stores::LIMITS;
 use super::{Broker, Error};
 
 /// Time for one write.
@@ -85,6 +86,7 @@ impl Broker {
         set(&mut headers, header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, &expected.to_string())?;
         let ttl_s = self.options().result_ttl.as_secs().max(1);
         set(&mut headers, header::NATS_TTL, &format!("{ttl_s}s"))?;
-        self.publish_stored(subject, headers, json, WRITE_TIMEOUT).await.map(|_| ())
+        let stored = self.publish_stored(subject, headers, json, WRITE_TIMEOUT).await;
+        stored.map(|_| ()).map_err(|error| error.of_keys(LIMITS))
     }
 }

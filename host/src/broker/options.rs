@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use cardcage_protocol::Namespace;
 
+use super::StoreBounds;
+
 /// Where streams are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Storage {
@@ -58,6 +60,8 @@ pub struct Options {
     pub queue_max_bytes: u64,
     /// Unacknowledged deliveries, per task, over all workers.
     pub ack_pending_max: u32,
+    /// How much is kept beside the queues.
+    pub stores: StoreBounds,
 }
 
 impl Default for Options {
@@ -78,6 +82,7 @@ impl Default for Options {
             queue_max_messages: 1_000_000,
             queue_max_bytes: 1 << 30,
             ack_pending_max: 10_000,
+            stores: StoreBounds::default(),
         }
     }
 }

@@ -13,7 +13,23 @@ use super::task_queue::envelope_headers;
 use super::{Broker, Error, Stored};
 
 impl Broker {
+    /// Stores a task that nobody has promised yet, to be queued at `at`, if there is room.
+    ///
+    /// # Errors
+    /// [`Error::ScheduleFull`]; as [`Broker::schedule_task`].
+    pub async fn enqueue_delayed(
+        &self,
+        envelope: &TaskEnvelope,
+        at: Timestamp,
+        wait: Duration,
+    ) -> Result<Stored, Error> {
+        let _on_its_way = self.find_schedule_room().await?;
+        self.schedule_task(envelope, at, wait).await
+    }
+
     /// Stores a task to be queued at `at`; a time in the past means now. It replaces what waits under the same id.
+    ///
+    /// It asks for no room: a retry is the rest of a task that was accepted, and must not be lost.
     ///
     /// # Errors
     /// [`Error::Unavailable`] (a retry is harmless), [`Error::Envelope`].

@@ -6,8 +6,12 @@
 mod dead;
 mod help;
 mod plugin;
+mod plugin_file;
+mod plugin_new;
+mod plugin_trust;
 mod queues;
 pub mod reference;
+mod reload;
 mod schedules;
 mod span;
 mod tasks;
@@ -25,7 +29,11 @@ use crate::config::{Assignment, Sources};
 
 pub use dead::{DeadAction, DeadCommand, LetterArgs};
 pub use plugin::{PluginCommand, ReleaseArgs};
+pub use plugin_file::{DescribeArgs, InspectArgs};
+pub use plugin_new::NewArgs;
+pub use plugin_trust::{KeygenArgs, LockArgs, SignArgs, VerifyArgs};
 pub use queues::{QueueLimitArgs, QueueName, QueuePurgeArgs, QueuesCommand};
+pub use reload::ReloadArgs;
 pub use schedules::{ScheduleArgs, ScheduleName, SchedulesCommand};
 pub use span::Span;
 pub use tasks::{EnqueueArgs, OneTaskArgs, RunArgs, TaskListArgs, TaskName, WorkersCommand};
@@ -62,7 +70,10 @@ pub enum Command {
         #[command(flatten)]
         configuration: Configuration,
     },
-    /// Look at plugin libraries; release a plugin from its quarantine.
+    /// Have the hosts on this machine read their configuration and plugins again, without a gap.
+    #[command(after_long_help = reload::HELP)]
+    Reload(ReloadArgs),
+    /// Begin plugins, look at their libraries, lock and sign them, release them from quarantine.
     #[command(subcommand)]
     Plugin(PluginCommand),
     /// Look at tasks, start them, help them on.

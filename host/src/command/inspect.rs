@@ -10,8 +10,14 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::output;
+use super::session::settings;
+use crate::cli::InspectArgs;
+use crate::config::{self, Signatures};
 use crate::exit::Exit;
-use crate::loader::{Inspection, Refusal, inspect};
+use crate::loader::{
+    Code, Dependency, GlibcVersion, Inspection, Judgement, Refusal, Trust, inspect, machine,
+};
+use crate::signature::{Fault, KeyId, Signature, Verified};
 
 /// A refusal for programs.
 #[derive(Debug, Clone, Serialize)]
@@ -45,30 +51,55 @@ struct Answer<'a> {
     inspection: Option<&'a Inspection>,
     /// The boundary's version that this host speaks.
     host_abi: &'static str,
+    /// The glibc of this machine.
+    host_glibc: Option<GlibcVersion>,
+    /// The key that the signature beside it names.
+    signature_key: Option<KeyId>,
+    /// The signature, where a trusted key made it.
+    signed: Option<&'a Verified>,
     refused: Option<Refused>,
 }
 
-/// Inspects `file` and writes what was found.
+/// What was found, and what the configuration says to it.
+struct Found {
+    inspection: Inspection,
+    /// What lies beside it, whether or not it was asked for.
+    signature: Result<KeyId, Fault>,
+    judgement: Judgement,
+}
+
+/// Inspects a file and writes what was found.
 #[must_use]
-pub fn run(file: &Path, json: bool) -> Exit {
-    // The bytes are not needed any more: they are hashed.
-    let inspected = inspect::file(file).map(|(inspection, _)| inspection);
-    let (inspection, refusal) = match inspected {
-        Ok(inspection) => {
-            let refusal = inspect::verdict(file, &inspection).err();
-            (Some(inspection), refusal)
+pub fn run(args: InspectArgs) -> Exit {
+    let InspectArgs { file, dependencies, json, configuration } = args;
+    let settings = match settings(configuration) {
+        Ok(settings) => settings,
+        Err(exit) => return exit,
+    };
+    let (found, refusal) = match look(&file, &settings.trust) {
+        Ok(mut found) => {
+            let refusals = std::mem::take(&mut found.judgement.refusals);
+            let refusal = refusals.into_iter().next();
+            let refusal = refusal.or_else(|| inspect::verdict(&file, &found.inspection).err());
+            (Some(found), refusal)
         }
         Err(refusal) => (None, Some(refusal)),
     };
     if json {
         output::json(&Answer {
-            file,
-            inspection: inspection.as_ref(),
+            file: &file,
+            inspection: found.as_ref().map(|found| &found.inspection),
             host_abi: cardcage_abi::VERSION,
+            host_glibc: machine::glibc(),
+            signature_key: found.as_ref().and_then(|found| found.signature.as_ref().ok().copied()),
+            signed: found.as_ref().and_then(|found| found.judgement.signed.as_ref()),
             refused: refusal.as_ref().map(Refused::from),
         });
-    } else if let Some(inspection) = &inspection {
-        output::result(&text(file, inspection, refusal.as_ref()));
+    } else if let Some(found) = &found {
+        output::result(&text(&file, found, refusal.as_ref()));
+        if dependencies {
+            output::result(&dependency_table(&found.inspection));
+        }
     }
     match refusal {
         Some(refusal) => {
@@ -79,8 +110,37 @@ pub fn run(file: &Path, json: bool) -> Exit {
     }
 }
 
-fn text(file: &Path, inspection: &Inspection, refusal: Option<&Refusal>) -> String {
-    let manifest = &inspection.manifest;
+fn look(file: &Path, trust: &config::Trust) -> Result<Found, Refusal> {
+    let (inspection, bytes) = inspect::file(file)?;
+    // Whose signature it is, is worth knowing also where nobody asks for one.
+    let signatures = match (trust.signatures, trust.trusted_keys.is_empty()) {
+        (Signatures::Off, false) => Signatures::Warn,
+        (asked, _) => asked,
+    };
+    let judgement =
+        Trust::read(&config::Trust { signatures, ..trust.clone() }).judge(file, &inspection, &bytes);
+    let signature = Signature::beside(file).map(|signature| signature.key());
+    Ok(Found { inspection, signature, judgement })
+}
+
+/// Who signed it, in words.
+fn signature(found: &Found) -> String {
+    match (&found.signature, &found.judgement) {
+        (_, Judgement { signed: Some(Verified { key, comment }), .. }) => {
+            format!("good, by the trusted key {key} ({comment})")
+        }
+        (Ok(key), Judgement { warnings, .. }) => match warnings.first().map(|warning| warning.code) {
+            Some(Code::BadSignature) => format!("not good: it names the key {key}, and is for other bytes"),
+            _ => format!("by the key {key}, which the configuration does not trust"),
+        },
+        (Err(Fault::Unreadable(how)), _) => how.clone(),
+        (Err(_), _) => "none".to_owned(),
+    }
+}
+
+fn text(file: &Path, found: &Found, refusal: Option<&Refusal>) -> String {
+    let inspection = &found.inspection;
+    let Inspection { manifest, needs, .. } = inspection;
     let or = |text: &str, absent: &str| output::shown(if text.is_empty() { absent } else { text });
     let abi = match inspect::abi_verdict(&manifest.abi, cardcage_abi::VERSION) {
         Ok(()) => format!("{}, which this host ({}) loads", manifest.abi, cardcage_abi::VERSION),
@@ -90,10 +150,17 @@ fn text(file: &Path, inspection: &Inspection, refusal: Option<&Refusal>) -> Stri
         None => "this host would load it".to_owned(),
         Some(refusal) => format!("refused ({})", refusal.code.as_str()),
     };
-    let libraries = match inspection.needs_libraries.as_slice() {
+    let libraries = match needs.needs_libraries.as_slice() {
         [] => "none".to_owned(),
         some => some.join(", "),
     };
+    let needed =
+        needs.needs_glibc.as_ref().map_or_else(|| "no particular one".to_owned(), ToString::to_string);
+    let glibc = machine::glibc().map_or_else(String::new, |there| format!(" (this machine has {there})"));
+    let std = needs
+        .dynamic_std
+        .as_ref()
+        .map_or_else(|| "inside".to_owned(), |it| format!("{it}, which is not loaded"));
     let rows = [
         ("file", file.display().to_string()),
         ("plugin", manifest.name.clone()),
@@ -105,9 +172,12 @@ fn text(file: &Path, inspection: &Inspection, refusal: Option<&Refusal>) -> Stri
         ("target", or(&manifest.target, "not stated")),
         ("panic", or(&manifest.panic, "not stated")),
         ("git revision", or(&manifest.git_revision, "not stated")),
-        ("needs glibc", inspection.needs_glibc.clone().unwrap_or_else(|| "no particular one".to_owned())),
-        ("static TLS", if inspection.static_tls { "yes" } else { "no" }.to_owned()),
+        ("needs glibc", format!("{needed}{glibc}")),
+        ("static TLS", if needs.static_tls { "yes, most often an allocator" } else { "no" }.to_owned()),
+        ("Rust's std", std),
         ("needs libraries", libraries),
+        ("dependencies", dependencies(inspection)),
+        ("signature", signature(found)),
         ("size", format!("{} bytes", inspection.size_bytes)),
         ("sha256", inspection.sha256.clone()),
     ];
@@ -116,4 +186,22 @@ fn text(file: &Path, inspection: &Inspection, refusal: Option<&Refusal>) -> Stri
         table.add_row([name.to_owned(), output::shown(&value)]);
     }
     table.trim_fmt()
+}
+
+/// How many crates it was built from, in words.
+fn dependencies(inspection: &Inspection) -> String {
+    match (&inspection.dependencies, &inspection.dependencies_fault) {
+        (_, Some(fault)) => format!("cannot be read ({fault})"),
+        (Some(list), _) => format!("{} crates; --dependencies lists them", list.len()),
+        (None, None) => "not stated; it was built without `cargo auditable`".to_owned(),
+    }
+}
+
+fn dependency_table(inspection: &Inspection) -> String {
+    let mut table = output::table();
+    table.set_header(["crate", "version", "source", "kind"]);
+    for Dependency { name, version, source, kind } in inspection.dependencies.iter().flatten() {
+        table.add_row([name, version, source, kind].map(|cell| output::shown(cell)));
+    }
+    format!("\n{}", table.trim_fmt())
 }

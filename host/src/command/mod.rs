@@ -4,8 +4,14 @@
 //! |---|---|
 //! | `cardcage api`, `cardcage worker` | [`host`]: a role's supervisor |
 //! | `cardcage plugin inspect` | [`inspect`]: reads a library, runs none of it |
+//! | `cardcage plugin describe` | [`plugin_describe`]: what a library declares, by a child that may die |
+//! | `cardcage plugin lock` | [`plugin_lock`]: writes down which files the set is |
+//! | `cardcage plugin verify` | [`plugin_verify`]: holds the set against lock and signatures |
+//! | `cardcage plugin sign`, `keygen` | [`plugin_sign`]: minisign's signatures and keys |
+//! | `cardcage plugin new` | [`plugin_new`]: the repo of a new plugin |
 //! | `cardcage plugin release` | [`plugin_release`]: lifts a quarantine |
 //! | `cardcage check` | [`check`]: configuration, plugins and broker, without serving |
+//! | `cardcage reload` | [`reload`]: another plugin set in running hosts |
 //! | `cardcage dev` | [`dev`]: nats-server, api and worker on one machine |
 //! | `cardcage tasks show` | [`tasks_show`]: one task's record |
 //! | `cardcage tasks cancel` | [`tasks_cancel`]: cancels one task |
@@ -15,7 +21,7 @@
 //! | `cardcage queues …` | [`queues`]: queues, listed, paused, resumed and purged |
 //! | `cardcage schedules …` | [`schedules`]: schedules, listed, paused, resumed and run |
 //! | `cardcage dead …` | [`dead`]: dead letters, read, replayed and removed |
-//! | hidden: `describe-child` | [`describe_child`]: plugin code on behalf of `check`, in a process that may die |
+//! | hidden: `describe-child` | [`describe_child`]: plugin code on behalf of others, in a process that may die |
 //! | hidden: `dev-broker-guard` | [`dev::guard`]: the nats-server's keeper on behalf of `dev` |
 //!
 //! Invariants: a command's result goes to stdout, what went wrong to stderr; nothing a plugin or a file says
@@ -24,6 +30,7 @@
 //! What it refuses to do: no command leaves a process behind, and only `describe-child` and `tasks run` load a plugin into
 //! their own process.
 
+mod admin_client;
 pub mod check;
 pub mod dead;
 pub mod describe_child;
@@ -33,9 +40,15 @@ pub mod host;
 pub mod inspect;
 mod output;
 pub mod parent_pipe;
+pub mod plugin_describe;
+pub mod plugin_lock;
+pub mod plugin_new;
 pub mod plugin_release;
+pub mod plugin_sign;
+pub mod plugin_verify;
 mod progress;
 pub mod queues;
+pub mod reload;
 pub mod schedules;
 mod session;
 pub mod tasks_cancel;

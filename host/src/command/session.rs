@@ -91,7 +91,9 @@ pub(super) fn told(exit: Exit, sentence: &str) -> Exit {
 /// Tells that the broker did not do `what`.
 pub(super) fn broker_trouble(what: &str, error: &Error) -> Exit {
     let advice = match error {
-        Error::QueueFull { .. } => "; try again when there is room",
+        Error::QueueFull { .. } | Error::ScheduleFull | Error::KeysFull { .. } => {
+            "; try again when there is room"
+        }
         error if error.is_retryable() => "; try again",
         _ => "",
     };

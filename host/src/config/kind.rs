@@ -11,6 +11,7 @@ use serde_json::Value as Json;
 use super::backoff::Backoff;
 use super::suggest::nearest;
 use super::tree::{Node, Value};
+use crate::signature::TrustedKey;
 
 #[derive(Debug)]
 pub(crate) enum Kind {
@@ -24,6 +25,10 @@ pub(crate) enum Kind {
     Url,
     /// `[a-z0-9_-]{1,64}`: usable as a NATS subject token and in a stream name.
     Name,
+    /// A name, or an empty text for none.
+    NameOrNone,
+    /// The path of a field in a task's body, or an empty text for none.
+    Field,
     Backoff,
     /// Starts per period.
     Rate,
@@ -38,6 +43,8 @@ pub(crate) enum Kind {
     /// Like `Path`, but a bare name is looked up in `PATH`.
     Program,
     Prefix,
+    /// A list of minisign's public keys.
+    TrustedKeys,
     /// Route to placement; read by `plugins`.
     Routes,
     /// Anything; read by `plugins`.
@@ -73,6 +80,8 @@ impl Kind {
             Self::Address => "an IP address with port".to_owned(),
             Self::Url => "`nats://host:port` or `tls://host:port`".to_owned(),
             Self::Name => "1 to 64 of a-z, 0-9, `_` and `-`".to_owned(),
+            Self::NameOrNone => "1 to 64 of a-z, 0-9, `_` and `-`, or an empty text for none".to_owned(),
+            Self::Field => "the path of a field such as `order.id`, or an empty text for none".to_owned(),
             Self::Backoff => "two times such as `1s..5m`".to_owned(),
             Self::Rate => "a number per second, minute or hour, such as `10/s`".to_owned(),
             Self::Every => "an interval such as `90s`, `5m` or `1h30m`".to_owned(),
@@ -81,6 +90,7 @@ impl Kind {
             Self::Filter => "a level or filter directives".to_owned(),
             Self::Path | Self::Program => "a path".to_owned(),
             Self::Prefix => "a path such as `/shop`".to_owned(),
+            Self::TrustedKeys => "a list of public keys such as `[\"RWQ…\"]`".to_owned(),
             Self::Routes => "a table of `\"METHOD /path\" = \"worker\"` or `\"inline\"`".to_owned(),
             Self::Free => "a table".to_owned(),
         }
@@ -129,6 +139,14 @@ impl Kind {
                     Err((format!("expected {}", self.expected()), None))
                 }
             }),
+            Self::NameOrNone => self.text(node, |text| {
+                let fits = text.is_empty() || is_name(text);
+                fits.then(|| text.to_owned()).ok_or_else(|| (format!("expected {}", self.expected()), None))
+            }),
+            Self::Field => self.text(node, |text| {
+                let fits = text.is_empty() || !text.split('.').any(str::is_empty);
+                fits.then(|| text.to_owned()).ok_or_else(|| (format!("expected {}", self.expected()), None))
+            }),
             Self::Backoff => self.text(node, |text| match text.parse::<Backoff>() {
                 Ok(backoff) => Ok(backoff.to_string()),
                 Err(expected) => {
@@ -158,6 +176,7 @@ impl Kind {
                 path(text, node.origin.directory().filter(|_| !bare))
             }),
             Self::Prefix => self.text(node, prefix),
+            Self::TrustedKeys => self.keys(node),
             Self::Routes | Self::Free => match node.value {
                 Value::Table(_) => Ok(Json::Null),
                 _ => Err(self.wrong_type(node)),
@@ -181,6 +200,20 @@ impl Kind {
             help,
             secret: false,
         }
+    }
+
+    fn keys(&self, node: &Node) -> Result<Json, Fault> {
+        let Value::Array(items) = &node.value else { return Err(self.wrong_type(node)) };
+        let key = |item: &Node| {
+            let read = |text: &str| match text.parse::<TrustedKey>() {
+                Ok(key) => Ok(key.into()),
+                Err(expected) => {
+                    Err((expected.to_owned(), Some("it is the second line of the `.pub` file".to_owned())))
+                }
+            };
+            self.text(item, read)
+        };
+        items.iter().map(key).collect::<Result<_, _>>().map(Json::Array)
     }
 
     /// Text from an environment variable or flag needs no quotes, whatever it looks like.

@@ -15,6 +15,8 @@ use serde::{Deserialize, Serialize};
 use super::backoff::Backoff;
 use super::kind::{Kind, integer};
 use super::plugin_config::PluginConfig;
+use super::stores::{STORES, Stores};
+use super::trust::Trust;
 
 /// What an option is when nobody sets it.
 #[derive(Debug, Clone, Copy)]
@@ -88,6 +90,8 @@ macro_rules! section {
     };
 }
 
+pub(super) use {preset, section};
+
 section! {
     /// The HTTP API: where it listens, and its limits.
     API = "api", Api {
@@ -123,14 +127,22 @@ section! {
         call_concurrency: usize = 256, integer(1, 4_096);
         /// Tasks run at the same time, per plugin.
         task_concurrency: usize = 64, integer(1, 4_096);
+        /// Attempts that a child starts before another one takes its place and it drains; unset means any number.
+        recycle_after_tasks: Option<u64> = unset(100_000), integer(1, 1_000_000_000_000);
+        /// Resident memory above which another child takes its place and it drains; unset means any. A fresh child that is above it is left alone.
+        recycle_above_mb: Option<u64> = unset(1_024), integer(16, 16_777_216);
+        /// Resident memory above which a child is killed, as the kernel does where memory is short; it is looked at twice a second. Unset means any.
+        memory_max_mb: Option<u64> = unset(2_048), integer(16, 16_777_216);
     }
 }
 
 section! {
-    /// The admin listener: `/livez`, `/readyz`, `/metrics`.
+    /// The admin listener: `/livez`, `/readyz`, `/metrics`, `/reload`.
     ADMIN = "admin", Admin {
         /// Address of the admin listener; unset means 127.0.0.1:9464 for the API and 127.0.0.1:9465 for the worker.
         listen: Option<SocketAddr> = unset("127.0.0.1:9464"), Kind::Address;
+        /// Whether a reload may be asked for from other machines, where the listener is open to them.
+        remote_reload: bool = false, Kind::Boolean;
     }
 }
 
@@ -287,6 +299,14 @@ section! {
         result_ttl_s: Option<u64> = unset(3_600), integer(60, 31_536_000);
         /// What becomes of it when its worker was lost: `fail` never starts it twice.
         on_lost: Option<OnLost> = unset("fail"), Kind::OneOf(&["retry", "fail"]);
+        /// Field of the body of which one value is queued, retrying or running at a time; an empty text means none.
+        unique_key: Option<String> = unset("order.id"), Kind::Field;
+        /// Field of the body of which one value is running at a time; an empty text means none.
+        serial_key: Option<String> = unset("order.id"), Kind::Field;
+        /// Whether it has a queue for each priority; taken away, what was enqueued as high or low waits until it is given back.
+        priorities: Option<bool> = unset(true), Kind::Boolean;
+        /// Task of the same plugin that is run when this one is given up; an empty text means none.
+        exhausted: Option<String> = unset("give_up"), Kind::NameOrNone;
     }
 }
 
@@ -306,7 +326,7 @@ section! {
 
 /// The sections in the order in which they are written out; plugins come after them.
 pub(crate) static SECTIONS: &[&Section] =
-    &[&API, &WORKER, &ADMIN, &BROKER, &TASKS, &DRAIN, &LOADING, &LOG, &DEV];
+    &[&API, &WORKER, &ADMIN, &BROKER, &STORES, &TASKS, &DRAIN, &LOADING, &LOG, &DEV];
 
 /// Everything a host is told, resolved: defaults filled in, layers merged, secrets read, checks passed.
 /// Nobody checks it again.
@@ -324,6 +344,8 @@ pub struct Settings {
     pub admin: Admin,
     /// `[broker]`
     pub broker: Broker,
+    /// `[stores]`
+    pub stores: Stores,
     /// `[tasks]`
     pub tasks: Tasks,
     /// `[drain]`
@@ -334,6 +356,8 @@ pub struct Settings {
     pub log: Log,
     /// `[dev]`
     pub dev: Dev,
+    /// `[plugins]`: which libraries may be loaded at all.
+    pub trust: Trust,
     /// `[plugins.<name>]`: the plugin set, by name.
     pub plugins: BTreeMap<String, PluginSettings>,
 }

@@ -27,6 +27,8 @@ pub enum Kind {
     Task,
     /// The same, which is suspected of having crashed a worker and runs while no other suspect does.
     Suspect,
+    /// A call whose caller waits on a connection of this very process: nothing is owed to the broker.
+    Inline,
 }
 
 impl Kind {
@@ -87,6 +89,7 @@ impl Slot {
             Kind::Call => 1,
             Kind::Task => 2,
             Kind::Suspect => 3,
+            Kind::Inline => 4,
         };
         let lengths =
             draft.texts.iter().rev().fold(0, |all, text| (all << 16) | (text.len() as u64 & 0xffff));
@@ -135,6 +138,7 @@ fn decode(words: &[u64; WORDS]) -> Option<Entry> {
         1 => Kind::Call,
         2 => Kind::Task,
         3 => Kind::Suspect,
+        4 => Kind::Inline,
         _ => return None,
     };
     let text: Vec<u8> = text.iter().flat_map(|word| word.to_le_bytes()).collect();

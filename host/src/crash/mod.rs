@@ -9,16 +9,20 @@
 //!   the board. Lengths, text and states are checked before use; a bad entry is skipped, never a crash.
 //! - Writing an entry makes no system call, takes no lock and allocates nothing.
 //!
-//! What it refuses to do: its signal handler notes a thread's number and nothing else (`fault`); it reads no
+//! What it refuses to do: its signal handler notes a few numbers and nothing else (`fault`); it reads no
 //! core file and never writes to a child's memory while that child lives.
 
+mod alt_stack;
 mod board;
 mod entry;
 mod fault;
 mod free_list;
+mod libraries;
 mod region;
 mod thread_slot;
 
 pub use board::{Board, Claim, ClaimError, ENTRIES, OpenError};
 pub use entry::{Entry, Kind, TEXT_MAX};
+pub use fault::Fault;
+pub use libraries::{LIBRARIES, Place};
 pub use thread_slot::{Polling, THREAD_SLOTS, ThreadSlot};

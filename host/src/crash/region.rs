@@ -7,6 +7,8 @@
 //! may be handed to plugins. A process makes one.
 
 use super::board::{ENTRIES, OpenError};
+use super::fault::FaultNote;
+use super::libraries::Libraries;
 use super::thread_slot::{THREAD_SLOTS, ThreadSlot};
 use memmap2::{MmapOptions, MmapRaw};
 use rustix::fs::{MemfdFlags, SealFlags};
@@ -14,7 +16,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// Says that the memory is a board of this layout. Change it with the layout.
-const MAGIC: u64 = u64::from_be_bytes(*b"cardbd02");
+const MAGIC: u64 = u64::from_be_bytes(*b"cardbd04");
 
 /// 64-bit words of an entry beside its state.
 pub(super) const WORDS: usize = 63;
@@ -36,6 +38,11 @@ pub(super) struct Region {
     pub(super) heartbeat_ms: AtomicU64,
     /// The kernel's id of the thread whose fault or `exit` ends the child; 0 = none known.
     pub(super) culprit: AtomicU32,
+    /// What that thread noted of its fault.
+    pub(super) fault: FaultNote,
+    pub(super) libraries: Libraries,
+    /// Attempts that were started.
+    pub(super) begun: AtomicU64,
     pub(super) threads: [ThreadSlot; THREAD_SLOTS],
     pub(super) slots: [Slot; ENTRIES],
 }

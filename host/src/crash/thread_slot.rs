@@ -106,18 +106,24 @@ thread_local! {
     static HELD: RefCell<Vec<Held>> = const { RefCell::new(Vec::new()) };
 }
 
-/// The calling thread's slot among `slots`: the one it has, or a free one, or `None` when all are taken
-/// or the thread is ending.
-pub(super) fn of_this_thread(
+/// The slot among `slots` that the calling thread has; `None` where it has none yet, or is ending.
+pub(super) fn held(slots: &'static [ThreadSlot]) -> Option<&'static ThreadSlot> {
+    HELD.try_with(|held| {
+        let range = slots.as_ptr_range();
+        let held = held.try_borrow().ok()?;
+        held.iter().find(|held| range.contains(&std::ptr::from_ref(held.slot))).map(|held| held.slot)
+    })
+    .ok()
+    .flatten()
+}
+
+/// A free one of `slots` for the calling thread, which has none; `None` when all are taken or the thread is ending.
+pub(super) fn claim(
     slots: &'static [ThreadSlot],
     culprit: &'static AtomicU32,
 ) -> Option<&'static ThreadSlot> {
     HELD.try_with(|held| {
         let mut held = held.try_borrow_mut().ok()?;
-        let range = slots.as_ptr_range();
-        if let Some(mine) = held.iter().find(|held| range.contains(&std::ptr::from_ref(held.slot))) {
-            return Some(mine.slot);
-        }
         let tid = rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs();
         let slot = slots
             .iter()

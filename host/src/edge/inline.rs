@@ -41,6 +41,7 @@ pub(super) async fn answer(
         body,
         stream,
     };
+    let noted = plugin.note_inline(route.name.as_str(), incoming.id.0, incoming.deadline_unix_ms);
     // Dropping the call, by the deadline or by a caller that hangs up, cancels the handler.
     let Ok((answered, running)) = tokio::time::timeout_at(incoming.deadline, plugin.call(call)).await else {
         return respond::code(ProblemCode::DeadlineExceeded, incoming.id);
@@ -58,7 +59,7 @@ pub(super) async fn answer(
                     if length.is_some_and(|length| length > max) {
                         return respond::code(ProblemCode::ReplyTooLarge, incoming.id);
                     }
-                    EdgeBody::stream(first, pieces, max, length, Box::new((running, place)))
+                    EdgeBody::stream(first, pieces, max, length, Box::new((running, place, noted)))
                 }
             };
             respond::plugin(status, &headers, body, is_head)

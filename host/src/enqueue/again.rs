@@ -57,7 +57,7 @@ pub(super) async fn publish(
         if let Some(at) = at {
             // A delayed task is in the queue long after its publish was accepted; and it replaces itself.
             envelope.accept_by = None;
-            return broker.schedule_task(envelope, at, left()).await.map(|_| ());
+            return broker.enqueue_delayed(envelope, at, left()).await.map(|_| ());
         }
         envelope.accept_by = accept_by(broker, left());
         if !broker.publish_task_in_round(envelope, key.round, left()).await?.duplicate {

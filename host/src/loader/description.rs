@@ -180,31 +180,7 @@ impl Description {
         if counts.into_iter().any(|count| count > Self::ENTRIES_MAX) {
             return Err(format!("declares more than {} routes, tasks or schedules", Self::ENTRIES_MAX));
         }
-        let mut names = std::collections::HashSet::new();
-        for task in &self.tasks {
-            if !super::inspect::is_name(&task.name) {
-                return Err(format!("declares a task `{}`, which is no name", task.name));
-            }
-            if !names.insert(&task.name) {
-                return Err(format!("declares the task `{}` twice", task.name));
-            }
-            if task.priorities && task.max_running.is_some() {
-                return Err(format!(
-                    "declares both priorities and max_running for the task `{}`: each priority has a queue of its own, \
-                     and the cap is a queue's",
-                    task.name
-                ));
-            }
-            for (what, key) in [("unique", &task.unique_key), ("serial", &task.serial_key)] {
-                if let Some(key) = key.as_deref().filter(|key| !task.has_field(key)) {
-                    let name = &task.name;
-                    return Err(format!(
-                        "declares the {what} key `{key}` for the task `{name}`, whose body has no such field"
-                    ));
-                }
-            }
-        }
-        super::exhausted::check(&self.tasks)?;
+        self.check_tasks()?;
         for need in &self.needs {
             if !super::inspect::is_name(&need.plugin) || need.plugin == self.name {
                 return Err(format!(
@@ -233,7 +209,8 @@ impl Description {
                 return Err(format!("declares the route {shown}, which is no method and path"));
             }
             let enqueues = route.placement == Placement::Enqueue;
-            let known = route.task.as_ref().is_some_and(|task| names.contains(task));
+            let known =
+                route.task.as_ref().is_some_and(|task| self.tasks.iter().any(|known| known.name == *task));
             if enqueues && !known {
                 let task = route.task.as_deref().unwrap_or("none");
                 return Err(format!(
@@ -242,6 +219,35 @@ impl Description {
             }
         }
         Ok(())
+    }
+
+    /// Whether the tasks fit together, also with what an operator lays over them.
+    pub(super) fn check_tasks(&self) -> Result<(), String> {
+        let mut names = std::collections::HashSet::new();
+        for task in &self.tasks {
+            if !super::inspect::is_name(&task.name) {
+                return Err(format!("declares a task `{}`, which is no name", task.name));
+            }
+            if !names.insert(&task.name) {
+                return Err(format!("declares the task `{}` twice", task.name));
+            }
+            if task.priorities && task.max_running.is_some() {
+                return Err(format!(
+                    "declares both priorities and max_running for the task `{}`: each priority has a queue of its own, \
+                     and the cap is a queue's",
+                    task.name
+                ));
+            }
+            for (what, key) in [("unique", &task.unique_key), ("serial", &task.serial_key)] {
+                if let Some(key) = key.as_deref().filter(|key| !task.has_field(key)) {
+                    let name = &task.name;
+                    return Err(format!(
+                        "declares the {what} key `{key}` for the task `{name}`, whose body has no such field"
+                    ));
+                }
+            }
+        }
+        super::exhausted::check(&self.tasks)
     }
 
     /// The first number of its version.

@@ -3,8 +3,10 @@
 //! Constructors of a library run inside `dlopen`, before any check could be made, so everything that can be known
 //! from the file is checked here first. Input is bytes; nothing in them makes this panic.
 
+use super::dependencies::{self, Dependency};
+use super::needs::Needs;
 use super::refusal::{Code, Refusal};
-use object::read::elf::{Dyn, ElfFile64, FileHeader, ProgramHeader};
+use object::read::elf::{ElfFile64, FileHeader, ProgramHeader};
 use object::{Object, ObjectSection, elf};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -55,12 +57,13 @@ pub struct Inspection {
     pub size_bytes: u64,
     /// The manifest.
     pub manifest: Manifest,
-    /// The newest glibc symbol version that it needs, as in `2.34`.
-    pub needs_glibc: Option<String>,
-    /// Whether it needs static thread-local storage, as libraries with an allocator of their own do.
-    pub static_tls: bool,
-    /// The shared libraries that it needs.
-    pub needs_libraries: Vec<String>,
+    /// What it asks of the machine.
+    #[serde(flatten)]
+    pub needs: Needs,
+    /// What it was built from, where its build told.
+    pub dependencies: Option<Vec<Dependency>>,
+    /// Why the list of what it was built from cannot be read.
+    pub dependencies_fault: Option<String>,
 }
 
 /// Whether a name can be a subject token.
@@ -160,14 +163,17 @@ pub fn bytes_of(path: &Path, bytes: &[u8]) -> Result<Inspection, Refusal> {
     }
     let elf = ElfFile64::<object::Endianness>::parse(bytes).map_err(|e| truncated(path, &e.to_string()))?;
     let manifest = manifest(path, &elf)?;
-    let (needs_glibc, needs_libraries) = needs(&elf);
+    let (dependencies, dependencies_fault) = match dependencies::of(&elf) {
+        Ok(list) => (list, None),
+        Err(fault) => (None, Some(fault)),
+    };
     Ok(Inspection {
         sha256: sha256(bytes),
         size_bytes: size,
         manifest,
-        needs_glibc,
-        static_tls: static_tls(&elf),
-        needs_libraries,
+        needs: Needs::of(&elf),
+        dependencies,
+        dependencies_fault,
     })
 }
 
@@ -201,43 +207,6 @@ fn manifest(path: &Path, elf: &ElfFile64<'_>) -> Result<Manifest, Refusal> {
     Ok(manifest)
 }
 
-/// The newest `GLIBC_x.y` among the version needs, and the libraries needed.
-fn needs(elf: &ElfFile64<'_>) -> (Option<String>, Vec<String>) {
-    let endian = elf.endian();
-    let mut newest: Option<Vec<u32>> = None;
-    let mut libraries = Vec::new();
-    if let Ok(Some((mut needs, link))) = elf.elf_section_table().gnu_verneed(endian, elf.data()) {
-        let strings = elf.elf_section_table().strings(endian, elf.data(), link).unwrap_or_default();
-        // The iterators end at the section's end, and each entry moves forward.
-        while let Ok(Some((_, mut entries))) = needs.next() {
-            while let Ok(Some(entry)) = entries.next() {
-                let name = entry.name(endian, strings).unwrap_or_default();
-                let Some(version) = std::str::from_utf8(name).ok().and_then(|n| n.strip_prefix("GLIBC_"))
-                else {
-                    continue;
-                };
-                let version: Vec<u32> = version.split('.').map_while(|part| part.parse().ok()).collect();
-                if newest.as_ref().is_none_or(|known| *known < version) {
-                    newest = Some(version);
-                }
-            }
-        }
-    }
-    if let Ok(imports) = elf.import_libraries() {
-        libraries.extend(imports.flatten().map(|import| String::from_utf8_lossy(import.name()).into_owned()));
-    }
-    let newest = newest.map(|parts| parts.iter().map(ToString::to_string).collect::<Vec<_>>().join("."));
-    (newest, libraries)
-}
-
-fn static_tls(elf: &ElfFile64<'_>) -> bool {
-    let endian = elf.endian();
-    let Ok(Some((entries, _))) = elf.elf_section_table().dynamic(endian, elf.data()) else { return false };
-    entries
-        .iter()
-        .any(|entry| entry.tag(endian) == elf::DT_FLAGS && entry.val(endian) & elf::DF_STATIC_TLS.0 != 0)
-}
-
 /// Whether a host with the boundary `host` loads a plugin built against `plugin`.
 ///
 /// # Errors
@@ -255,19 +224,28 @@ pub fn abi_verdict(plugin: &str, host: &str) -> Result<(), (String, String)> {
     Err((fault, remedy))
 }
 
+/// Refuses a plugin that goes by another name than it is configured by.
+#[must_use]
+pub fn misnamed(path: &Path, name: &str, inspection: &Inspection) -> Refusal {
+    let Manifest { name: own, version, .. } = &inspection.manifest;
+    let fault = format!("is the plugin `{own}` {version}, but is configured as `{name}`");
+    let remedy = format!("write [plugins.{own}] or point `library` at the right file");
+    Refusal::new(path, Code::NameMismatch, fault, remedy).of(name)
+}
+
 /// Refuses what inspection shows cannot work on this host.
 ///
 /// # Errors
-/// A [`Refusal`] for another ABI major, or static thread-local storage.
+/// A [`Refusal`] for another ABI major, for `panic=abort`, or for what this machine cannot give.
 pub fn verdict(path: &Path, inspection: &Inspection) -> Result<(), Refusal> {
-    let name = &inspection.manifest.name;
-    abi_verdict(&inspection.manifest.abi, cardcage_abi::VERSION)
+    let Manifest { name, abi, panic, .. } = &inspection.manifest;
+    abi_verdict(abi, cardcage_abi::VERSION)
         .map_err(|(fault, remedy)| Refusal::new(path, Code::AbiMajor, fault, remedy).of(name))?;
-    if inspection.static_tls {
-        let fault =
-            "needs static thread-local storage, which a loaded library cannot get; most often an allocator";
-        let remedy = "remove jemalloc, mimalloc or another #[global_allocator] from the plugin";
-        return Err(Refusal::new(path, Code::StaticTls, fault, remedy).of(name));
+    // The SDK does not compile with it; another toolchain's plugin may say so only here.
+    if panic == "abort" {
+        let fault = "is built with panic=abort, so that a panic in it would end the host's child";
+        let remedy = "remove `panic = \"abort\"` from the profile and build the plugin again";
+        return Err(Refusal::new(path, Code::PanicAbort, fault, remedy).of(name));
     }
-    Ok(())
+    inspection.needs.verdict(path).map_err(|refusal| refusal.of(name))
 }

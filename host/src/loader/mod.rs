@@ -1,12 +1,13 @@
 //! From a file on disk to a plugin that answers calls.
 //!
-//! The way of a library: [`inspect`] reads its manifest and its needs without running a line of it; a private copy
+//! The way of a library: [`inspect`] reads its manifest and its needs without running a line of it; [`Trust`] holds its bytes
+//! against the lock of the plugin set and its signature; a private copy of the same bytes,
 //! named by content hash is opened; the boundary's layout is checked; `describe` and `init` run. Anything wrong on
 //! the way is a [`Refusal`]: one sentence that names file, fault and remedy.
 //!
 //! # Invariants
 //! * One of the four rooms with `unsafe`: all of the host's side of the boundary stands in `open.rs`, `plugin.rs`,
-//!   `plugin_host.rs`, `call_side.rs` and `task_side.rs`.
+//!   `plugin_host.rs`, `call_side.rs`, `task_side.rs` and `span.rs`; `machine.rs` asks glibc for its version.
 //! * A library is never closed, and a path is never opened twice: the loader hands out copies named by hash.
 //! * No plugin code runs before inspection has passed, and none runs on a thread that serves HTTP or NATS, but for
 //!   one short poll of handlers that have earned it ([`Lending`]).
@@ -18,31 +19,40 @@ mod answer;
 mod call_side;
 mod conflict;
 mod copy;
+mod dependencies;
 mod description;
 mod enqueue_all;
 mod exhausted;
 pub mod inspect;
 mod lending;
 mod lock;
+pub mod machine;
+mod needs;
 mod neighbours;
 mod open;
 mod overrides;
 mod plugin;
 mod plugin_host;
+mod plugins_lock;
 mod refusal;
 mod schedule;
 mod services;
 mod set;
+mod span;
 mod task_side;
+mod trust;
 
 pub use answer::{AnswerBody, Answered, Attempt, BoxError, Outcome, RequestBody};
+pub use dependencies::Dependency;
 pub use description::{Description, Placement, RouteDescription, TaskDescription};
 pub use inspect::{Inspection, Manifest};
 pub use lending::Lending;
+pub use needs::{GlibcVersion, Needs};
 pub use neighbours::{Need, refusal as needs_refusal, unmet};
 pub use open::exit_now;
 pub use overrides::task_faults;
 pub use plugin::{Call, CallFuture, KeepRunning, Plugin, TaskStart};
+pub use plugins_lock::{Locked, PluginsLock};
 pub use refusal::{Code, Refusal};
 pub use schedule::{ScheduleDescription, schedule_faults};
 pub use services::{
@@ -50,3 +60,4 @@ pub use services::{
     ServiceFuture, ServiceResult, Services,
 };
 pub use set::{LoadOptions, OnStep, PluginSet, Source, describe_all, load_all};
+pub use trust::{Judgement, Trust};

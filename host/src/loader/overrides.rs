@@ -27,12 +27,22 @@ impl TaskDescription {
         lay(&mut self.expires_ms, over.expires_ms);
         lay(&mut self.result_ttl_s, over.result_ttl_s);
         lay(&mut self.on_lost, over.on_lost);
+        self.priorities = over.priorities.unwrap_or(self.priorities);
+        for (below, over) in [
+            (&mut self.unique_key, &over.unique_key),
+            (&mut self.serial_key, &over.serial_key),
+            (&mut self.exhausted, &over.exhausted),
+        ] {
+            if let Some(text) = over {
+                *below = Some(text.clone()).filter(|text| !text.is_empty());
+            }
+        }
     }
 }
 
 impl Description {
     /// Lays the operator's limits over the authors'. A task that does not exist is passed over: see [`task_faults`].
-    pub(super) fn lay_over(&mut self, overrides: &BTreeMap<String, TaskOverrides>) {
+    pub(crate) fn lay_over(&mut self, overrides: &BTreeMap<String, TaskOverrides>) {
         for task in &mut self.tasks {
             if let Some(over) = overrides.get(&task.name) {
                 task.lay_over(over);
@@ -63,8 +73,17 @@ pub fn task_faults(
              them; `concurrency` bounds it per worker"
         )
     };
-    let unknown = overrides.keys().filter(unknown).map(fault);
-    unknown.chain(description.tasks.iter().filter(capped).map(capped_fault)).collect()
+    let mut laid_over = description.clone();
+    laid_over.lay_over(overrides);
+    let mut faults: Vec<String> = overrides.keys().filter(unknown).map(fault).collect();
+    let capped: Vec<String> = laid_over.tasks.iter().filter(capped).map(capped_fault).collect();
+    match laid_over.check_tasks() {
+        Err(what) if capped.is_empty() => {
+            faults.push(format!("what `plugins.{name}.tasks` sets cannot be kept: the plugin then {what}"));
+        }
+        _ => faults.extend(capped),
+    }
+    faults
 }
 
 fn hint(description: &Description) -> String {

@@ -10,13 +10,14 @@ use super::plugin_host::{PluginHost, vtable};
 use super::refusal::{Code, Refusal};
 use super::services::{Identity, Services};
 use super::set::Source;
+use super::span;
 use super::task_side::TaskSide;
-use crate::crash::Board;
+use crate::crash::{Board, Claim, Kind};
 use abi_stable::prefix_type::PrefixTypeTrait;
 use bytes::Bytes;
 use cardcage_abi::{
-    CallHead, FfiBytes, HostCtx, HostRef, InitHead, Instance, PluginRef, RootRef, Running, TaskHead, code,
-    headers,
+    CallHead, FfiBytes, FfiCallback, HostCtx, HostRef, InitHead, Instance, PluginRef, RootRef, Running,
+    TaskHead, code, headers,
 };
 use std::future::Future;
 use std::path::{Path, PathBuf};
@@ -90,6 +91,10 @@ impl Opened {
         };
         static VTABLE: OnceLock<HostRef> = OnceLock::new();
         let host_vtable = *VTABLE.get_or_init(|| vtable().leak_into_prefix());
+        // Before its code goes on: a crash report tells by the address whose code it was.
+        if let (Some(board), Some(span)) = (start.board, span::around(self.vtable.describe() as usize)) {
+            board.note_library(start.index, &span);
+        }
         let reply = (self.vtable.init())(host_vtable, HostCtx(std::ptr::from_ref(host).cast()), head);
         let text = reply.answer.value.to_text();
         let refuse = |fault: String, remedy: &str| {
@@ -106,8 +111,8 @@ impl Opened {
             }
         }
         let Self { file, description, vtable, .. } = self;
-        let (instance, lending) = (reply.instance, start.lending.clone());
-        Ok(Plugin { identity, file, description, index: start.index, vtable, instance, lending })
+        let (instance, lending, board) = (reply.instance, start.lending.clone(), start.board);
+        Ok(Plugin { identity, file, description, index: start.index, vtable, instance, lending, board })
     }
 }
 
@@ -137,6 +142,7 @@ pub struct Plugin {
     vtable: PluginRef,
     instance: Instance,
     lending: Arc<Lending>,
+    board: Option<Board>,
 }
 
 impl std::fmt::Debug for Plugin {
@@ -196,6 +202,14 @@ impl Plugin {
         CallFuture { answered, running: Some(Handle { vtable: self.vtable, running }) }
     }
 
+    /// Notes that a route's handler runs for a caller of this process, until the claim is dropped. `None` where there is no
+    /// room: nothing hangs on it but what is said should the handler crash the process.
+    #[must_use]
+    pub fn note_inline(&self, route: &str, request_id: [u8; 16], deadline_unix_ms: u64) -> Option<Claim> {
+        let name = &*self.identity.name;
+        self.board?.claim(Kind::Inline, request_id, "", name, route, 1, deadline_unix_ms).ok()
+    }
+
     /// Starts an attempt of a task, where [`call`](Self::call) starts a route's. Dropping the future before its end cancels the handler.
     pub fn start(&self, attempt: Attempt) -> TaskStart {
         let (outcome, ended) = oneshot::channel();
@@ -225,6 +239,21 @@ impl Plugin {
         if loan.is_some() && running.0.is_null() {
             self.lending.count_ended_in_place();
         }
+    }
+
+    /// Asks the plugin's runtime for a sign of life, which comes as soon as one of its threads has a moment; an error says
+    /// that the runtime was stopped.
+    #[must_use]
+    pub fn pulse(&self) -> oneshot::Receiver<()> {
+        let (beat, beaten) = oneshot::channel();
+        // Nobody may listen any more.
+        (self.vtable.pulse())(
+            self.instance,
+            FfiCallback::new(move |_| {
+                let _ = beat.send(());
+            }),
+        );
+        beaten
     }
 
     /// Tells the plugin that the host is about to stop.

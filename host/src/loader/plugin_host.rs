@@ -226,10 +226,14 @@ extern "C" fn metric(ctx: HostCtx, record: MetricRecord) {
 
 extern "C" fn polling(ctx: HostCtx, id: &[u8; 16]) {
     let host = host(ctx);
-    let Some(slot) = host.board.as_ref().and_then(|board| board.thread_slot()) else { return };
+    let Some(board) = host.board.as_ref() else { return };
     if *id == [0; 16] {
-        slot.leave();
-    } else {
+        match board.held_slot() {
+            Some(slot) => slot.leave(),
+            // A new thread of the plugin's, which may never poll a handler: it takes no slot.
+            None => board.greet_thread(),
+        }
+    } else if let Some(slot) = board.thread_slot() {
         slot.enter(host.index, *id);
     }
 }

@@ -1,61 +1,103 @@
-//! Why a library is not loaded.
+//! Why a library is not loaded: the codes, each with a page, and the sentence of one refusal.
 
 use std::path::{Path, PathBuf};
 
-/// What is wrong, as a stable code.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[allow(missing_docs)] // the names are the documentation
-pub enum Code {
-    Unreadable,
-    NotALibrary,
-    Truncated,
-    WrongArchitecture,
-    NoManifest,
-    BadManifest,
-    AbiMajor,
-    AbiLayout,
-    NeedsNewerGlibc,
-    StaticTls,
-    OpenFailed,
-    NameMismatch,
-    DescribeFailed,
-    InitFailed,
-    Duplicate,
-    RouteConflict,
-    NeedsPlugin,
-    BadDescription,
-    Hung,
-    Died,
+macro_rules! codes {
+    ($($variant:ident $code:literal $title:literal $advice:literal;)*) => {
+        /// What is wrong, as a stable code. Each has a page at `/problems/<code>`.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+        pub enum Code {
+            $(#[doc = $title] #[serde(rename = $code)] $variant,)*
+        }
+
+        impl Code {
+            /// All of them, in the order in which a library meets them.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),*];
+
+            /// The code as written in logs and URLs.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $code,)* }
+            }
+
+            /// One line that says what is wrong.
+            #[must_use]
+            pub const fn title(self) -> &'static str {
+                match self { $(Self::$variant => $title,)* }
+            }
+
+            /// What to do, and whose it is to do.
+            #[must_use]
+            pub const fn advice(self) -> &'static str {
+                match self { $(Self::$variant => $advice,)* }
+            }
+
+            /// The code with this text.
+            #[must_use]
+            pub fn from_code(code: &str) -> Option<Self> {
+                match code { $($code => Some(Self::$variant),)* _ => None }
+            }
+        }
+    };
 }
 
-impl Code {
-    /// The code as written in logs and URLs.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Unreadable => "unreadable",
-            Self::NotALibrary => "not_a_library",
-            Self::Truncated => "truncated",
-            Self::WrongArchitecture => "wrong_architecture",
-            Self::NoManifest => "no_manifest",
-            Self::BadManifest => "bad_manifest",
-            Self::AbiMajor => "abi_major",
-            Self::AbiLayout => "abi_layout",
-            Self::NeedsNewerGlibc => "needs_newer_glibc",
-            Self::StaticTls => "static_tls",
-            Self::OpenFailed => "open_failed",
-            Self::NameMismatch => "name_mismatch",
-            Self::DescribeFailed => "describe_failed",
-            Self::InitFailed => "init_failed",
-            Self::Duplicate => "duplicate",
-            Self::RouteConflict => "route_conflict",
-            Self::NeedsPlugin => "needs_plugin",
-            Self::BadDescription => "bad_description",
-            Self::Hung => "hung",
-            Self::Died => "died",
-        }
-    }
+codes! {
+    Unreadable "unreadable" "The library cannot be read, or no private copy of it can be made."
+        "Operator: check the path in `library`, the file's permissions, and `loading.cache_dir`.";
+    NotALibrary "not_a_library" "The file is no shared library."
+        "Operator: point `library` at the plugin's .so file. Author: build it with `crate-type = [\"cdylib\"]`.";
+    Truncated "truncated" "The library is cut short or damaged."
+        "Operator: copy it again, and compare its hash with the author's.";
+    WrongArchitecture "wrong_architecture" "The library is built for another processor."
+        "Operator: take the file for this host's target. Author: build with `--target`.";
+    NoManifest "no_manifest" "The library has no manifest, so it is not a plugin."
+        "Author: export the plugin with the SDK's `plugin!` macro.";
+    BadManifest "bad_manifest" "The library's manifest cannot be read."
+        "Author: build the plugin again with the SDK's `plugin!` macro.";
+    BadLock "bad_lock" "The lock of the plugin set is required and cannot be read, so nothing is known to be chosen."
+        "Operator: write it with `cardcage plugin lock`, or correct `plugins.require_lock`.";
+    NotInLock "not_in_lock" "The library is not one that the lock of the plugin set lists: its hash is not there."
+        "Operator: put back the file that was chosen, or choose this one with `cardcage plugin lock`.";
+    LockMismatch "lock_mismatch" "The library's hash is in the lock under another name, version or signer."
+        "Operator: look who changed the lock, then write it again with `cardcage plugin lock`.";
+    Unsigned "unsigned" "The library has no signature, and signatures are required."
+        "Operator: take the library from who signs it, with its .minisig file, or sign it with `cardcage plugin sign`.";
+    BadSignature "bad_signature" "The library's signature is none, or was made for other bytes."
+        "Operator: do not use the file; take it again from who signed it.";
+    UntrustedKey "untrusted_key" "The library is signed with a key that the configuration does not trust."
+        "Operator: add the public key to `plugins.trusted_keys` if you trust it.";
+    AbiMajor "abi_major" "The library is built against another major version of the ABI."
+        "Operator: update the host where the library is newer. Author: build with a current SDK where it is older.";
+    PanicAbort "panic_abort" "The library is built with panic=abort, so that a panic in it would end the host's child."
+        "Author: remove `panic = \"abort\"` from the profile and build again.";
+    DynamicStd "dynamic_std" "The library needs the Rust standard library as a shared library."
+        "Author: build without `-C prefer-dynamic`.";
+    NeedsNewerGlibc "needs_newer_glibc" "The library needs a newer glibc than this machine has."
+        "Author: build on the oldest distribution that the plugin shall run on. Operator: or update this machine.";
+    StaticTls "static_tls" "The library needs static thread-local storage, which a loaded library cannot get."
+        "Author: remove jemalloc, mimalloc or another `#[global_allocator]` from the plugin.";
+    NameMismatch "name_mismatch" "The library is another plugin than the configuration says."
+        "Operator: rename the section, or point `library` at the right file.";
+    Duplicate "duplicate" "Two libraries of the configuration are the same plugin."
+        "Operator: remove one of them.";
+    OpenFailed "open_failed" "The dynamic linker cannot open the library."
+        "Operator: install the shared libraries that it needs; `cardcage plugin inspect` lists them.";
+    AbiLayout "abi_layout" "The library does not fit this host's plugin interface."
+        "Author: build the plugin again with an SDK that this host knows, and with no other copy of `cardcage-abi`.";
+    DescribeFailed "describe_failed" "The plugin could not describe itself."
+        "Author: mend what the sentence names.";
+    BadDescription "bad_description" "The plugin describes itself in a way that makes no sense."
+        "Author: mend what the sentence names.";
+    RouteConflict "route_conflict" "The plugin's routes are in another plugin's way."
+        "Operator: give one of them another `prefix`.";
+    NeedsPlugin "needs_plugin" "The plugin needs another plugin, or another version of it, than is loaded."
+        "Operator: configure the plugin that the sentence names.";
+    InitFailed "init_failed" "The plugin could not start."
+        "Operator: correct its settings as the sentence says. Author: mend what it names.";
+    Hung "hung" "The plugin did not return in time while it was loaded."
+        "Author: do no slow work there. Operator: raise `loading.timeout_ms` where it only needs more time.";
+    Died "died" "The plugin ended the process while it was loaded."
+        "Author: return an error instead of ending the process, and mend crashes.";
 }
 
 /// A library that is not loaded: one sentence with file, fault and remedy.

@@ -11,6 +11,8 @@ pub enum Death {
     Exited(i32),
     /// A signal that the supervisor did not send ended it.
     Signalled(String),
+    /// The kernel killed it, because memory ran out.
+    OutOfMemory,
     /// The supervisor killed it, because it …
     Killed(&'static str),
 }
@@ -32,6 +34,7 @@ impl std::fmt::Display for Death {
         match self {
             Self::Exited(code) => write!(f, "exited with code {code}"),
             Self::Signalled(name) => write!(f, "died of {name}"),
+            Self::OutOfMemory => f.write_str("was killed by the kernel because memory ran out (SIGKILL)"),
             Self::Killed(why) => write!(f, "was killed by its supervisor because it {why}"),
         }
     }

@@ -77,7 +77,7 @@ fn suspects<'a>(entries: &'a [Entry], scene: &Scene) -> Vec<&'a Entry> {
         Some(Some(thread)) => tasks().filter(|entry| entry.id == thread.id).collect(),
         // A thread that a plugin started for itself.
         Some(None) => tasks().collect(),
-        // Nobody could note it, as where a stack overflowed.
+        // Nobody could note it, as where a plugin has put a signal handler of its own in the place of ours.
         None if scene.polling.is_empty() => tasks().collect(),
         None => tasks().filter(polled).collect(),
     }
@@ -90,7 +90,7 @@ fn is_crash(death: &Death, stopping: bool) -> bool {
         Death::Signalled(name) => OWN.contains(&name.as_str()),
         // A drain ends in an exit too.
         Death::Exited(_) => !stopping,
-        Death::Killed(_) => false,
+        Death::Killed(_) | Death::OutOfMemory => false,
     }
 }
 

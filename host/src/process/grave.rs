@@ -1,9 +1,11 @@
 //! What remains of a child: its board is read and emptied, it is said who died of what, and its debts are paid.
 
 use super::control::LoadedPlugin;
+use super::crash_report::{self, Wound};
 use super::fate::fates;
 use super::lease::now_unix_ms;
 use super::life::{Ending, Lived};
+use super::status::Status;
 use super::supervisor::{AFTERMATH_MAX, Aftermath};
 use super::{Fate, Scene};
 use crate::crash::{Board, Entry, Kind};
@@ -15,6 +17,8 @@ pub(super) struct Grave {
     pub(super) hooks: Arc<dyn Aftermath>,
     /// The plugins that it had loaded.
     pub(super) plugins: Vec<LoadedPlugin>,
+    /// Where it is shown.
+    pub(super) status: Status,
 }
 
 impl Grave {
@@ -27,6 +31,7 @@ impl Grave {
             culprit: board.culprit(),
             stopping: matches!(lived.ending, Ending::Stopped(_) | Ending::Replaced),
         };
+        let wound = Wound::of(board);
         let polled = polled(&scene, &entries, &self.plugins);
         // At once: while entries stand there, their leases are renewed.
         board.reset();
@@ -42,8 +47,17 @@ impl Grave {
         }
         let of = |fate| fates.iter().filter(|known| **known == fate).count();
         let tasks = entries.iter().filter(|entry| entry.kind.is_task()).count();
+        let report = crash_report::report(&lived.death, &scene, &wound, &entries, &self.plugins);
         tracing::error!(
             how = %lived.death,
+            cause = report.cause.as_str(),
+            plugin = report.plugin,
+            version = report.version,
+            kind = report.work.as_ref().and_then(|work| work.kind),
+            name = report.work.as_ref().and_then(|work| work.name.as_deref()),
+            id = report.work.as_ref().map(|work| work.id.as_str()),
+            library_offset = report.library_offset,
+            is_stack_overflow = report.is_stack_overflow.then_some(true),
             alive_ms = u64::try_from(lived.alive.as_millis()).unwrap_or(u64::MAX),
             polled = polled.join(", "),
             calls = entries.len() - tasks,
@@ -52,7 +66,11 @@ impl Grave {
             suspected = of(Fate::Suspected),
             "the child died, or ended with work unfinished"
         );
-        let remains = entries.into_iter().zip(fates).collect();
+        if !scene.stopping {
+            self.status.update(|now| now.report(report));
+        }
+        let owed = |(entry, _): &(Entry, Fate)| entry.kind != Kind::Inline;
+        let remains = entries.into_iter().zip(fates).filter(owed).collect();
         let hooks = self.hooks.child_died(remains, self.plugins.clone(), lived.death.clone());
         if tokio::time::timeout(AFTERMATH_MAX, hooks).await.is_err() {
             tracing::error!("answering for the dead child took too long; its leases will run out instead");
@@ -67,11 +85,11 @@ fn polled(scene: &Scene, entries: &[Entry], plugins: &[LoadedPlugin]) -> Vec<Str
         let request = id.simple();
         if let Some(entry) = entries.iter().find(|entry| entry.id == thread.id) {
             return match entry.kind {
-                Kind::Call => format!("{}/{} {request}", entry.plugin, entry.name),
+                Kind::Call | Kind::Inline => format!("{}/{} {request}", entry.plugin, entry.name),
                 Kind::Task | Kind::Suspect => format!("{}/{} {id}", entry.plugin, entry.name),
             };
         }
-        // Inline handlers stand on no board: their caller's connection is what they owe.
+        // Given up before, or more were in flight than there is room for.
         let place = usize::try_from(thread.plugin).ok().and_then(|place| place.checked_sub(1));
         match place.and_then(|place| plugins.get(place)) {
             Some(plugin) => format!("{} {request}", plugin.name),

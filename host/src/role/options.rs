@@ -1,10 +1,11 @@
 //! Settings, as the other rooms want them.
 
 use crate::broker;
-use crate::config::{Settings, Storage};
+use crate::config::{Settings, Storage, Stores};
 use crate::edge::EdgeLimits;
 use crate::loader::{Placement, Source};
 use crate::process::control::Excluded;
+use crate::process::{Limits, Plan};
 use crate::stream::Silence;
 use cardcage_protocol::{NameError, Namespace};
 use std::collections::BTreeMap;
@@ -35,7 +36,39 @@ pub fn broker_options(settings: &Settings, client_name: &str) -> Result<broker::
         queue_max_messages: broker.queue_max_messages,
         queue_max_bytes: broker.queue_max_bytes,
         ack_pending_max: tasks.ack_pending_max,
+        stores: store_bounds(&settings.stores),
     })
+}
+
+/// What a child is started with.
+pub(super) fn plan(settings: &Settings) -> Result<Plan, serde_json::Error> {
+    let required = settings.plugins.iter().filter(|(_, plugin)| plugin.required);
+    Ok(Plan {
+        settings: serde_json::to_value(settings)?,
+        grace: Duration::from_millis(settings.drain.grace_ms),
+        load_timeout: Duration::from_millis(settings.loading.timeout_ms),
+        required: required.map(|(name, _)| name.clone()).collect(),
+        limits: Limits {
+            recycle_after_tasks: settings.worker.recycle_after_tasks,
+            recycle_above_mb: settings.worker.recycle_above_mb,
+            memory_max_mb: settings.worker.memory_max_mb,
+        },
+    })
+}
+
+fn store_bounds(stores: &Stores) -> broker::StoreBounds {
+    broker::StoreBounds {
+        records_max_messages: stores.records_max_messages,
+        records_max_bytes: stores.records_max_bytes,
+        dead_max_messages: stores.dead_max_messages,
+        dead_max_bytes: stores.dead_max_bytes,
+        delayed_max_messages: stores.delayed_max_messages,
+        delayed_max_bytes: stores.delayed_max_bytes,
+        parked_max_messages: stores.parked_max_messages,
+        lines_max_messages: stores.lines_max_messages,
+        idempotency_max_messages: stores.idempotency_max_messages,
+        limits_max_messages: stores.limits_max_messages,
+    }
 }
 
 pub(super) fn edge_limits(settings: &Settings) -> EdgeLimits {

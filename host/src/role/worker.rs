@@ -83,7 +83,7 @@ pub(super) async fn serve(mut context: Context) -> Result<Exit, Failure> {
     let absent_after = Duration::from_secs(context.settings.tasks.schedule_absent_s);
     let schedules = tokio::spawn(ScheduleKeeper::new(broker.clone(), declared(&set), absent_after).run());
     let consuming = tokio::spawn(tell_consuming(context.outbox.clone(), engine.watch_consuming()));
-    let grace = context.drain_ordered(|| text(&calls, &engine, &metrics)).await;
+    let grace = context.drain_ordered(|| text(&calls, &engine, &metrics)).await.grace;
 
     consuming.abort();
     schedules.abort();

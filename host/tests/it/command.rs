@@ -1,9 +1,11 @@
 //! The commands that look and report, as a person or a script meets them. Here is what their tests share.
 
 mod check;
+mod describe;
 mod inspect;
 mod tasks_run;
 mod tasks_show;
+mod trust;
 
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -130,7 +132,53 @@ fn unfit(folder: &Folder) -> Vec<(PathBuf, &'static str, &'static str)> {
             "abi_major",
             "current SDK",
         ),
+        (
+            folder.hello("abort.so", |bytes| patch(bytes, "\"panic\":\"unwind\"", "\"panic\" :\"abort\"")),
+            "panic_abort",
+            "panic=abort",
+        ),
+        (
+            folder.hello("glibc.so", |bytes| patch(bytes, "GLIBC_2.34", "GLIBC_9.34")),
+            "needs_newer_glibc",
+            "9.34",
+        ),
+        (allocating(folder), "static_tls", "allocator"),
+        (sharing(folder), "dynamic_std", "libstd-0123456789abcdef.so"),
     ]
+}
+
+/// A library with a manifest, written in C: `source` is what it has besides.
+fn c_library(folder: &Folder, name: &str, source: &str, arguments: &[&str]) -> PathBuf {
+    let manifest = format!(r#"{{"name":"{name}","version":"1.0.0","abi":"1.0.0"}}"#);
+    let quoted = manifest.replace('"', "\\\"");
+    let source = format!(
+        "__attribute__((section(\".cardcage\"), used)) const char manifest[{}] = \"{quoted}\";\n{source}\n",
+        manifest.len()
+    );
+    let source = folder.file(&format!("{name}.c"), source);
+    let library = folder.path(&format!("lib{name}.so"));
+    cc(&[&["-o", library.to_str().unwrap(), source.to_str().unwrap()], arguments].concat());
+    library
+}
+
+fn cc(arguments: &[&str]) {
+    let compiled = Command::new("cc").args(["-shared", "-fPIC"]).args(arguments).output().unwrap();
+    assert!(compiled.status.success(), "{}", stderr(&compiled));
+}
+
+/// A library whose thread-local storage is like jemalloc's and mimalloc's.
+fn allocating(folder: &Folder) -> PathBuf {
+    let source = "static __thread int heap __attribute__((tls_model(\"initial-exec\")));\nint *arena(void) { return &heap; }";
+    c_library(folder, "allocating", source, &[])
+}
+
+/// A library that was linked to Rust's standard library as `-C prefer-dynamic` does it.
+fn sharing(folder: &Folder) -> PathBuf {
+    let std = folder.path("libstd-0123456789abcdef.so");
+    let empty = folder.file("empty.c", "int rust_begin_unwind(void) { return 0; }");
+    cc(&["-Wl,-soname,libstd-0123456789abcdef.so", "-o", std.to_str().unwrap(), empty.to_str().unwrap()]);
+    let source = "int rust_begin_unwind(void);\nint start(void) { return rust_begin_unwind(); }";
+    c_library(folder, "sharing", source, &[std.to_str().unwrap()])
 }
 
 #[track_caller]

@@ -4,6 +4,7 @@ use crate::serving::{Serving, soon, wait_metric};
 use async_nats::jetstream;
 use cardcage_harness::{Cardcage, Config, Launch, eventually};
 use cardcage_protocol::Timestamp;
+use cardcage_protocol::exhausted::Exhausted;
 use serde_json::{Value, json};
 
 pub(crate) fn quick(config: Config) -> Config {
@@ -66,6 +67,56 @@ async fn operators_limits_win_over_the_authors_for_the_task_that_they_name() {
     assert_eq!((&short["state"], short["attempts"].as_array().unwrap().len()), (&json!("failed"), 1));
     let other = serving.http.final_task(&other, soon()).await.unwrap();
     assert_eq!((&other["state"], other["attempts"].as_array().unwrap().len()), (&json!("succeeded"), 2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn operator_gives_and_takes_keys_hooks_and_priorities() {
+    let set = |config: Config| {
+        quick(config)
+            .set("plugins.chaos.tasks.short.unique_key", "note")
+            .set("plugins.chaos.tasks.short.exhausted", "give_up")
+            .set("plugins.chaos.tasks.short.priorities", true)
+            .set("plugins.chaos.tasks.keyed.unique_key", "")
+    };
+    let (serving, _worker) = Serving::both(set).await;
+    let first = accepted(&serving, "/chaos/short", &json!({ "mode": "sleep", "ms": 500, "note": "a" })).await;
+    let again = accepted(&serving, "/chaos/short", &json!({ "mode": "ok", "note": "a" })).await;
+    assert_eq!(first, again, "the operator's key makes them one");
+    let order = json!({ "mode": "sleep", "ms": 500, "unique": "a" });
+    let (first, again) =
+        (accepted(&serving, "/chaos/keyed", &order).await, accepted(&serving, "/chaos/keyed", &order).await);
+    assert_ne!(first, again, "the author's key is taken away");
+
+    let doomed = accepted(&serving, "/chaos/short", &json!({ "mode": "fail", "times": 99 })).await;
+    let doomed = serving.http.final_task(&doomed, soon()).await.unwrap();
+    assert_eq!(doomed["state"], "failed");
+    let hook = Exhausted::id_of(doomed["id"].as_str().unwrap().parse().unwrap()).to_string();
+    let hook = serving.http.final_task(&hook, soon()).await.unwrap();
+    assert_eq!((&hook["state"], &hook["result"]["id"]), (&json!("succeeded"), &doomed["id"]));
+
+    let high = ["tasks", "enqueue", "chaos.short", "--priority", "high", "--json", r#"{ "mode": "ok" }"#];
+    let high = Launch::new(high).config(&serving.config).run(soon()).await.unwrap();
+    assert_eq!(high.status.code(), Some(0), "{}", high.stderr);
+    let id = serde_json::from_str::<Value>(&high.stdout).unwrap()["id"].as_str().unwrap().to_owned();
+    assert_eq!(serving.http.final_task(&id, soon()).await.unwrap()["state"], "succeeded");
+
+    for (option, value, sentence) in [
+        (
+            "unique_key",
+            "nobody",
+            "the unique key `nobody` for the task `short`, whose body has no such field",
+        ),
+        (
+            "exhausted",
+            "nobody",
+            "the task `nobody` to be run when `short` is exhausted, which it does not have",
+        ),
+    ] {
+        let config = serving.config.clone().set(&format!("plugins.chaos.tasks.short.{option}"), value);
+        let ended = Launch::new(["check"]).config(&config).run(soon()).await.unwrap();
+        assert_eq!(ended.status.code(), Some(78), "{}", ended.stdout);
+        assert!(ended.stdout.contains(sentence), "{}", ended.stdout);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

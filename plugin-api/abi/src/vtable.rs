@@ -52,7 +52,8 @@ pub struct Host {
     pub config: extern "C" fn(HostCtx) -> FfiBytes,
     /// Records a measurement.
     pub metric: extern "C" fn(HostCtx, MetricRecord),
-    /// Says what this thread polls from now on (a request or task id), or nothing (zeros). For crash reports.
+    /// Says what this thread polls from now on (a request or task id), or nothing (zeros); a new thread says that it
+    /// polls nothing. For crash reports.
     pub polling: extern "C" fn(HostCtx, &[u8; 16]),
     /// Says how far a task's handler is: JSON `{"fraction"?, "done"?, "total"?, "message"}`. Ignored after the attempt's end.
     pub task_progress: extern "C" fn(HostCtx, TaskNote),
@@ -87,8 +88,11 @@ pub struct Plugin {
     /// The plugin's own word on its health, JSON `{"ok", "detail"?}`.
     pub health: extern "C" fn(Instance) -> Answer,
     /// The task was cancelled: tells the handler, which goes on and decides itself how it ends. Of no use after the end.
-    #[sabi(last_prefix_field)]
     pub cancel_softly: extern "C" fn(Running),
+    /// Answers `OK` from a thread of the plugin's runtime as soon as one has a moment, so that the host notices where none
+    /// has; drops the callback where the runtime was stopped.
+    #[sabi(last_prefix_field)]
+    pub pulse: extern "C" fn(Instance, FfiCallback),
 }
 
 /// What a library exports.

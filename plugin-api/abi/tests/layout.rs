@@ -104,7 +104,19 @@ const FIRST: [(&str, Layout, &[&str]); 3] = [
     (
         "Plugin",
         || pointee(PluginRef::LAYOUT),
-        &["describe", "init", "call", "task", "cancel", "forget", "drain", "stop", "health", "cancel_softly"],
+        &[
+            "describe",
+            "init",
+            "call",
+            "task",
+            "cancel",
+            "forget",
+            "drain",
+            "stop",
+            "health",
+            "cancel_softly",
+            "pulse",
+        ],
     ),
 ];
 

@@ -86,6 +86,8 @@ impl PluginInstance {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(threads)
             .thread_name(D::NAME)
+            // The host readies each thread for the report of a crash, such as the overflow of its stack.
+            .on_thread_start(move || (host.vtable.polling())(host.ctx, &[0; 16]))
             .enable_all()
             .build()
             .map_err(|error| InitError::new(format!("its runtime cannot start: {error}")))?;

@@ -49,6 +49,12 @@ pub(crate) enum Mode {
     AbortAside,
     /// Writes where there is no memory.
     Segfault,
+    /// Writes where there is no memory, after `ms`, on a thread of its own, while the handler waits.
+    SegfaultAside,
+    /// Calls itself until its stack is used up.
+    OverflowStack,
+    /// Fills `times` MiB of memory (at least 1), and holds them for `ms`.
+    Hoard,
     /// Calls `exit(0)`.
     Exit,
     /// Answers with `times` MiB (at least 1).
@@ -141,8 +147,15 @@ impl Order {
             Mode::Block => std::thread::sleep(self.time()),
             Mode::Spin => spin(self.time()),
             Mode::Abort => std::process::abort(),
-            Mode::AbortAside => abort_aside(self.time()).await,
+            Mode::AbortAside => aside(self.time(), || std::process::abort()).await,
             Mode::Segfault => segfault(),
+            Mode::SegfaultAside => aside(self.time(), segfault).await,
+            Mode::OverflowStack => drop(overflow_stack(1)),
+            Mode::Hoard => {
+                let hoard = self.text();
+                tokio::time::sleep(self.time()).await;
+                drop(std::hint::black_box(hoard));
+            }
             Mode::Exit => std::process::exit(0),
             _ => {}
         }
@@ -162,12 +175,18 @@ pub(crate) fn panic_now(text: &'static str) {
     panic!("{text}");
 }
 
-async fn abort_aside(time: Duration) {
+async fn aside(time: Duration, end: fn()) {
     std::thread::spawn(move || {
         std::thread::sleep(time);
-        std::process::abort();
+        end();
     });
     std::future::pending::<()>().await;
+}
+
+#[expect(unconditional_recursion, reason = "that is what it was asked for")]
+fn overflow_stack(depth: u64) -> u64 {
+    let filler = std::hint::black_box([depth; 64]);
+    overflow_stack(depth + 1) + filler.iter().sum::<u64>()
 }
 
 fn spin(time: Duration) {

@@ -121,9 +121,14 @@ async fn dies_as_told() {
 #[test]
 fn deadly_modes_end_the_process_as_they_are_called() {
     use std::os::unix::process::ExitStatusExt;
-    for (mode, signal, code) in
-        [("abort", Some(6), None), ("segfault", Some(11), None), ("exit", None, Some(0))]
-    {
+    for (mode, signal, code) in [
+        ("abort", Some(6), None),
+        ("segfault", Some(11), None),
+        ("segfault_aside", Some(11), None),
+        // The threads of a test are the standard library's own, which says what it was and aborts.
+        ("overflow_stack", Some(6), None),
+        ("exit", None, Some(0)),
+    ] {
         let status = std::process::Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "tests::dies_as_told", "--ignored"])
             .env("CHAOS_TEST_MODE", mode)

@@ -80,6 +80,18 @@ impl Subjects {
         format!("$KV.{}_LIMITS.once.{id}.{hash}", self.ns)
     }
 
+    /// The entries of all unique keys.
+    #[must_use]
+    pub fn unique_keys(&self) -> String {
+        format!("$KV.{}_LIMITS.unique.*", self.ns)
+    }
+
+    /// Says that a round of sweeping has been begun lately.
+    #[must_use]
+    pub fn sweep(&self) -> String {
+        format!("$KV.{}_LIMITS.sweep", self.ns)
+    }
+
     /// The locks of all serial keys.
     #[must_use]
     pub fn locks(&self) -> String {

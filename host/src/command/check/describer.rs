@@ -33,7 +33,7 @@ enum Ending {
 
 /// Describes all plugins of the settings.
 pub(super) async fn describe(settings: &Settings) -> Described {
-    let mut wanted: Vec<Wanted> = settings
+    let wanted = settings
         .plugins
         .iter()
         .map(|(name, plugin)| Wanted {
@@ -42,10 +42,17 @@ pub(super) async fn describe(settings: &Settings) -> Described {
             prefix: plugin.prefix.clone(),
         })
         .collect();
-    let limit = Duration::from_millis(settings.loading.timeout_ms);
+    describe_these(wanted, settings).await
+}
+
+/// Describes the plugins that are wanted, loaded and trusted as the settings say.
+pub(super) async fn describe_these(mut wanted: Vec<Wanted>, settings: &Settings) -> Described {
+    let Settings { loading, trust, .. } = settings;
+    let limit = Duration::from_millis(loading.timeout_ms);
     let mut culprits = Vec::new();
     loop {
-        let request = Request { plugins: wanted.clone(), cache_dir: settings.loading.cache_dir.clone() };
+        let (cache_dir, trust) = (loading.cache_dir.clone(), trust.clone());
+        let request = Request { plugins: wanted.clone(), cache_dir, trust };
         let (step, code, fault, remedy) = match one_child(&request, limit).await {
             Ok(Ending::Done(mut described)) => {
                 described.refused.append(&mut culprits);

@@ -5,6 +5,7 @@
 
 mod limit;
 mod purge;
+mod stores;
 
 use std::time::Duration;
 
@@ -42,13 +43,18 @@ async fn list(plugin: Option<Name>, json: bool, configuration: Configuration) ->
     let session = Session::open(configuration, "queues list").await?;
     let trouble = |error: Error| broker_trouble("queues cannot be read", &error);
     let question = session.broker.ask_workers(Question::default());
-    let (workers, queues, live) =
-        tokio::join!(question, session.broker.queues(plugin.as_ref()), session.broker.live_limits());
-    let (workers, queues, live) =
-        (workers.map_err(trouble)?, queues.map_err(trouble)?, live.map_err(trouble)?);
+    let (workers, queues, live, stores) = tokio::join!(
+        question,
+        session.broker.queues(plugin.as_ref()),
+        session.broker.live_limits(),
+        session.broker.stores(),
+    );
+    let (workers, queues) = (workers.map_err(trouble)?, queues.map_err(trouble)?);
+    let (live, stores) = (live.map_err(trouble)?, stores.map_err(trouble)?);
     if json {
         let each: Vec<Value> = queues.queues.iter().map(|queue| entry(queue, &workers, &live)).collect();
-        output::json(&json!({ "queues": each, "delayed_unread": queues.delayed_unread }));
+        let entries: Vec<Value> = stores.iter().map(stores::entry).collect();
+        output::json(&json!({ "queues": each, "delayed_unread": queues.delayed_unread, "stores": entries }));
     } else if queues.queues.is_empty() {
         output::result("no queues");
     } else {
@@ -56,6 +62,9 @@ async fn list(plugin: Option<Name>, json: bool, configuration: Configuration) ->
     }
     for (plugin, count) in &queues.delayed_unread {
         output::trouble(&format!("{count} tasks of {plugin} wait for their time, too many to be told apart"));
+    }
+    for sentence in stores.iter().filter_map(|store| stores::warning(store, session.now())) {
+        output::trouble(&sentence);
     }
     Ok(())
 }

@@ -5,9 +5,9 @@ use super::counters::TaskCounters;
 use super::exhausted::Hook;
 use super::find;
 use super::held::{Held, HeldTasks};
-use super::keys;
 use super::limits::TaskLimits;
 use super::parked;
+use super::payer::Payer;
 use super::progress::ProgressReports;
 use super::settling::Settling;
 use super::slots::Slots;
@@ -89,7 +89,9 @@ impl TaskEngine {
         let lease = broker.options().lease;
         // The name is one, so the fallback is never taken.
         let unknown = InstanceId::new("unknown").unwrap_or_else(|_| instance.clone());
+        let give_up = CancellationToken::new();
         let shared = Arc::new(Shared {
+            payer: Payer { broker: broker.clone(), give_up: give_up.clone() },
             settling: Settling::new(lease, broker.link().generation),
             broker,
             board,
@@ -102,7 +104,7 @@ impl TaskEngine {
             suspects: Semaphore::new(1),
             attempts: TaskTracker::new(),
             stop: CancellationToken::new(),
-            give_up: CancellationToken::new(),
+            give_up,
         });
         let (slots, ending) = capacity(task_concurrency, plugins.len());
         if slots < task_concurrency {
@@ -123,10 +125,6 @@ impl TaskEngine {
         let mut helpers = JoinSet::new();
         helpers.spawn(find::answer(shared.clone()));
         helpers.spawn(find::cancel(shared.clone()));
-        if plugins.iter().any(|plugin| plugin.description.tasks.iter().any(|task| task.serial_key.is_some()))
-        {
-            helpers.spawn(keys::sweep(shared.clone()));
-        }
         for unit in &units {
             helpers.spawn(parked::watch(unit.clone()));
         }

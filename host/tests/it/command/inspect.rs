@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Folder, cardcage, hello, is_one_sentence_about, json, stderr, stdout, trap, unfit};
+use super::{Folder, c_library, cardcage, hello, is_one_sentence_about, json, stderr, stdout, trap, unfit};
 
 #[test]
 fn inspect_shows_a_good_library_without_running_it() {
@@ -56,4 +56,53 @@ fn inspect_does_not_open_the_library() {
     let library = trap(&folder, "traps", "std::process::abort()");
     let output = cardcage(&["plugin", "inspect", library.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
+}
+
+/// A library with the section that `cargo auditable` writes.
+fn audited(folder: &Folder, name: &str, section: &[u8]) -> std::path::PathBuf {
+    let bytes: Vec<String> = section.iter().map(ToString::to_string).collect();
+    let source = format!(
+        "__attribute__((section(\".dep-v0\"), used)) const unsigned char audit[{}] = {{{}}};",
+        section.len(),
+        bytes.join(",")
+    );
+    c_library(folder, name, &source, &[])
+}
+
+#[test]
+fn inspect_lists_what_a_library_was_built_from_where_its_build_told() {
+    let folder = Folder::new();
+    let list = br#"{"packages":[{"name":"serde","version":"1.0.228","source":"crates.io"},
+        {"name":"told","version":"1.0.0","source":"local","dependencies":[0],"root":true}]}"#;
+    let file = audited(&folder, "told", &miniz_oxide::deflate::compress_to_vec_zlib(list, 6));
+    let file = file.to_str().unwrap();
+    let answer = json(&cardcage(&["plugin", "inspect", "--json", file]));
+    let serde = serde_json::json!({ "name": "serde", "version": "1.0.228", "source": "crates.io", "kind": "runtime" });
+    assert_eq!(answer["dependencies"][0], serde);
+    assert!(stdout(&cardcage(&["plugin", "inspect", file])).contains("2 crates"));
+    let listed = stdout(&cardcage(&["plugin", "inspect", file, "--dependencies"]));
+    assert!(listed.lines().any(|line| line.contains("serde") && line.contains("1.0.228")), "{listed}");
+
+    let answer = json(&cardcage(&["plugin", "inspect", "--json", hello().to_str().unwrap()]));
+    assert_eq!(answer["dependencies"], Value::Null);
+}
+
+#[test]
+fn inspect_says_that_a_list_of_dependencies_cannot_be_read_and_refuses_nothing_for_it() {
+    let folder = Folder::new();
+    let file = audited(&folder, "garbled", b"this is not zlib");
+    let output = cardcage(&["plugin", "inspect", "--json", file.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(json(&output)["dependencies_fault"].as_str().unwrap().contains("does not unfold"));
+}
+
+#[test]
+fn inspect_tells_what_the_machine_has_beside_what_the_library_needs() {
+    let answer = json(&cardcage(&["plugin", "inspect", "--json", hello().to_str().unwrap()]));
+    let version = |member: &str| -> Vec<u32> {
+        answer[member].as_str().unwrap().split('.').map(|part| part.parse().unwrap()).collect()
+    };
+    assert!(version("needs_glibc") <= version("host_glibc"), "{answer}");
+    assert_eq!(answer["dynamic_std"], Value::Null);
+    assert_eq!(answer["static_tls"], false);
 }
