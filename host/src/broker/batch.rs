@@ -41,7 +41,7 @@ impl Broker {
     /// and all have a time, or none has. For `round` see [`Broker::publish_task_in_round`].
     ///
     /// # Errors
-    /// As [`Broker::publish_task`]; nothing is stored, or in doubt everything.
+    /// As [`Broker::publish_task`], and [`Error::ScheduleFull`]; nothing is stored, or in doubt everything.
     pub async fn publish_tasks(
         &self,
         tasks: &[(TaskEnvelope, Option<Timestamp>)],
@@ -52,6 +52,13 @@ impl Broker {
         let parts =
             tasks.iter().map(|(task, at)| self.part(task, *at, round)).collect::<Result<Vec<_>, _>>()?;
         let end = Instant::now() + wait;
+        let _on_their_way = match tasks.iter().any(|(_, at)| at.is_some()) {
+            true => {
+                let bytes = parts.iter().map(|part| part.body.len() as u64).sum();
+                Some(self.find_schedule_room_for(parts.len() as u64, bytes).await?)
+            }
+            false => None,
+        };
         let mut in_doubt = false;
         let mut last = None;
         loop {

@@ -45,13 +45,13 @@ struct Look {
     is_full: bool,
 }
 
-/// A task on its way into the schedule, until its publish has been answered.
+/// So many tasks on their way into the schedule, until their publish has been answered.
 #[derive(Debug)]
-pub(super) struct OnItsWay<'a>(&'a AtomicU64);
+pub(super) struct OnItsWay<'a>(&'a AtomicU64, u64);
 
 impl Drop for OnItsWay<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
+        self.0.fetch_sub(self.1, Ordering::AcqRel);
     }
 }
 
@@ -86,20 +86,41 @@ impl Broker {
             return Err(Error::ScheduleFull);
         }
         room.on_their_way.fetch_add(1, Ordering::AcqRel);
-        Ok(OnItsWay(&room.on_their_way))
+        Ok(OnItsWay(&room.on_their_way, 1))
+    }
+
+    /// The same for tasks that are stored together, which have a look of their own: there is room for all, or for none.
+    pub(super) async fn find_schedule_room_for(&self, tasks: u64, bytes: u64) -> Result<OnItsWay<'_>, Error> {
+        let room = self.schedule_room();
+        // One look at a time, so that two batches do not take the same room.
+        let _last = room.last.lock().await;
+        if let Some((free_messages, free_bytes)) = self.free_room().await?
+            && (free_messages < tasks || free_bytes < bytes)
+        {
+            return Err(Error::ScheduleFull);
+        }
+        room.on_their_way.fetch_add(tasks, Ordering::AcqRel);
+        Ok(OnItsWay(&room.on_their_way, tasks))
     }
 
     async fn look_at_room(&self) -> Result<Look, Error> {
-        let tail = format!("STREAM.INFO.{}", self.subjects().schedule_stream());
         let at = Instant::now();
+        // Where there is no stream, whoever publishes is told so.
+        let Some((messages, bytes)) = self.free_room().await? else {
+            return Ok(Look { at, allowed: 1, is_full: false });
+        };
+        let allowed = allowed(messages, bytes);
+        Ok(Look { at, allowed, is_full: allowed == 0 })
+    }
+
+    /// Messages and bytes that are free; `None` where the stream does not exist.
+    async fn free_room(&self) -> Result<Option<(u64, u64)>, Error> {
+        let tail = format!("STREAM.INFO.{}", self.subjects().schedule_stream());
         // Read before the stream is: one that is stored after the look was on its way then. Some are counted twice, which
         // refuses early, and never late.
         let on_their_way = self.schedule_room().on_their_way.load(Ordering::Acquire);
         let answer = match self.api(&tail, &json!(null), API_TIMEOUT).await {
-            // Whoever publishes is told so.
-            Err(Error::Refused { code: STREAM_NOT_FOUND, .. }) => {
-                return Ok(Look { at, allowed: 1, is_full: false });
-            }
+            Err(Error::Refused { code: STREAM_NOT_FOUND, .. }) => return Ok(None),
             other => other?,
         };
         let have =
@@ -107,11 +128,10 @@ impl Broker {
         let bounds = &self.options().stores;
         let messages = have("messages").unwrap_or(0).saturating_add(on_their_way);
         let bytes = have("bytes").unwrap_or(0).saturating_add(on_their_way.saturating_mul(BODY_BYTES));
-        let allowed = allowed(
+        Ok(Some((
             bounds.delayed_max_messages.saturating_sub(messages),
             bounds.delayed_max_bytes.saturating_sub(bytes),
-        );
-        Ok(Look { at, allowed, is_full: allowed == 0 })
+        )))
     }
 }
 

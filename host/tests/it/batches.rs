@@ -101,6 +101,17 @@ async fn queue_without_room_for_all_refuses_all() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn schedule_without_room_for_all_refuses_all() {
+    let serving = Serving::api(|config| config.set("stores.delayed_max_messages", 10)).await;
+    let delayed = |count: u32| json!({ "count": count, "delay_ms": 60_000 });
+    ids(&post(&serving, &delayed(6)).await);
+    assert_refused(&post(&serving, &delayed(5)).await, 503, "schedule_full");
+    assert_eq!(stored(&serving, "SCHEDULE").await, 6);
+    ids(&post(&serving, &delayed(4)).await);
+    assert_eq!(stored(&serving, "SCHEDULE").await, 10);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn api_killed_between_the_messages_of_a_batch_has_stored_none_of_them_and_a_repeat_stores_all() {
     for (point, delay_ms, stream) in [
         ("in_batch", 0, "TASKS_chaos"),
