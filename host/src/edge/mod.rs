@@ -43,5 +43,5 @@ pub use body::EdgeBody;
 pub use openapi::of_plugin as openapi_of_plugin;
 pub use overrides::override_faults;
 pub use router::{BuildError, Mounted, Router};
-pub use server::{Server, ServerOptions};
+pub use server::{Departure, Server, ServerOptions};
 pub use service::{Edge, EdgeLimits};

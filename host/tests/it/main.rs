@@ -8,9 +8,12 @@
     reason = "tests may; clippy.toml reaches only what stands inside a test function"
 )]
 
+mod abi;
 mod acceptance;
+mod against;
 mod appointed;
 mod batches;
+mod blocked;
 mod broker;
 mod calls;
 mod cancel;
@@ -47,6 +50,7 @@ mod priorities;
 mod promises;
 mod quarantine;
 mod recycling;
+mod reload;
 mod repeats;
 mod rubbish;
 mod schedules;
@@ -54,8 +58,10 @@ mod serving;
 mod soft_limit;
 mod stores;
 mod streams;
+mod sweeper;
 mod tasks;
 mod upcast;
 mod waiting;
 mod webhooks;
 mod wire;
+mod worn;

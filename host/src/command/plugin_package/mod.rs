@@ -67,7 +67,7 @@ async fn package(args: &PackageArgs) -> Result<Done, Trouble> {
     let settings = config::load(&Configuration::default().sources())
         .map_err(|errors| (Exit::Config, errors.render(false)))?;
     let name = &inspection.manifest.name;
-    let description = describe_file(name, &file, &settings.loading).await.map_err(|error| match error {
+    let description = describe_file(name, &file, &settings).await.map_err(|error| match error {
         Ok(refusal) => refused(refusal),
         Err(sentence) => unexpected(sentence),
     })?;
