@@ -73,7 +73,7 @@ fn smoke_compares_cardcage_with_every_floor() {
 
 #[test]
 fn smoke_of_every_trial_finds_what_it_is_for() {
-    let trials = ["workers", "half-load", "backlog", "due", "memory"];
+    let trials = ["workers", "half-load", "backlog", "due", "memory", "startup"];
     let report = smoke("trials.json", &trials.map(|trial| ["--path", trial]).concat());
     assert_eq!(report["rows"].as_array().unwrap().len(), 0);
     let findings = report["trials"].as_array().unwrap();
@@ -83,6 +83,10 @@ fn smoke_of_every_trial_finds_what_it_is_for() {
     };
     let (workers, half, backlog, due, memory) =
         (of("workers"), of("half_load"), of("backlog"), of("due"), of("memory"));
+    let startup = of("startup");
+    assert_eq!(startup.len(), 8);
+    let [first, all, memory_each, threads_each] = startup[..4] else { panic!("of the api: {startup:?}") };
+    assert!(first > 0.0 && all > first && memory_each > 0.0 && threads_each > 0.5, "{startup:?}");
     assert_eq!((workers.len(), half.len(), backlog.len(), due.len(), memory.len()), (6, 3, 2, 3, 4));
     assert!(due.is_sorted(), "{due:?}");
     for value in [workers, half, backlog, memory].concat() {

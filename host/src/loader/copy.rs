@@ -4,13 +4,16 @@
 //! code, and a file overwritten in place crashes whoever has it mapped. A copy named by hash has neither fault.
 
 use super::refusal::{Code, Refusal};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 /// A copy that was not used for so long is removed. Much longer than a start takes.
 const UNUSED_AFTER: Duration = Duration::from_secs(3600);
+
+/// What is compared at once: fits into a processor's cache.
+const PIECE_BYTES: usize = 128 * 1024;
 
 /// The folder used where none is configured: private to this user.
 pub(super) fn default_dir() -> PathBuf {
@@ -35,6 +38,24 @@ fn tidy(dir: &Path) {
     }
 }
 
+/// Whether the file holds these bytes and no others. Read piece by piece: a second copy of a large library in memory costs more
+/// than the reading.
+fn holds(path: &Path, bytes: &[u8]) -> std::io::Result<bool> {
+    let mut file = std::fs::File::open(path)?;
+    if usize::try_from(file.metadata()?.len()).ok() != Some(bytes.len()) {
+        return Ok(false);
+    }
+    let mut piece = vec![0; PIECE_BYTES];
+    for expected in bytes.chunks(PIECE_BYTES) {
+        let Some(there) = piece.get_mut(..expected.len()) else { return Ok(false) };
+        file.read_exact(there)?;
+        if there != expected {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// Writes the bytes to `<dir>/<hash>.so` unless they are there, and answers that path.
 pub(super) fn private(dir: &Path, original: &Path, hash: &str, bytes: &[u8]) -> Result<PathBuf, Refusal> {
     let failed = |error: std::io::Error| {
@@ -55,7 +76,7 @@ pub(super) fn private(dir: &Path, original: &Path, hash: &str, bytes: &[u8]) -> 
     }
     tidy(dir);
     let path = dir.join(format!("{hash}.so"));
-    if std::fs::read(&path).is_ok_and(|there| there == bytes) {
+    if holds(&path, bytes).unwrap_or(false) {
         // Used now: not to be tidied away before it is opened. What cannot be marked is copied again where it is gone.
         let _ = std::fs::File::open(&path).and_then(|file| file.set_modified(SystemTime::now()));
         return Ok(path);
@@ -74,4 +95,29 @@ pub(super) fn private(dir: &Path, original: &Path, hash: &str, bytes: &[u8]) -> 
         failed(error)
     })?;
     Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn file_holds_bytes_only_if_all_of_them_are_there_and_no_more() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("library");
+        let bytes: Vec<u8> = (0..3 * PIECE_BYTES + 7).map(|n| (n % 251) as u8).collect();
+        let holds_after = |change: &dyn Fn(&mut Vec<u8>)| {
+            let mut there = bytes.clone();
+            change(&mut there);
+            std::fs::write(&path, there).unwrap();
+            holds(&path, &bytes).unwrap()
+        };
+        assert!(holds_after(&|_| ()));
+        assert!(!holds_after(&|there| there.push(0)));
+        assert!(!holds_after(&|there| there.truncate(there.len() - 1)));
+        for at in [0, PIECE_BYTES - 1, PIECE_BYTES, bytes.len() - 1] {
+            assert!(!holds_after(&|there| there[at] ^= 1), "{at}");
+        }
+        assert!(holds(&folder.path().join("missing"), &bytes).is_err());
+    }
 }

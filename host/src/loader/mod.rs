@@ -39,6 +39,7 @@ mod refusal;
 mod schedule;
 mod services;
 mod set;
+mod side_by_side;
 mod span;
 mod task_side;
 mod trust;

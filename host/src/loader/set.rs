@@ -8,7 +8,7 @@ use super::plugin::{InitOptions, Opened, Plugin};
 use super::refusal::Refusal;
 use super::services::Services;
 use super::trust::Trust;
-use super::{conflict, copy, open};
+use super::{conflict, copy, open, side_by_side};
 use crate::config::{ScheduleOverrides, TaskOverrides};
 use crate::crash::Board;
 use std::collections::BTreeMap;
@@ -106,14 +106,14 @@ fn inspect_all<'a>(
     let dir = cache_dir.cloned().unwrap_or_else(copy::default_dir);
     let mut inspected: Vec<(&Source, Inspected)> = Vec::new();
     let mut rightly_named = Vec::new();
-    for source in sources {
-        match inspect_one(source, &dir, trust) {
+    // A sign of life after each: hashing and copying large libraries takes its time.
+    let results = side_by_side::map(sources, |source| inspect_one(source, &dir, trust), || on_step(None));
+    for (source, result) in sources.iter().zip(results) {
+        match result {
             Ok(one) => inspected.push((source, one)),
             // The name in the configuration, not the manifest's: `required` is looked up by it.
             Err(refusal) => refused.push(refusal.of(&source.name)),
         }
-        // A sign of life: hashing and copying large libraries takes its time.
-        on_step(None);
     }
     for (nth, (source, one)) in inspected.iter().enumerate() {
         let earlier = inspected.iter().take(nth).map(|(source, one)| (*source, &one.manifest));

@@ -8,6 +8,7 @@ mod crew;
 mod due;
 mod memory;
 mod residue;
+mod startup;
 mod workers;
 
 use std::fmt;
@@ -35,6 +36,8 @@ pub(crate) enum Trial {
     Memory,
     /// What is left of 100,000 tasks after their time to live.
     Residue,
+    /// Hosts with 30 plugins: time to ready, and what each plugin costs in memory and threads.
+    Startup,
 }
 
 /// One figure of a trial.
@@ -47,8 +50,15 @@ pub(crate) struct Finding {
 }
 
 impl Trial {
-    pub(crate) const ALL: [Trial; 6] =
-        [Trial::Workers, Trial::HalfLoad, Trial::Backlog, Trial::Due, Trial::Memory, Trial::Residue];
+    pub(crate) const ALL: [Trial; 7] = [
+        Trial::Workers,
+        Trial::HalfLoad,
+        Trial::Backlog,
+        Trial::Due,
+        Trial::Memory,
+        Trial::Residue,
+        Trial::Startup,
+    ];
 
     pub(crate) async fn run(self, settings: &Settings) -> Result<Vec<Finding>> {
         table::trial(self);
@@ -59,6 +69,7 @@ impl Trial {
             Self::Due => due::run(settings).await,
             Self::Memory => memory::run(settings).await,
             Self::Residue => residue::run(settings).await,
+            Self::Startup => startup::run(settings).await,
         }
     }
 
@@ -76,6 +87,7 @@ impl fmt::Display for Trial {
             Self::Due => "due in a minute",
             Self::Memory => "memory",
             Self::Residue => "residue",
+            Self::Startup => "start-up",
         })
     }
 }
