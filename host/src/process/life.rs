@@ -10,7 +10,10 @@
 mod ending;
 
 use super::connected::Connected;
-use super::control::{Error, Phase, Reader, Start, ToChild, ToSupervisor, encode, send_prefix_with_fds};
+use super::control::{
+    Error, Phase, Reader, Refusal, Start, ToChild, ToSupervisor, encode, send_prefix_with_fds,
+};
+use super::crash_loops::is_for_a_while;
 use super::lease::now_unix_ms;
 use super::oom::OomWatch;
 use super::overdue::{LOOK, Overdue, Watch};
@@ -398,7 +401,12 @@ impl<'a, 'b> Life<'a, 'b> {
         (self.phase, self.heard) = (None, Instant::now());
         self.served = true;
         let refused = self.setting.status.snapshot().refused;
-        if refused.iter().any(|one| one.required || self.setting.required.contains(&one.plugin)) {
+        let lasting = |one: &&Refusal| !is_for_a_while(one);
+        if refused
+            .iter()
+            .filter(lasting)
+            .any(|one| one.required || self.setting.required.contains(&one.plugin))
+        {
             self.failed = Some(Ending::Incomplete);
             return self.kill("serves without a required plugin");
         }

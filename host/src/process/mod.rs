@@ -14,7 +14,8 @@
 //! - The supervisor outlives any child, unless a required plugin is refused or the child says it cannot
 //!   start. It never runs plugin code.
 //! - A child never outlives its supervisor for longer than the grace.
-//! - A plugin that took its child down while loading is not loaded again by this supervisor.
+//! - A plugin that took its child down while loading is not loaded again by this supervisor; one that crashes its children
+//!   by itself is left out for a while.
 //!
 //! What it refuses to do: it knows nothing of NATS or HTTP. What a child held is answered by an
 //! [`Aftermath`], leases are renewed by a [`Renewer`]; both are given from outside.
@@ -23,6 +24,7 @@ mod backoff;
 pub mod child;
 mod connected;
 pub mod control;
+mod crash_loops;
 mod crash_report;
 mod culprit;
 mod death;

@@ -19,6 +19,7 @@
 use super::backoff::Backoff;
 use super::connected::Connected;
 use super::control::{Error, LoadedPlugin, Phase, Refusal, Role};
+use super::crash_loops::CrashLoops;
 use super::culprit::refusal;
 use super::grave::Grave;
 use super::life::{Ending, Lived, Outcome, Setting, Why, live, live_on};
@@ -36,7 +37,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
 /// How long the aftermath may hold up the next child.
@@ -104,6 +105,9 @@ pub struct Supervisor {
     replacing: Backoff,
     reloading: Reloading,
     reloads: Reloads,
+    loops: CrashLoops,
+    /// Bring back what was left out.
+    returning: JoinSet<()>,
 }
 
 impl Supervisor {
@@ -119,7 +123,7 @@ impl Supervisor {
             hooks: options.hooks.clone(),
         };
         let [_, second] = options.boards;
-        let (reloads, reloading) = Reloading::new(means, second);
+        let (reloads, reloading) = Reloading::new(means, second, options.plan.clone());
         Self {
             options,
             status,
@@ -133,6 +137,8 @@ impl Supervisor {
             replacing: Backoff::default(),
             reloading,
             reloads,
+            loops: CrashLoops::default(),
+            returning: JoinSet::new(),
         }
     }
 
@@ -203,6 +209,11 @@ impl Supervisor {
         let Some(Lived { ending, death, .. }) = ended else { return Next::AfterPause };
         match ending {
             Ending::Stopped(exit) => Next::Exit(exit),
+            Ending::Incomplete | Ending::Failed { retry: false, .. }
+                if self.loops.give_up(Instant::now()) =>
+            {
+                Next::AtOnce
+            }
             Ending::Incomplete => Next::Exit(Exit::PluginRefused),
             Ending::Failed { exit_code, message, retry: false } => {
                 tracing::error!(exit_code, reason = message, "the child cannot start");
@@ -232,7 +243,8 @@ impl Supervisor {
         }
         // While the one before serves, so does the host.
         if self.successor.is_none() {
-            self.status.update(|now| renew(now, &self.banned));
+            let without = self.without();
+            self.status.update(|now| renew(now, &without));
         }
         let mut outcome = match self.reloading.outcome().await {
             Some(risen) => Ok(self.follow(*risen, shutdown).await),
@@ -258,6 +270,7 @@ impl Supervisor {
                         }
                     });
                     self.grave(self.board()).bury(&lived).await;
+                    self.note_crash(&lived);
                     return Some(lived);
                 }
                 // Only of one that is to be handed over.
@@ -273,7 +286,7 @@ impl Supervisor {
     /// Starts a child and stays with it.
     async fn begin(&mut self, shutdown: &Shutdown) -> Result<Outcome, Error> {
         let options = &self.options;
-        let start = options.plan.start(options.role, &options.instance, &self.banned, Vec::new());
+        let start = options.plan.start(options.role, &options.instance, &self.without(), Vec::new());
         live(&mut self.setting(), start, shutdown).await
     }
 
@@ -282,6 +295,7 @@ impl Supervisor {
         self.reloading.board = self.board();
         self.board = 1 - self.board;
         self.options.plan = risen.plan.clone();
+        self.reloading.plan = risen.plan.clone();
         self.banned.clone_from(&risen.banned);
         let (pid, seen) = (risen.child.process.id(), risen.now.clone());
         self.status.update(|now| {
@@ -309,6 +323,21 @@ impl Supervisor {
             replaceable: (self.options.role == Role::Worker).then_some(self.replaceable),
             retiring: self.retiring.as_ref(),
             reloading: Some(&mut self.reloading),
+        }
+    }
+
+    /// What a child is started without.
+    fn without(&self) -> Vec<Refusal> {
+        self.banned.iter().cloned().chain(self.loops.out(Instant::now())).collect()
+    }
+
+    /// Leaves a plugin out for a while that crashes its children by itself.
+    fn note_crash(&mut self, lived: &Lived) {
+        let last = self.status.snapshot().last_crash;
+        let last = last.filter(|_| lived.ending == Ending::Serving);
+        if let Some(wait) = last.and_then(|report| self.loops.note(&report, Instant::now())) {
+            while self.returning.try_join_next().is_some() {}
+            self.returning.spawn(self.reloads.clone().again(wait));
         }
     }
 
