@@ -160,9 +160,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn plugin_that_does_without_crashes_begins_anew() {
         let (mut loops, start) = (CrashLoops::default(), Instant::now());
-        (0..2).for_each(|_| drop(loops.note(&own(), start)));
+        (0..2).for_each(|_| _ = loops.note(&own(), start));
         assert_eq!(loops.note(&own(), start + WINDOW), None, "those before are long ago");
-        (0..2).for_each(|_| drop(loops.note(&own(), start + WINDOW)));
+        (0..2).for_each(|_| _ = loops.note(&own(), start + WINDOW));
         let later = start + 3 * WINDOW;
         assert_eq!((loops.note(&own(), later), loops.note(&own(), later)), (None, None));
         assert_eq!(loops.note(&own(), later), Some(FIRST));
@@ -183,7 +183,7 @@ mod tests {
     async fn what_no_child_starts_without_is_left_out_no_more() {
         let (mut loops, now) = (CrashLoops::default(), Instant::now());
         assert!(!loops.give_up(now), "nothing is left out");
-        (0..3).for_each(|_| drop(loops.note(&own(), now)));
+        (0..3).for_each(|_| _ = loops.note(&own(), now));
         assert!(loops.give_up(now) && loops.out(now).is_empty());
         assert!((0..9).all(|_| loops.note(&own(), now).is_none()));
     }

@@ -16,9 +16,10 @@ use super::control::{
 use super::crash_loops::is_for_a_while;
 use super::lease::now_unix_ms;
 use super::oom::OomWatch;
-use super::overdue::{LOOK, Overdue, Watch};
+use super::overdue::{LOOK, Watch};
 use super::pulse;
 use super::reload::{Order, Reloading, Risen, Turn, Unfit, turn};
+use super::replacement::Why;
 
 use super::spawn::{Process, Spawn};
 use super::status::{Stage, Status};
@@ -84,14 +85,6 @@ pub(super) enum Outcome {
     Followed(Box<Connected>, Box<Risen>),
     /// It has come up, and is handed over.
     Up(Box<Connected>),
-}
-
-/// Why a child must be replaced.
-pub(super) enum Why {
-    /// A handler holds a thread past its limit.
-    Overdue(Overdue),
-    /// It has served its time.
-    Worn(Verdict),
 }
 
 struct Life<'a, 'b> {

@@ -20,6 +20,7 @@
 //! What it refuses to do: it knows nothing of NATS or HTTP. What a child held is answered by an
 //! [`Aftermath`], leases are renewed by a [`Renewer`]; both are given from outside.
 
+mod aftermath;
 mod backoff;
 pub mod child;
 mod connected;
@@ -36,6 +37,7 @@ mod oom;
 mod overdue;
 mod pulse;
 mod reload;
+mod replacement;
 mod retiree;
 mod shutdown;
 mod spawn;
@@ -49,6 +51,7 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use aftermath::Aftermath;
 pub use crash_report::{Cause, CrashReport, Work};
 pub use death::Death;
 pub use fate::{Fate, Scene};
@@ -59,5 +62,5 @@ pub use shutdown::{Shutdown, ShutdownHandle};
 pub(crate) use spawn::SUBCOMMAND;
 pub use spawn::{Process, SelfExecutable, Spawn};
 pub use status::{BlockedPlugin, ChildMetrics, Handle, QuarantinedPlugin, Snapshot, Stage, Status};
-pub use supervisor::{Aftermath, Supervisor, SupervisorOptions};
+pub use supervisor::{Supervisor, SupervisorOptions};
 pub use wear::Limits;

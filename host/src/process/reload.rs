@@ -14,6 +14,7 @@
 //! What it refuses: it judges no configuration and no library. What it is given has been looked at.
 
 use super::Shutdown;
+use super::aftermath::Aftermath;
 use super::connected::Connected;
 use super::control::{Excluded, Refusal, Role, Start};
 use super::culprit::refusal;
@@ -22,7 +23,6 @@ use super::grave::Grave;
 use super::life::{Ending, Outcome, Setting, live};
 use super::spawn::Spawn;
 use super::status::{ChildMetrics, Snapshot, Status};
-use super::supervisor::Aftermath;
 use super::wear::Limits;
 use crate::crash::Board;
 use crate::exit::Exit;

@@ -16,23 +16,22 @@
 //! (`reload`), a second one until the first has drained. A dead child's board is read and emptied before the next child
 //! starts. A plugin that took a child down while loading is never loaded again by this supervisor.
 
+use super::aftermath::Aftermath;
 use super::backoff::Backoff;
 use super::connected::Connected;
-use super::control::{Error, LoadedPlugin, Phase, Refusal, Role};
+use super::control::{Error, Phase, Refusal, Role};
 use super::crash_loops::CrashLoops;
 use super::culprit::refusal;
 use super::grave::Grave;
-use super::life::{Ending, Lived, Outcome, Setting, Why, live, live_on};
-use super::overdue::Overdue;
+use super::life::{Ending, Lived, Outcome, Setting, live, live_on};
 use super::reload::{Means, Plan, Reloading, Reloads, Risen};
+use super::replacement::{self, Why};
 use super::retiree::Retiree;
 use super::spawn::Spawn;
 use super::status::{ChildMetrics, Handle, Snapshot, Stage, Status};
-use super::wear::Verdict;
-use super::{Death, Fate, Shutdown};
-use crate::crash::{Board, Entry};
+use super::{Death, Shutdown};
+use crate::crash::Board;
 use crate::exit::Exit;
-use futures_util::future::BoxFuture;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,25 +39,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
-/// How long the aftermath may hold up the next child.
-pub(super) const AFTERMATH_MAX: Duration = Duration::from_secs(5);
 /// So many starts in a row may fail with no plugin to blame.
 const FAILED_STARTS_MAX: u32 = 5;
-
-/// What is owed to others when a child has died: an answer for each call, the return of each task.
-pub trait Aftermath: Send + Sync {
-    /// Called once for each child that died while serving or left entries behind, with what its death means for each.
-    /// `plugins` are those that it had loaded. It is given five seconds, during which no new child starts.
-    fn child_died(
-        &self,
-        remains: Vec<(Entry, Fate)>,
-        plugins: Vec<LoadedPlugin>,
-        how: Death,
-    ) -> BoxFuture<'_, ()>;
-
-    /// Called for a task that holds its thread past its limit where its child cannot give it up. The child is replaced.
-    fn overran(&self, task: Entry) -> BoxFuture<'_, ()>;
-}
 
 /// What a supervisor is given.
 pub struct SupervisorOptions {
@@ -354,20 +336,7 @@ impl Supervisor {
 
     /// Sends a child away that a handler holds up, or that has served its time; another one takes its place first.
     async fn retire(&mut self, child: Connected, why: Why, shutdown: &Shutdown) -> Lived {
-        let word = match why {
-            Why::Overdue(overdue) => {
-                self.tell_overdue(overdue).await;
-                "overdue"
-            }
-            Why::Worn(Verdict::Tasks(tasks)) => {
-                tracing::info!(tasks, "the child has run its number of tasks; it is replaced");
-                "tasks"
-            }
-            Why::Worn(Verdict::Memory(resident_mb) | Verdict::Ceiling(resident_mb)) => {
-                tracing::info!(resident_mb, "the child has grown over its limit; it is replaced");
-                "memory"
-            }
-        };
+        let word = replacement::tell(why, &*self.options.hooks).await;
         self.status.update(|now| *now.replaced.entry(word).or_default() += 1);
         let alive = child.born.elapsed();
         let retiree = Retiree { child, grace: self.options.plan.grace, hands_over: false };
@@ -383,22 +352,6 @@ impl Supervisor {
         self.board = 1 - self.board;
         self.replaceable = Instant::now() + self.replacing.after(alive);
         Lived { ending: Ending::Replaced, death: Death::Killed("was replaced"), alive }
-    }
-
-    async fn tell_overdue(&self, overdue: Overdue) {
-        let Overdue { entry, is_held } = overdue;
-        tracing::error!(
-            plugin = entry.plugin,
-            name = entry.name,
-            id = %uuid::Uuid::from_bytes(entry.id),
-            "a handler holds its thread past its time limit; the child is replaced"
-        );
-        if is_held && entry.kind.is_task() {
-            let hooks = self.options.hooks.overran(entry);
-            if tokio::time::timeout(AFTERMATH_MAX, hooks).await.is_err() {
-                tracing::error!("a task that is over its limit could not be handed back; its lease runs out");
-            }
-        }
     }
 
     /// Refuses a plugin that took a child down; true when the host cannot do without it.
