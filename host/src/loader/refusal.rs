@@ -98,6 +98,8 @@ codes! {
         "Operator: correct its settings as the sentence says. Author: mend what it names.";
     Hung "hung" "The plugin did not return in time while it was loaded."
         "Author: do no slow work there. Operator: raise `loading.timeout_ms` where it only needs more time.";
+    CrashLoop "crash_loop" "The plugin crashes the process again and again, on a thread of its own, and is left out for a while."
+        "Author: mend the crash; `last_crash` of `/readyz?verbose` says where it is. Operator: nothing, it is tried again by itself.";
     Died "died" "The plugin ended the process while it was loaded."
         "Author: return an error instead of ending the process, and mend crashes.";
 }

@@ -1,12 +1,12 @@
 //! What remains of a child: its board is read and emptied, it is said who died of what, and its debts are paid.
 
+use super::aftermath::{AFTERMATH_MAX, Aftermath};
 use super::control::LoadedPlugin;
 use super::crash_report::{self, Wound};
 use super::fate::fates;
 use super::lease::now_unix_ms;
 use super::life::{Ending, Lived};
 use super::status::Status;
-use super::supervisor::{AFTERMATH_MAX, Aftermath};
 use super::{Fate, Scene};
 use crate::crash::{Board, Entry, Kind};
 use std::sync::Arc;

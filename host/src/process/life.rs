@@ -10,12 +10,16 @@
 mod ending;
 
 use super::connected::Connected;
-use super::control::{Error, Phase, Reader, Start, ToChild, ToSupervisor, encode, send_prefix_with_fds};
+use super::control::{
+    Error, Phase, Reader, Refusal, Start, ToChild, ToSupervisor, encode, send_prefix_with_fds,
+};
+use super::crash_loops::is_for_a_while;
 use super::lease::now_unix_ms;
 use super::oom::OomWatch;
-use super::overdue::{LOOK, Overdue, Watch};
+use super::overdue::{LOOK, Watch};
 use super::pulse;
 use super::reload::{Order, Reloading, Risen, Turn, Unfit, turn};
+use super::replacement::Why;
 
 use super::spawn::{Process, Spawn};
 use super::status::{Stage, Status};
@@ -81,14 +85,6 @@ pub(super) enum Outcome {
     Followed(Box<Connected>, Box<Risen>),
     /// It has come up, and is handed over.
     Up(Box<Connected>),
-}
-
-/// Why a child must be replaced.
-pub(super) enum Why {
-    /// A handler holds a thread past its limit.
-    Overdue(Overdue),
-    /// It has served its time.
-    Worn(Verdict),
 }
 
 struct Life<'a, 'b> {
@@ -398,7 +394,12 @@ impl<'a, 'b> Life<'a, 'b> {
         (self.phase, self.heard) = (None, Instant::now());
         self.served = true;
         let refused = self.setting.status.snapshot().refused;
-        if refused.iter().any(|one| one.required || self.setting.required.contains(&one.plugin)) {
+        let lasting = |one: &&Refusal| !is_for_a_while(one);
+        if refused
+            .iter()
+            .filter(lasting)
+            .any(|one| one.required || self.setting.required.contains(&one.plugin))
+        {
             self.failed = Some(Ending::Incomplete);
             return self.kill("serves without a required plugin");
         }

@@ -14,15 +14,18 @@
 //! - The supervisor outlives any child, unless a required plugin is refused or the child says it cannot
 //!   start. It never runs plugin code.
 //! - A child never outlives its supervisor for longer than the grace.
-//! - A plugin that took its child down while loading is not loaded again by this supervisor.
+//! - A plugin that took its child down while loading is not loaded again by this supervisor; one that crashes its children
+//!   by itself is left out for a while.
 //!
 //! What it refuses to do: it knows nothing of NATS or HTTP. What a child held is answered by an
 //! [`Aftermath`], leases are renewed by a [`Renewer`]; both are given from outside.
 
+mod aftermath;
 mod backoff;
 pub mod child;
 mod connected;
 pub mod control;
+mod crash_loops;
 mod crash_report;
 mod culprit;
 mod death;
@@ -34,6 +37,7 @@ mod oom;
 mod overdue;
 mod pulse;
 mod reload;
+mod replacement;
 mod retiree;
 mod shutdown;
 mod spawn;
@@ -47,6 +51,7 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use aftermath::Aftermath;
 pub use crash_report::{Cause, CrashReport, Work};
 pub use death::Death;
 pub use fate::{Fate, Scene};
@@ -59,5 +64,5 @@ pub use spawn::{Process, SelfExecutable, Spawn};
 pub use status::{
     BlockedPlugin, ChildMetrics, DutyMetrics, Handle, QuarantinedPlugin, Snapshot, Stage, Status,
 };
-pub use supervisor::{Aftermath, Supervisor, SupervisorOptions};
+pub use supervisor::{Supervisor, SupervisorOptions};
 pub use wear::Limits;

@@ -14,6 +14,7 @@
 //! What it refuses: it judges no configuration and no library. What it is given has been looked at.
 
 use super::Shutdown;
+use super::aftermath::Aftermath;
 use super::connected::Connected;
 use super::control::{Excluded, Refusal, Role, Start};
 use super::culprit::refusal;
@@ -22,7 +23,6 @@ use super::grave::Grave;
 use super::life::{Ending, Outcome, Setting, live};
 use super::spawn::Spawn;
 use super::status::{ChildMetrics, Snapshot, Status};
-use super::supervisor::Aftermath;
 use super::wear::Limits;
 use crate::crash::Board;
 use crate::exit::Exit;
@@ -32,6 +32,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
+
+/// The longest pause between two tries to bring back what was left out.
+const AGAIN_MAX: Duration = Duration::from_secs(600);
 
 /// What a child is started with, as far as the configuration says.
 #[derive(Clone, Debug, PartialEq)]
@@ -97,15 +100,36 @@ impl Reloads {
     pub async fn reload(&self, plan: Plan) -> Result<Snapshot, Unfit> {
         let stopping = || Unfit::of(Exit::Unavailable, "the host is stopping");
         let (answer, answered) = oneshot::channel();
-        self.0.send(Order { plan, answer }).await.map_err(|_| stopping())?;
+        self.0.send(Order { plan: Some(plan), answer }).await.map_err(|_| stopping())?;
         answered.await.map_err(|_| stopping())?
+    }
+
+    /// The same with the present plan, until it has come to pass: what was left out is tried again.
+    pub(super) async fn again(self, after: Duration) {
+        let mut pause = after;
+        loop {
+            tokio::time::sleep(pause).await;
+            let (answer, answered) = oneshot::channel();
+            if self.0.send(Order { plan: None, answer }).await.is_err() {
+                return;
+            }
+            match answered.await {
+                Ok(Err(unfit)) => {
+                    let reason = unfit.reasons.join("; ");
+                    tracing::warn!(reason, "a plugin that was left out cannot be brought back yet");
+                    pause = (pause * 2).min(AGAIN_MAX);
+                }
+                _ => return,
+            }
+        }
     }
 }
 
 /// A wish for a reload.
 #[derive(Debug)]
 pub(super) struct Order {
-    plan: Plan,
+    /// `None`: the present one.
+    plan: Option<Plan>,
     answer: oneshot::Sender<Result<Snapshot, Unfit>>,
 }
 
@@ -166,14 +190,16 @@ pub(super) struct Reloading {
     means: Means,
     orders: mpsc::Receiver<Order>,
     rising: Option<JoinHandle<Option<Box<Risen>>>>,
+    /// What the present child was given.
+    pub(super) plan: Plan,
     /// The board that the present child does not have.
     pub(super) board: Board,
 }
 
 impl Reloading {
-    pub(super) fn new(means: Means, board: Board) -> (Reloads, Self) {
+    pub(super) fn new(means: Means, board: Board, plan: Plan) -> (Reloads, Self) {
         let (sender, orders) = mpsc::channel(8);
-        (Reloads(sender), Self { means, orders, rising: None, board })
+        (Reloads(sender), Self { means, orders, rising: None, plan, board })
     }
 
     /// Whether a child is coming up.
@@ -194,7 +220,7 @@ impl Reloading {
             means: self.means.clone(),
             board: self.board,
             listener,
-            plan: order.plan,
+            plan: order.plan.unwrap_or_else(|| self.plan.clone()),
             serving,
             shutdown,
         };

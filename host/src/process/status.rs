@@ -109,6 +109,7 @@ impl Snapshot {
         (self.consuming, self.degraded) = (seen.consuming, seen.degraded);
         (self.refused, self.plugins) = (seen.refused, seen.plugins);
         (self.quarantined, self.bound) = (seen.quarantined, seen.bound);
+        self.blocked = seen.blocked;
         self.reloads += 1;
     }
 

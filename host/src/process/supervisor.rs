@@ -16,48 +16,31 @@
 //! (`reload`), a second one until the first has drained. A dead child's board is read and emptied before the next child
 //! starts. A plugin that took a child down while loading is never loaded again by this supervisor.
 
+use super::aftermath::Aftermath;
 use super::backoff::Backoff;
 use super::connected::Connected;
-use super::control::{Error, LoadedPlugin, Phase, Refusal, Role};
+use super::control::{Error, Phase, Refusal, Role};
+use super::crash_loops::CrashLoops;
 use super::culprit::refusal;
 use super::grave::Grave;
-use super::life::{Ending, Lived, Outcome, Setting, Why, live, live_on};
-use super::overdue::Overdue;
+use super::life::{Ending, Lived, Outcome, Setting, live, live_on};
 use super::reload::{Means, Plan, Reloading, Reloads, Risen};
+use super::replacement::{self, Why};
 use super::retiree::Retiree;
 use super::spawn::Spawn;
 use super::status::{ChildMetrics, DutyMetrics, Handle, Snapshot, Stage, Status};
-use super::wear::Verdict;
-use super::{Death, Fate, Shutdown};
-use crate::crash::{Board, Entry};
+use super::{Death, Shutdown};
+use crate::crash::Board;
 use crate::exit::Exit;
-use futures_util::future::BoxFuture;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
-/// How long the aftermath may hold up the next child.
-pub(super) const AFTERMATH_MAX: Duration = Duration::from_secs(5);
 /// So many starts in a row may fail with no plugin to blame.
 const FAILED_STARTS_MAX: u32 = 5;
-
-/// What is owed to others when a child has died: an answer for each call, the return of each task.
-pub trait Aftermath: Send + Sync {
-    /// Called once for each child that died while serving or left entries behind, with what its death means for each.
-    /// `plugins` are those that it had loaded. It is given five seconds, during which no new child starts.
-    fn child_died(
-        &self,
-        remains: Vec<(Entry, Fate)>,
-        plugins: Vec<LoadedPlugin>,
-        how: Death,
-    ) -> BoxFuture<'_, ()>;
-
-    /// Called for a task that holds its thread past its limit where its child cannot give it up. The child is replaced.
-    fn overran(&self, task: Entry) -> BoxFuture<'_, ()>;
-}
 
 /// What a supervisor is given.
 pub struct SupervisorOptions {
@@ -104,6 +87,9 @@ pub struct Supervisor {
     replacing: Backoff,
     reloading: Reloading,
     reloads: Reloads,
+    loops: CrashLoops,
+    /// Bring back what was left out.
+    returning: JoinSet<()>,
 }
 
 impl Supervisor {
@@ -119,7 +105,7 @@ impl Supervisor {
             hooks: options.hooks.clone(),
         };
         let [_, second] = options.boards;
-        let (reloads, reloading) = Reloading::new(means, second);
+        let (reloads, reloading) = Reloading::new(means, second, options.plan.clone());
         Self {
             options,
             status,
@@ -133,6 +119,8 @@ impl Supervisor {
             replacing: Backoff::default(),
             reloading,
             reloads,
+            loops: CrashLoops::default(),
+            returning: JoinSet::new(),
         }
     }
 
@@ -203,6 +191,11 @@ impl Supervisor {
         let Some(Lived { ending, death, .. }) = ended else { return Next::AfterPause };
         match ending {
             Ending::Stopped(exit) => Next::Exit(exit),
+            Ending::Incomplete | Ending::Failed { retry: false, .. }
+                if self.loops.give_up(Instant::now()) =>
+            {
+                Next::AtOnce
+            }
             Ending::Incomplete => Next::Exit(Exit::PluginRefused),
             Ending::Failed { exit_code, message, retry: false } => {
                 tracing::error!(exit_code, reason = message, "the child cannot start");
@@ -232,7 +225,8 @@ impl Supervisor {
         }
         // While the one before serves, so does the host.
         if self.successor.is_none() {
-            self.status.update(|now| renew(now, &self.banned));
+            let without = self.without();
+            self.status.update(|now| renew(now, &without));
         }
         let mut outcome = match self.reloading.outcome().await {
             Some(risen) => Ok(self.follow(*risen, shutdown).await),
@@ -258,6 +252,7 @@ impl Supervisor {
                         }
                     });
                     self.grave(self.board()).bury(&lived).await;
+                    self.note_crash(&lived);
                     return Some(lived);
                 }
                 // Only of one that is to be handed over.
@@ -273,7 +268,7 @@ impl Supervisor {
     /// Starts a child and stays with it.
     async fn begin(&mut self, shutdown: &Shutdown) -> Result<Outcome, Error> {
         let options = &self.options;
-        let start = options.plan.start(options.role, &options.instance, &self.banned, Vec::new());
+        let start = options.plan.start(options.role, &options.instance, &self.without(), Vec::new());
         live(&mut self.setting(), start, shutdown).await
     }
 
@@ -282,6 +277,7 @@ impl Supervisor {
         self.reloading.board = self.board();
         self.board = 1 - self.board;
         self.options.plan = risen.plan.clone();
+        self.reloading.plan = risen.plan.clone();
         self.banned.clone_from(&risen.banned);
         let (pid, seen) = (risen.child.process.id(), risen.now.clone());
         self.status.update(|now| {
@@ -312,6 +308,21 @@ impl Supervisor {
         }
     }
 
+    /// What a child is started without.
+    fn without(&self) -> Vec<Refusal> {
+        self.banned.iter().cloned().chain(self.loops.out(Instant::now())).collect()
+    }
+
+    /// Leaves a plugin out for a while that crashes its children by itself.
+    fn note_crash(&mut self, lived: &Lived) {
+        let last = self.status.snapshot().last_crash;
+        let last = last.filter(|_| lived.ending == Ending::Serving);
+        if let Some(wait) = last.and_then(|report| self.loops.note(&report, Instant::now())) {
+            while self.returning.try_join_next().is_some() {}
+            self.returning.spawn(self.reloads.clone().again(wait));
+        }
+    }
+
     /// The present child's board.
     fn board(&self) -> Board {
         let [first, second] = self.options.boards;
@@ -325,20 +336,7 @@ impl Supervisor {
 
     /// Sends a child away that a handler holds up, or that has served its time; another one takes its place first.
     async fn retire(&mut self, child: Connected, why: Why, shutdown: &Shutdown) -> Lived {
-        let word = match why {
-            Why::Overdue(overdue) => {
-                self.tell_overdue(overdue).await;
-                "overdue"
-            }
-            Why::Worn(Verdict::Tasks(tasks)) => {
-                tracing::info!(tasks, "the child has run its number of tasks; it is replaced");
-                "tasks"
-            }
-            Why::Worn(Verdict::Memory(resident_mb) | Verdict::Ceiling(resident_mb)) => {
-                tracing::info!(resident_mb, "the child has grown over its limit; it is replaced");
-                "memory"
-            }
-        };
+        let word = replacement::tell(why, &*self.options.hooks).await;
         self.status.update(|now| *now.replaced.entry(word).or_default() += 1);
         let alive = child.born.elapsed();
         let retiree = Retiree { child, grace: self.options.plan.grace, hands_over: false };
@@ -354,22 +352,6 @@ impl Supervisor {
         self.board = 1 - self.board;
         self.replaceable = Instant::now() + self.replacing.after(alive);
         Lived { ending: Ending::Replaced, death: Death::Killed("was replaced"), alive }
-    }
-
-    async fn tell_overdue(&self, overdue: Overdue) {
-        let Overdue { entry, is_held } = overdue;
-        tracing::error!(
-            plugin = entry.plugin,
-            name = entry.name,
-            id = %uuid::Uuid::from_bytes(entry.id),
-            "a handler holds its thread past its time limit; the child is replaced"
-        );
-        if is_held && entry.kind.is_task() {
-            let hooks = self.options.hooks.overran(entry);
-            if tokio::time::timeout(AFTERMATH_MAX, hooks).await.is_err() {
-                tracing::error!("a task that is over its limit could not be handed back; its lease runs out");
-            }
-        }
     }
 
     /// Refuses a plugin that took a child down; true when the host cannot do without it.

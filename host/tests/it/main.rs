@@ -21,6 +21,7 @@ mod children;
 mod command;
 mod config;
 mod containment;
+mod crash_loops;
 mod crash_reports;
 mod crashes;
 mod declarations;

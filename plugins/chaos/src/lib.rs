@@ -55,6 +55,8 @@ const DESCRIBE: &str = "CARDCAGE_CHAOS_DESCRIBE";
 struct Settings {
     /// How the start goes.
     init: Init,
+    /// While there is such a file, a thread of the plugin's own calls `abort` half a second after the start.
+    doom: Option<std::path::PathBuf>,
     /// A file that every attempt which came to a good end is appended to: what happened, whatever was recorded.
     trace: Option<std::path::PathBuf>,
 }
@@ -94,6 +96,12 @@ impl App {
             Init::Hang => std::future::pending().await,
             Init::Exit => std::process::exit(0),
             Init::Abort => std::process::abort(),
+        }
+        if settings.doom.is_some_and(|doom| doom.exists()) {
+            std::thread::spawn(|| {
+                std::thread::sleep(Duration::from_millis(500));
+                std::process::abort();
+            });
         }
         let trace = settings.trace.as_deref().map_or(Ok(Trace::default()), Trace::open);
         let trace = trace.map_err(|error| InitError::new(format!("chaos cannot open its trace: {error}")))?;
