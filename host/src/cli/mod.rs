@@ -5,6 +5,7 @@
 
 mod dead;
 mod help;
+mod instances;
 mod plugin;
 mod plugin_file;
 mod queues;
@@ -26,6 +27,7 @@ use uuid::Uuid;
 use crate::config::{Assignment, Sources};
 
 pub use dead::{DeadAction, DeadCommand, LetterArgs};
+pub use instances::{InstanceListArgs, InstancesCommand};
 pub use plugin::{PluginCommand, ReleaseArgs};
 pub use plugin_file::{DescribeArgs, InspectArgs};
 pub use queues::{QueueLimitArgs, QueueName, QueuePurgeArgs, QueuesCommand};
@@ -81,6 +83,9 @@ pub enum Command {
     /// Look at schedules, pause, resume and run them.
     #[command(subcommand)]
     Schedules(SchedulesCommand),
+    /// Look at API instances and workers: which versions run where.
+    #[command(subcommand)]
+    Instances(InstancesCommand),
     /// Look at workers.
     #[command(subcommand)]
     Workers(WorkersCommand),

@@ -25,6 +25,7 @@ mod delayed;
 mod dev;
 mod docs;
 mod drain;
+mod drift;
 mod edge;
 mod exhausted;
 mod follow;
