@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `GET /livez` | 200 `alive` while the supervisor's process lives |
 //! | `GET /readyz` | 200 `ready`, or 503 and the reason in a line |
-//! | `GET /readyz?verbose` | the same status; JSON: status, degraded, refused, plugins, quarantined, child |
+//! | `GET /readyz?verbose` | the same status; JSON: status, degraded, refused, plugins, quarantined, blocked, child, last crash |
 //! | `GET /metrics` | OpenMetrics text: the supervisor's own, and the child's if it answers within 1 s |
 //! | `POST /reload` | 202 and the number of the reload that reads what is there now; 403 from elsewhere |
 //! | `GET /reload` | the reload under way, and how the last one ended |
@@ -141,7 +141,7 @@ async fn answer(request: &Request<Incoming>, office: &Office, is_near: bool) -> 
         "/reload" => json(StatusCode::OK, &office.desk.state()),
         _ => {
             let child = handle.metrics.text(CHILD_METRICS_MAX).await;
-            let text = metrics::text(&handle.status.snapshot(), child.as_deref());
+            let text = metrics::text(&handle.status.snapshot(), &handle.duties.text(), child.as_deref());
             respond(StatusCode::OK, metrics::CONTENT_TYPE, text)
         }
     }

@@ -47,15 +47,22 @@ Ctrl-C ends all of it.";
 pub(super) const CHECK: &str = "\
 Examples:
   cardcage check --config cardcage.toml
+  cardcage check --config cardcage.toml --against broker
+      before a deployment: what of the live workers' routes, waiting tasks and schedules would break?
+  cardcage check --config cardcage.toml --save-manifest deployed.json
+  cardcage check --config next.toml --against deployed.json
+      the same without that broker: routes, schemas and schedules, but no waiting tasks
 
 It tells everything it finds, not only the first: mistakes in the configuration (exit 78), plugins that would \
-be refused (70), a broker that is unreachable or unfit (69). It loads each plugin and lets it describe itself.";
+be refused (70), a broker that is unreachable or unfit (69), and, with --against, what would break (6). It loads each plugin and lets it describe itself.";
 
 pub(super) const INSPECT: &str = "\
 Examples:
   cardcage plugin inspect target/release/libhello.so
   cardcage plugin inspect target/release/libhello.so --dependencies
   cardcage plugin inspect target/release/libhello.so --json
+  cardcage plugin inspect libhello.so --config cardcage.toml
+      holds it against trusted keys and the lock
 
 It reads the file only, so it is safe for files you do not trust: manifest, whether this host speaks the library's ABI, what \
 it needs of this machine (glibc, shared libraries), what it was built from (where it was built with `cargo auditable`), its hash.
@@ -71,6 +78,43 @@ It runs the library's code, in a short-lived process: its constructors and `desc
 --json has all of it, as hosts take it, with the plugin's part of the OpenAPI document.
 
 Exit codes: 0 done, 70 the library was refused, hung or crashed, 78 bad configuration.";
+
+pub(super) const PLUGIN_LOCK: &str = "\
+Examples:
+  cardcage plugin lock --config cardcage.toml
+  cardcage plugin lock --config cardcage.toml --out /etc/cardcage/plugins.lock
+
+It lists name, version, target, SHA-256, ABI, SDK, git revision and signer of every configured library, and says what has \
+changed. Commit the file beside the configuration; hosts with plugins.require_lock = \"plugins.lock\" then load nothing else. \
+Entries of the same plugins for other targets are kept.
+
+Exit codes: 0 written, 70 a library would be refused, so nothing is written, 78 bad configuration.";
+
+pub(super) const PLUGIN_VERIFY: &str = "\
+Examples:
+  cardcage plugin verify --config cardcage.toml
+  cardcage plugin verify --config cardcage.toml --set plugins.signatures=require
+  cardcage plugin verify --config cardcage.toml --lock plugins.lock --json | jq '.plugins[].mismatches'
+
+Every mismatch is told, not only the first. It reads files only.
+
+Exit codes: 0 hosts would take every file, 70 they would not, 78 bad configuration.";
+
+pub(super) const PLUGIN_SIGN: &str = "\
+Examples:
+  cardcage plugin sign target/release/libhello.so --key plugins.key
+  cardcage plugin sign libhello.so --key plugins.key --password-file /run/secrets/key-password
+
+It writes libhello.so.minisig, which goes where the library goes. `minisign -V` accepts it, and hosts accept what `minisign -S` \
+signs.";
+
+pub(super) const PLUGIN_KEYGEN: &str = "\
+Examples:
+  cardcage plugin keygen --key plugins.key
+  cardcage plugin keygen --key ci.key --no-password
+
+The secret key is written for its owner's eyes only, and never over another file. The public key is what hosts need, in \
+plugins.trusted_keys.";
 
 pub(super) const SHOW: &str = "\
 Examples:
@@ -244,6 +288,17 @@ Examples:
 What is purged cannot be replayed. Records of tasks are not touched.
 
 Exit codes: 0 done, 1 no such letter, 2 several and neither --yes nor --dry-run, 69 broker unavailable.";
+
+pub(super) const PLUGIN_NEW: &str = "\
+Examples:
+  cardcage plugin new shop
+      into ./shop, with the sources of the SDK in shop/vendor: needs nothing else of Cardcage to build
+  cardcage plugin new shop --path ~/src/shop-plugin --sdk ~/src/cardcage
+      with the SDK of a checkout, for those who work on both
+
+The folder must be absent or empty. In it, `cargo test` runs the tests and `cargo build` makes the library.
+
+Exit codes: 0 done, 1 the files could not be written, 2 a name, folder or SDK that will not do.";
 
 pub(super) const PLUGIN_RELEASE: &str = "\
 Examples:

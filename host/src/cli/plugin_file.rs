@@ -17,6 +17,9 @@ pub struct InspectArgs {
     /// Write JSON instead of text.
     #[arg(long)]
     pub json: bool,
+    /// Whose signatures are trusted, and what is locked.
+    #[command(flatten)]
+    pub configuration: Configuration,
 }
 
 /// `cardcage plugin describe`

@@ -19,14 +19,17 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::output;
+use crate::config;
 use crate::exit::Exit;
-use crate::loader::{self, Code, Description, Refusal, Source};
+use crate::loader::{self, Code, Description, Refusal, Source, Trust};
 
 /// What to describe.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Request {
     pub(super) plugins: Vec<Wanted>,
     pub(super) cache_dir: Option<PathBuf>,
+    /// What is asked of libraries: the child judges the bytes that it opens.
+    pub(super) trust: config::Trust,
 }
 
 /// One plugin of the configuration. Its settings are not here: describing does not need them, and they may hold
@@ -108,14 +111,17 @@ fn describe() -> std::io::Result<()> {
             schedules: std::collections::BTreeMap::new(),
         })
         .collect();
+    let trust = Trust::read(&request.trust);
     let mut broken = None;
-    let (described, refused) = loader::describe_all(&sources, request.cache_dir.as_ref(), &mut |step| {
-        let step = step.map(|(plugin, _, step)| Step { plugin: plugin.to_owned(), step: step.to_owned() });
-        // Whoever asked is gone: the thread that reads stdin ends this process.
-        if let Err(error) = tell(&mut answer, &Report::Step(step)) {
-            broken = Some(error);
-        }
-    });
+    let (described, refused) =
+        loader::describe_all(&sources, request.cache_dir.as_ref(), &trust, &mut |step| {
+            let step =
+                step.map(|(plugin, _, step)| Step { plugin: plugin.to_owned(), step: step.to_owned() });
+            // Whoever asked is gone: the thread that reads stdin ends this process.
+            if let Err(error) = tell(&mut answer, &Report::Step(step)) {
+                broken = Some(error);
+            }
+        });
     if let Some(error) = broken {
         return Err(error);
     }

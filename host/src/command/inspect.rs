@@ -10,9 +10,14 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::output;
+use super::session::settings;
 use crate::cli::InspectArgs;
+use crate::config::{self, Signatures};
 use crate::exit::Exit;
-use crate::loader::{Dependency, GlibcVersion, Inspection, Refusal, inspect, machine};
+use crate::loader::{
+    Code, Dependency, GlibcVersion, Inspection, Judgement, Refusal, Trust, inspect, machine, needs_abi,
+};
+use crate::signature::{Fault, KeyId, Signature, Verified};
 
 /// A refusal for programs.
 #[derive(Debug, Clone, Serialize)]
@@ -48,34 +53,52 @@ struct Answer<'a> {
     host_abi: &'static str,
     /// The glibc of this machine.
     host_glibc: Option<GlibcVersion>,
+    /// The key that the signature beside it names.
+    signature_key: Option<KeyId>,
+    /// The signature, where a trusted key made it.
+    signed: Option<&'a Verified>,
     refused: Option<Refused>,
+}
+
+/// What was found, and what the configuration says to it.
+struct Found {
+    inspection: Inspection,
+    /// What lies beside it, whether or not it was asked for.
+    signature: Result<KeyId, Fault>,
+    judgement: Judgement,
 }
 
 /// Inspects a file and writes what was found.
 #[must_use]
-pub fn run(args: &InspectArgs) -> Exit {
-    let InspectArgs { file, dependencies, json } = args;
-    // The bytes are not needed any more: they are hashed.
-    let inspected = inspect::file(file).map(|(inspection, _)| inspection);
-    let (inspection, refusal) = match inspected {
-        Ok(inspection) => {
-            let refusal = inspect::verdict(file, &inspection).err();
-            (Some(inspection), refusal)
+pub fn run(args: InspectArgs) -> Exit {
+    let InspectArgs { file, dependencies, json, configuration } = args;
+    let settings = match settings(configuration) {
+        Ok(settings) => settings,
+        Err(exit) => return exit,
+    };
+    let (found, refusal) = match look(&file, &settings.trust) {
+        Ok(mut found) => {
+            let refusals = std::mem::take(&mut found.judgement.refusals);
+            let refusal = refusals.into_iter().next();
+            let refusal = refusal.or_else(|| inspect::verdict(&file, &found.inspection).err());
+            (Some(found), refusal)
         }
         Err(refusal) => (None, Some(refusal)),
     };
-    if *json {
+    if json {
         output::json(&Answer {
-            file,
-            inspection: inspection.as_ref(),
+            file: &file,
+            inspection: found.as_ref().map(|found| &found.inspection),
             host_abi: cardcage_abi::VERSION,
             host_glibc: machine::glibc(),
+            signature_key: found.as_ref().and_then(|found| found.signature.as_ref().ok().copied()),
+            signed: found.as_ref().and_then(|found| found.judgement.signed.as_ref()),
             refused: refusal.as_ref().map(Refused::from),
         });
-    } else if let Some(inspection) = &inspection {
-        output::result(&text(file, inspection, refusal.as_ref()));
-        if *dependencies {
-            output::result(&dependency_table(inspection));
+    } else if let Some(found) = &found {
+        output::result(&text(&file, found, refusal.as_ref()));
+        if dependencies {
+            output::result(&dependency_table(&found.inspection));
         }
     }
     match refusal {
@@ -87,10 +110,41 @@ pub fn run(args: &InspectArgs) -> Exit {
     }
 }
 
-fn text(file: &Path, inspection: &Inspection, refusal: Option<&Refusal>) -> String {
+fn look(file: &Path, trust: &config::Trust) -> Result<Found, Refusal> {
+    let (inspection, bytes) = inspect::file(file)?;
+    // Whose signature it is, is worth knowing also where nobody asks for one.
+    let signatures = match (trust.signatures, trust.trusted_keys.is_empty()) {
+        (Signatures::Off, false) => Signatures::Warn,
+        (asked, _) => asked,
+    };
+    let judgement =
+        Trust::read(&config::Trust { signatures, ..trust.clone() }).judge(file, &inspection, &bytes);
+    let signature = Signature::beside(file).map(|signature| signature.key());
+    Ok(Found { inspection, signature, judgement })
+}
+
+/// Who signed it, in words.
+fn signature(found: &Found) -> String {
+    match (&found.signature, &found.judgement) {
+        (_, Judgement { signed: Some(Verified { key, comment }), .. }) => {
+            format!("good, by the trusted key {key} ({comment})")
+        }
+        (Ok(key), Judgement { warnings, .. }) => match warnings.first().map(|warning| warning.code) {
+            Some(Code::BadSignature) => format!("not good: it names the key {key}, and is for other bytes"),
+            _ => format!("by the key {key}, which the configuration does not trust"),
+        },
+        (Err(Fault::Unreadable(how)), _) => how.clone(),
+        (Err(_), _) => "none".to_owned(),
+    }
+}
+
+fn text(file: &Path, found: &Found, refusal: Option<&Refusal>) -> String {
+    let inspection = &found.inspection;
     let Inspection { manifest, needs, .. } = inspection;
     let or = |text: &str, absent: &str| output::shown(if text.is_empty() { absent } else { text });
-    let abi = match inspect::abi_verdict(&manifest.abi, cardcage_abi::VERSION) {
+    let loads = inspect::abi_verdict(&manifest.abi, cardcage_abi::VERSION)
+        .and_then(|()| needs_abi::verdict(&manifest.needs_abi, cardcage_abi::VERSION));
+    let abi = match loads {
         Ok(()) => format!("{}, which this host ({}) loads", manifest.abi, cardcage_abi::VERSION),
         Err(_) => format!("{}, which this host ({}) does not load", manifest.abi, cardcage_abi::VERSION),
     };
@@ -115,6 +169,7 @@ fn text(file: &Path, inspection: &Inspection, refusal: Option<&Refusal>) -> Stri
         ("version", manifest.version.clone()),
         ("verdict", verdict),
         ("ABI", abi),
+        ("needs ABI", or(&manifest.needs_abi, "any of its major")),
         ("SDK", or(&manifest.sdk, "not stated")),
         ("rustc", or(&manifest.rustc, "not stated")),
         ("target", or(&manifest.target, "not stated")),
@@ -125,6 +180,7 @@ fn text(file: &Path, inspection: &Inspection, refusal: Option<&Refusal>) -> Stri
         ("Rust's std", std),
         ("needs libraries", libraries),
         ("dependencies", dependencies(inspection)),
+        ("signature", signature(found)),
         ("size", format!("{} bytes", inspection.size_bytes)),
         ("sha256", inspection.sha256.clone()),
     ];

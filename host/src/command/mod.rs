@@ -5,6 +5,10 @@
 //! | `cardcage api`, `cardcage worker` | [`host`]: a role's supervisor |
 //! | `cardcage plugin inspect` | [`inspect`]: reads a library, runs none of it |
 //! | `cardcage plugin describe` | [`plugin_describe`]: what a library declares, by a child that may die |
+//! | `cardcage plugin lock` | [`plugin_lock`]: writes down which files the set is |
+//! | `cardcage plugin verify` | [`plugin_verify`]: holds the set against lock and signatures |
+//! | `cardcage plugin sign`, `keygen` | [`plugin_sign`]: minisign's signatures and keys |
+//! | `cardcage plugin new` | [`plugin_new`]: the repo of a new plugin |
 //! | `cardcage plugin release` | [`plugin_release`]: lifts a quarantine |
 //! | `cardcage check` | [`check`]: configuration, plugins and broker, without serving |
 //! | `cardcage reload` | [`reload`]: another plugin set in running hosts |
@@ -39,7 +43,11 @@ pub mod instances_list;
 mod output;
 pub mod parent_pipe;
 pub mod plugin_describe;
+pub mod plugin_lock;
+pub mod plugin_new;
 pub mod plugin_release;
+pub mod plugin_sign;
+pub mod plugin_verify;
 mod progress;
 pub mod queues;
 pub mod reload;

@@ -13,8 +13,8 @@ use serde_json::Value;
 
 use super::check::describe_file;
 use super::output;
+use super::session::settings;
 use crate::cli::DescribeArgs;
-use crate::config;
 use crate::exit::Exit;
 use crate::loader::{Description, Manifest, Refusal, ScheduleDescription, TaskDescription, inspect};
 
@@ -31,19 +31,16 @@ struct Answer<'a> {
 /// Describes the library and writes what it declares.
 pub async fn run(args: DescribeArgs) -> Exit {
     let DescribeArgs { file, json, configuration } = args;
-    let settings = match config::load(&configuration.sources()) {
+    let settings = match settings(configuration) {
         Ok(settings) => settings,
-        Err(errors) => {
-            output::trouble_as_is(&errors.render(output::trouble_styled()));
-            return Exit::Config;
-        }
+        Err(exit) => return exit,
     };
     // Its name is what the child is asked for; the child inspects the bytes that it opens.
     let inspection = match inspect::file(&file) {
         Ok((inspection, _)) => inspection,
         Err(refusal) => return refused(&refusal),
     };
-    let description = match describe_file(&inspection.manifest.name, &file, &settings.loading).await {
+    let description = match describe_file(&inspection.manifest.name, &file, &settings).await {
         Ok(description) => description,
         Err(Ok(refusal)) => return refused(&refusal),
         Err(Err(unexpected)) => {

@@ -12,6 +12,7 @@ use super::options::{Preset, Row, SECTIONS, Settings};
 use super::plugins;
 use super::suggest::nearest;
 use super::tree::{Node, Table};
+use super::trust::TRUST;
 
 /// What the checks collect and look things up in.
 pub(crate) struct Check<'a> {
@@ -29,6 +30,7 @@ impl Check<'_> {
             json.insert(section.name.to_owned(), Json::Object(rows));
         }
         let stated = table.get("plugins").and_then(|node| self.table("plugins", node));
+        json.insert("trust".to_owned(), Json::Object(self.values("plugins", TRUST.rows, stated)));
         let plugins = stated.map_or_else(Map::new, |table| plugins::read(self, table));
         json.insert("plugins".to_owned(), Json::Object(plugins));
         self.unknown_sections(table);
@@ -56,8 +58,15 @@ impl Check<'_> {
         table
     }
 
-    /// Reads the options of one table; unset ones get their default, or null.
+    /// Reads the options of one table, which has nothing else; unset ones get their default, or null.
     pub(crate) fn rows(&mut self, path: &str, rows: &[Row], stated: Option<&Table>) -> Map<String, Json> {
+        let json = self.values(path, rows, stated);
+        self.unknown_options(path, rows, stated);
+        json
+    }
+
+    /// The same where the table has other entries too.
+    fn values(&mut self, path: &str, rows: &[Row], stated: Option<&Table>) -> Map<String, Json> {
         let mut json = Map::new();
         for row in rows {
             let value = match stated.and_then(|table| table.get(row.name)) {
@@ -72,6 +81,10 @@ impl Check<'_> {
             };
             json.insert(row.name.to_owned(), value);
         }
+        json
+    }
+
+    fn unknown_options(&mut self, path: &str, rows: &[Row], stated: Option<&Table>) {
         for (key, node) in stated.into_iter().flatten() {
             if !rows.iter().any(|row| row.name == key) {
                 let names = || rows.iter().map(|row| row.name);
@@ -86,7 +99,6 @@ impl Check<'_> {
                 self.mistakes.push(Mistake::new(title).at_key(node, "unknown").help(help));
             }
         }
-        json
     }
 
     fn unknown_sections(&mut self, table: &Table) {
@@ -139,7 +151,10 @@ fn default(row: &Row) -> Json {
     // The table's own defaults; a unit test reads them all.
     toml::de::DeValue::parse(text).ok().map_or(Json::Null, |value| match value.get_ref() {
         toml::de::DeValue::Integer(integer) => integer.as_str().parse::<u64>().map_or(Json::Null, Json::from),
+        toml::de::DeValue::Float(float) => float.as_str().parse::<f64>().map_or(Json::Null, Json::from),
         toml::de::DeValue::Boolean(boolean) => Json::Bool(*boolean),
+        // The only lists that are defaults are empty ones.
+        toml::de::DeValue::Array(_) => Json::Array(Vec::new()),
         value => value.as_str().map_or(Json::Null, Json::from),
     })
 }

@@ -10,7 +10,9 @@ use serde_json::Value as Json;
 
 use super::backoff::Backoff;
 use super::suggest::nearest;
+use super::time_scale::TimeScale;
 use super::tree::{Node, Value};
+use crate::signature::TrustedKey;
 
 #[derive(Debug)]
 pub(crate) enum Kind {
@@ -29,6 +31,8 @@ pub(crate) enum Kind {
     /// The path of a field in a task's body, or an empty text for none.
     Field,
     Backoff,
+    /// A factor from 0 to 1.
+    Scale,
     /// Starts per period.
     Rate,
     /// The interval of a schedule.
@@ -42,6 +46,8 @@ pub(crate) enum Kind {
     /// Like `Path`, but a bare name is looked up in `PATH`.
     Program,
     Prefix,
+    /// A list of minisign's public keys.
+    TrustedKeys,
     /// Route to placement; read by `plugins`.
     Routes,
     /// Anything; read by `plugins`.
@@ -80,6 +86,7 @@ impl Kind {
             Self::NameOrNone => "1 to 64 of a-z, 0-9, `_` and `-`, or an empty text for none".to_owned(),
             Self::Field => "the path of a field such as `order.id`, or an empty text for none".to_owned(),
             Self::Backoff => "two times such as `1s..5m`".to_owned(),
+            Self::Scale => "a number from 0 to 1".to_owned(),
             Self::Rate => "a number per second, minute or hour, such as `10/s`".to_owned(),
             Self::Every => "an interval such as `90s`, `5m` or `1h30m`".to_owned(),
             Self::Cron => "a cron expression of six fields".to_owned(),
@@ -87,6 +94,7 @@ impl Kind {
             Self::Filter => "a level or filter directives".to_owned(),
             Self::Path | Self::Program => "a path".to_owned(),
             Self::Prefix => "a path such as `/shop`".to_owned(),
+            Self::TrustedKeys => "a list of public keys such as `[\"RWQ…\"]`".to_owned(),
             Self::Routes => "a table of `\"METHOD /path\" = \"worker\"` or `\"inline\"`".to_owned(),
             Self::Free => "a table".to_owned(),
         }
@@ -111,6 +119,20 @@ impl Kind {
                 Value::Boolean(value) => Ok(Json::Bool(value)),
                 _ => Err(self.wrong_type(node)),
             },
+            Self::Scale => {
+                #[allow(clippy::cast_precision_loss, reason = "only 0 and 1 are within bounds")]
+                let factor = match node.value {
+                    Value::Float(factor) => factor,
+                    Value::Integer(factor) => factor as f64,
+                    _ => return Err(self.wrong_type(node)),
+                };
+                TimeScale::new(factor).map(|_| Json::from(factor)).ok_or_else(|| Fault {
+                    what: OUT_OF_RANGE,
+                    label: "must be from 0 to 1".to_owned(),
+                    help: None,
+                    secret: false,
+                })
+            }
             Self::OneOf(choices) => self.text(node, |text| {
                 if choices.contains(&text) {
                     return Ok(text.to_owned());
@@ -172,6 +194,7 @@ impl Kind {
                 path(text, node.origin.directory().filter(|_| !bare))
             }),
             Self::Prefix => self.text(node, prefix),
+            Self::TrustedKeys => self.keys(node),
             Self::Routes | Self::Free => match node.value {
                 Value::Table(_) => Ok(Json::Null),
                 _ => Err(self.wrong_type(node)),
@@ -195,6 +218,20 @@ impl Kind {
             help,
             secret: false,
         }
+    }
+
+    fn keys(&self, node: &Node) -> Result<Json, Fault> {
+        let Value::Array(items) = &node.value else { return Err(self.wrong_type(node)) };
+        let key = |item: &Node| {
+            let read = |text: &str| match text.parse::<TrustedKey>() {
+                Ok(key) => Ok(key.into()),
+                Err(expected) => {
+                    Err((expected.to_owned(), Some("it is the second line of the `.pub` file".to_owned())))
+                }
+            };
+            self.text(item, read)
+        };
+        items.iter().map(key).collect::<Result<_, _>>().map(Json::Array)
     }
 
     /// Text from an environment variable or flag needs no quotes, whatever it looks like.

@@ -28,17 +28,21 @@ mod stores;
 mod suggest;
 #[cfg(test)]
 mod tests;
+mod time_scale;
 mod tree;
+mod trust;
 
 pub use backoff::Backoff;
 pub use errors::Errors;
 pub use options::{
-    Admin, Api, Broker, Dev, Drain, Loading, Log, LogFormat, OnLost, Placement, PluginSettings,
+    Admin, Api, Broker, Dev, Drain, Loading, Log, LogFormat, OnLost, Placement, PluginSettings, Retry,
     ScheduleOverrides, Settings, Storage, TaskOverrides, Tasks, Worker,
 };
 pub use plugin_config::PluginConfig;
 pub use sources::{Assignment, Sources};
 pub use stores::Stores;
+pub use time_scale::TimeScale;
+pub use trust::{Signatures, Trust};
 
 /// Reads, merges and checks all layers.
 ///

@@ -1,6 +1,6 @@
 //! The plugin set: names, mount paths, routes, and the plugins' own settings.
 //!
-//! Invariants of what it lets through: names are `[a-z0-9_-]{1,64}`, no two plugins share a mount path, none
+//! Invariants of what it lets through: names are `[a-z0-9_-]{1,64}` and no option of the set, no two plugins share a mount path, none
 //! has one of the host's, every secret is resolved.
 
 use serde_json::{Map, Value as Json};
@@ -11,13 +11,14 @@ use super::kind::{self, Kind};
 use super::options::{PLUGIN, SCHEDULE, Section, TASK};
 use super::secrets;
 use super::tree::{Node, Table};
+use super::trust;
 
 const PLACEMENT: Kind = Kind::OneOf(&["worker", "inline"]);
 
 /// Reads `[plugins]`.
 pub(crate) fn read(check: &mut Check<'_>, plugins: &Table) -> Map<String, Json> {
     let mut json = Map::new();
-    for (name, node) in plugins {
+    for (name, node) in plugins.iter().filter(|(name, _)| !trust::is_option(name)) {
         let path = format!("plugins.{name}");
         if !kind::is_name(name) {
             let label = format!("expected {}", Kind::Name.expected());

@@ -5,6 +5,7 @@
 use std::fmt::Write as _;
 
 use super::options::{PLUGIN, Preset, Row, SCHEDULE, SECTIONS, Section, TASK};
+use super::trust::TRUST;
 
 /// `config/cardcage.toml`: every option at its default, with its sentence.
 #[must_use]
@@ -16,7 +17,7 @@ pub fn default_file() -> String {
          # environment (CARDCAGE__API__LISTEN=…), flags (--set api.listen=…).\n\
          # Generated from host/src/config/options.rs: change it there, then run the tests with CARDCAGE_BLESS=1.\n",
     );
-    for section in SECTIONS {
+    for section in SECTIONS.iter().chain([&&TRUST]) {
         let _ = writeln!(text, "\n# {}\n[{}]", section.doc.trim(), section.name);
         for row in section.rows {
             let _ = writeln!(text, "\n# {}\n# Accepts {}.", row.doc.trim(), row.kind.expected());
@@ -58,7 +59,7 @@ pub fn markdown() -> String {
          A mistake ends the start with exit code 78. All of them are told at once, with file, line and a hint;\n\
          `cardcage check` tells them without starting anything.\n",
     );
-    for section in SECTIONS {
+    for section in SECTIONS.iter().chain([&&TRUST]) {
         table(&mut text, section);
     }
     table(&mut text, &PLUGIN);

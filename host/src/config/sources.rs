@@ -163,8 +163,25 @@ impl Layers {
                 }
                 kept
             });
+            self.only_plugins(&mut entries);
         }
         self.lay(entries);
+    }
+
+    /// Takes out what is no plugin: the options of the set as a whole say what is asked of a plugin, and so are not for
+    /// whoever drops one in.
+    fn only_plugins(&mut self, entries: &mut Table) {
+        let Some(Node { value: Value::Table(plugins), .. }) = entries.get_mut("plugins") else { return };
+        plugins.retain(|key, node| {
+            let kept = node.table().is_some();
+            if !kept {
+                let mistake = Mistake::new(format!("`plugins.{key}` does not belong in {DROP_IN}"))
+                    .at_key(node, "only `[plugins.<name>]` may stand here")
+                    .help("move it to a file given with --config".to_owned());
+                self.mistakes.push(mistake);
+            }
+            kept
+        });
     }
 
     /// Lays a layer on those before it. At the top there are tables only; what is not one must not vanish

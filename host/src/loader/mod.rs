@@ -1,6 +1,7 @@
 //! From a file on disk to a plugin that answers calls.
 //!
-//! The way of a library: [`inspect`] reads its manifest and its needs without running a line of it; a private copy
+//! The way of a library: [`inspect`] reads its manifest and its needs without running a line of it; [`Trust`] holds its bytes
+//! against the lock of the plugin set and its signature; a private copy of the same bytes,
 //! named by content hash is opened; the boundary's layout is checked; `describe` and `init` run. Anything wrong on
 //! the way is a [`Refusal`]: one sentence that names file, fault and remedy.
 //!
@@ -27,21 +28,24 @@ mod lending;
 mod lock;
 pub mod machine;
 mod needs;
+pub mod needs_abi;
 mod neighbours;
 mod open;
 mod overrides;
 mod plugin;
 mod plugin_host;
+mod plugins_lock;
 mod refusal;
 mod schedule;
 mod services;
 mod set;
 mod span;
 mod task_side;
+mod trust;
 
 pub use answer::{AnswerBody, Answered, Attempt, BoxError, Outcome, RequestBody};
 pub use dependencies::Dependency;
-pub use description::{Description, Placement, RouteDescription, TaskDescription};
+pub use description::{Description, OpenApiPart, Placement, RouteDescription, TaskDescription};
 pub use inspect::{Inspection, Manifest};
 pub use lending::Lending;
 pub use needs::{GlibcVersion, Needs};
@@ -49,6 +53,7 @@ pub use neighbours::{Need, refusal as needs_refusal, unmet};
 pub use open::exit_now;
 pub use overrides::task_faults;
 pub use plugin::{Call, CallFuture, KeepRunning, Plugin, TaskStart};
+pub use plugins_lock::{Locked, PluginsLock};
 pub use refusal::{Code, Refusal};
 pub use schedule::{ScheduleDescription, schedule_faults};
 pub use services::{
@@ -56,3 +61,4 @@ pub use services::{
     ServiceFuture, ServiceResult, Services,
 };
 pub use set::{LoadOptions, OnStep, PluginSet, Source, describe_all, load_all};
+pub use trust::{Judgement, Trust};

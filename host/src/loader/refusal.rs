@@ -54,8 +54,22 @@ codes! {
         "Author: export the plugin with the SDK's `plugin!` macro.";
     BadManifest "bad_manifest" "The library's manifest cannot be read."
         "Author: build the plugin again with the SDK's `plugin!` macro.";
+    BadLock "bad_lock" "The lock of the plugin set is required and cannot be read, so nothing is known to be chosen."
+        "Operator: write it with `cardcage plugin lock`, or correct `plugins.require_lock`.";
+    NotInLock "not_in_lock" "The library is not one that the lock of the plugin set lists: its hash is not there."
+        "Operator: put back the file that was chosen, or choose this one with `cardcage plugin lock`.";
+    LockMismatch "lock_mismatch" "The library's hash is in the lock under another name, version or signer."
+        "Operator: look who changed the lock, then write it again with `cardcage plugin lock`.";
+    Unsigned "unsigned" "The library has no signature, and signatures are required."
+        "Operator: take the library from who signs it, with its .minisig file, or sign it with `cardcage plugin sign`.";
+    BadSignature "bad_signature" "The library's signature is none, or was made for other bytes."
+        "Operator: do not use the file; take it again from who signed it.";
+    UntrustedKey "untrusted_key" "The library is signed with a key that the configuration does not trust."
+        "Operator: add the public key to `plugins.trusted_keys` if you trust it.";
     AbiMajor "abi_major" "The library is built against another major version of the ABI."
         "Operator: update the host where the library is newer. Author: build with a current SDK where it is older.";
+    AbiMinor "abi_minor" "The library needs a later minor version of the ABI than this host speaks."
+        "Operator: update the host. Author: build without `needs_abi` where the plugin can live without it.";
     PanicAbort "panic_abort" "The library is built with panic=abort, so that a panic in it would end the host's child."
         "Author: remove `panic = \"abort\"` from the profile and build again.";
     DynamicStd "dynamic_std" "The library needs the Rust standard library as a shared library."

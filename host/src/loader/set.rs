@@ -7,6 +7,7 @@ use super::neighbours::{self, Neighbour, Neighbours};
 use super::plugin::{InitOptions, Opened, Plugin};
 use super::refusal::Refusal;
 use super::services::Services;
+use super::trust::Trust;
 use super::{conflict, copy, open};
 use crate::config::{ScheduleOverrides, TaskOverrides};
 use crate::crash::Board;
@@ -36,6 +37,8 @@ pub struct Source {
 pub struct LoadOptions {
     /// Where private copies go.
     pub cache_dir: Option<PathBuf>,
+    /// What is asked of libraries.
+    pub trust: Trust,
     /// The log filter, as in `RUST_LOG`.
     pub log_filter: String,
     /// Threads of each plugin's runtime.
@@ -78,8 +81,16 @@ struct Inspected {
     copy: PathBuf,
 }
 
-fn inspect_one(source: &Source, dir: &Path) -> Result<Inspected, Refusal> {
+/// All that is judged before a library is opened is judged of the bytes that are read here.
+fn inspect_one(source: &Source, dir: &Path, trust: &Trust) -> Result<Inspected, Refusal> {
     let (inspection, bytes) = inspect::file(&source.library)?;
+    let judgement = trust.judge(&source.library, &inspection, &bytes);
+    if let Some(refusal) = judgement.refusals.into_iter().next() {
+        return Err(refusal);
+    }
+    for warning in judgement.warnings {
+        tracing::warn!(plugin = %source.name, code = warning.code.as_str(), reason = %warning, "a plugin is not signed as it should be");
+    }
     inspect::verdict(&source.library, &inspection)?;
     let copy = copy::private(dir, &source.library, &inspection.sha256, &bytes)?;
     Ok(Inspected { manifest: inspection.manifest, copy })
@@ -88,7 +99,7 @@ fn inspect_one(source: &Source, dir: &Path) -> Result<Inspected, Refusal> {
 /// Inspects every library, and judges their names before any of them runs.
 fn inspect_all<'a>(
     sources: &'a [Source],
-    cache_dir: Option<&PathBuf>,
+    (cache_dir, trust): (Option<&PathBuf>, &Trust),
     refused: &mut Vec<Refusal>,
     on_step: OnStep<'_>,
 ) -> Vec<(&'a Source, Inspected)> {
@@ -96,7 +107,7 @@ fn inspect_all<'a>(
     let mut inspected: Vec<(&Source, Inspected)> = Vec::new();
     let mut rightly_named = Vec::new();
     for source in sources {
-        match inspect_one(source, &dir) {
+        match inspect_one(source, &dir, trust) {
             Ok(one) => inspected.push((source, one)),
             // The name in the configuration, not the manifest's: `required` is looked up by it.
             Err(refusal) => refused.push(refusal.of(&source.name)),
@@ -127,12 +138,12 @@ fn open_one(source: &Source, inspected: Inspected, on_step: OnStep<'_>) -> Resul
 
 fn open_all(
     sources: &[Source],
-    cache_dir: Option<&PathBuf>,
+    from: (Option<&PathBuf>, &Trust),
     refused: &mut Vec<Refusal>,
     on_step: OnStep<'_>,
 ) -> Vec<(Source, Opened)> {
     let mut opened: Vec<(Source, Opened)> = Vec::new();
-    for (source, inspected) in inspect_all(sources, cache_dir, refused, on_step) {
+    for (source, inspected) in inspect_all(sources, from, refused, on_step) {
         let plugin = open_one(source, inspected, on_step);
         on_step(None);
         let judged = plugin.and_then(|plugin| {
@@ -150,7 +161,8 @@ fn open_all(
 /// Opens, describes and starts every plugin. Blocks: call it from a thread that serves nothing.
 pub fn load_all(sources: &[Source], options: &LoadOptions, on_step: OnStep<'_>) -> PluginSet {
     let mut set = PluginSet::default();
-    let mut opened = open_all(sources, options.cache_dir.as_ref(), &mut set.refused, on_step);
+    let mut opened =
+        open_all(sources, (options.cache_dir.as_ref(), &options.trust), &mut set.refused, on_step);
     let unmet: Vec<Refusal> = {
         let asking = opened.iter().filter(|_| !options.is_alone);
         let unmet = neighbours::unmet(asking.map(|(_, plugin)| &*plugin.description));
@@ -190,9 +202,10 @@ pub fn load_all(sources: &[Source], options: &LoadOptions, on_step: OnStep<'_>) 
 pub fn describe_all(
     sources: &[Source],
     cache_dir: Option<&PathBuf>,
+    trust: &Trust,
     on_step: OnStep<'_>,
 ) -> (Vec<(Source, Arc<Description>)>, Vec<Refusal>) {
     let mut refused = Vec::new();
-    let opened = open_all(sources, cache_dir, &mut refused, on_step);
+    let opened = open_all(sources, (cache_dir, trust), &mut refused, on_step);
     (opened.into_iter().map(|(source, plugin)| (source, plugin.description)).collect(), refused)
 }

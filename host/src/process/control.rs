@@ -8,7 +8,7 @@
 //!
 //! What it refuses to do: it carries orders and reports, never calls, tasks or bodies.
 
-use super::status::QuarantinedPlugin;
+use super::status::{BlockedPlugin, QuarantinedPlugin};
 use bytes::{Buf, BytesMut};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
@@ -154,6 +154,11 @@ pub enum ToSupervisor {
     Quarantined {
         /// All of them.
         plugins: Vec<QuarantinedPlugin>,
+    },
+    /// Which of its plugins are blocked.
+    Blocked {
+        /// All of them.
+        plugins: Vec<BlockedPlugin>,
     },
     /// Answer to [`ToChild::Metrics`].
     MetricsText {

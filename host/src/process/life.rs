@@ -19,6 +19,7 @@ use super::reload::{Order, Reloading, Risen, Turn, Unfit, turn};
 
 use super::spawn::{Process, Spawn};
 use super::status::{Stage, Status};
+use super::wear::{self, Limits, Verdict, Wear};
 use super::{Death, Shutdown};
 use crate::crash::Board;
 use crate::exit::Exit;
@@ -43,6 +44,8 @@ const START_GRACE: Duration = Duration::from_secs(2);
 const EXIT_WAIT: Duration = Duration::from_secs(2);
 /// How long to wait for the rest of a dead child's messages.
 const REST_WAIT: Duration = Duration::from_millis(500);
+/// Completes "it was killed because it".
+pub(super) const OVER_CEILING: &str = "was over its memory ceiling";
 /// Metrics requests that may wait for the child at once.
 const METRICS_PENDING_MAX: usize = 8;
 
@@ -55,11 +58,12 @@ pub(super) struct Setting<'a> {
     pub(super) grace: Duration,
     pub(super) load_timeout: Duration,
     pub(super) required: &'a BTreeSet<String>,
+    pub(super) limits: Limits,
     pub(super) status: &'a Status,
     pub(super) metrics: &'a mut mpsc::Receiver<oneshot::Sender<String>>,
     /// Told when this child takes work: another one waits for it.
     pub(super) successor: &'a mut Option<oneshot::Sender<()>>,
-    /// When it may be replaced for a handler that is overdue, at the earliest; `None`: never.
+    /// When it may be replaced, at the earliest; `None`: never.
     pub(super) replaceable: Option<Instant>,
     /// The one before it, which may still be there.
     pub(super) retiring: Option<&'a JoinHandle<()>>,
@@ -72,11 +76,19 @@ pub(super) enum Outcome {
     /// It has ended.
     Ended(Lived),
     /// It lives, and must be replaced.
-    Retired(Box<Connected>, Overdue),
+    Retired(Box<Connected>, Why),
     /// It lives, and another one with a new plugin set serves.
     Followed(Box<Connected>, Box<Risen>),
     /// It has come up, and is handed over.
     Up(Box<Connected>),
+}
+
+/// Why a child must be replaced.
+pub(super) enum Why {
+    /// A handler holds a thread past its limit.
+    Overdue(Overdue),
+    /// It has served its time.
+    Worn(Verdict),
 }
 
 struct Life<'a, 'b> {
@@ -87,6 +99,7 @@ struct Life<'a, 'b> {
     writer: JoinSet<()>,
     watch: Watch,
     oom: OomWatch,
+    wear: Wear,
     pending: HashMap<u64, oneshot::Sender<String>>,
     next_metrics_id: u64,
     /// When the child last said something, or the phase was entered.
@@ -131,6 +144,7 @@ pub(super) async fn live_on(setting: &mut Setting<'_>, child: Connected, shutdow
 impl<'a, 'b> Life<'a, 'b> {
     fn of(setting: &'b mut Setting<'a>, child: Connected, served: bool) -> Self {
         let Connected { process, reader, orders, writer, .. } = child;
+        let wear = Wear::new(setting.limits);
         Self {
             setting,
             process,
@@ -139,6 +153,7 @@ impl<'a, 'b> Life<'a, 'b> {
             writer,
             watch: Watch::default(),
             oom: OomWatch::start(),
+            wear,
             pending: HashMap::new(),
             next_metrics_id: 0,
             heard: Instant::now(),
@@ -187,9 +202,8 @@ impl<'a, 'b> Life<'a, 'b> {
                     if self.served {
                         pulse::feel(&self.setting.board, self.setting.status, self.process.id());
                     }
-                    if self.is_replaceable()
-                        && let Some(overdue) = self.watch.look(&self.setting.board, now_unix_ms()) {
-                        return Outcome::Retired(Box::new(self.let_go(born)), overdue);
+                    if let Some(why) = self.look() {
+                        return Outcome::Retired(Box::new(self.let_go(born)), why);
                     }
                 }
             }
@@ -251,6 +265,26 @@ impl<'a, 'b> Life<'a, 'b> {
     fn let_go(self, born: Instant) -> Connected {
         let Self { process, reader, orders, writer, .. } = self;
         Connected { process, reader, orders, writer, born }
+    }
+
+    /// Why the child is to be replaced, if it is. One that is over its memory ceiling is killed.
+    fn look(&mut self) -> Option<Why> {
+        let resident_mb = self.process.id().and_then(wear::resident_mb);
+        let worn = match self.served {
+            true => self.wear.look(self.setting.board.tasks_begun(), resident_mb),
+            false => None,
+        };
+        if let Some(Verdict::Ceiling(resident_mb)) = worn
+            && self.killed.is_none()
+        {
+            tracing::error!(resident_mb, "the child is over its memory ceiling");
+            self.kill(OVER_CEILING);
+        }
+        if !self.is_replaceable() {
+            return None;
+        }
+        let overdue = self.watch.look(&self.setting.board, now_unix_ms());
+        overdue.map(Why::Overdue).or(worn.map(Why::Worn))
     }
 
     /// The next deadline, and what the child is killed for when it passes.
@@ -331,6 +365,7 @@ impl<'a, 'b> Life<'a, 'b> {
             ToSupervisor::Restored => status.update(|now| now.degraded.clear()),
             ToSupervisor::Consuming { active } => self.consuming(active),
             ToSupervisor::Quarantined { plugins } => status.update(|now| now.quarantined = plugins),
+            ToSupervisor::Blocked { plugins } => status.update(|now| now.blocked = plugins),
             ToSupervisor::MetricsText { id, text } => {
                 if let Some(waiting) = self.pending.remove(&id) {
                     // Whoever asked may have given up.
@@ -376,6 +411,7 @@ impl<'a, 'b> Life<'a, 'b> {
             now.status = Stage::Serving;
             now.responding = true;
             now.plugins = ready.plugins;
+            now.blocked.clear();
             now.bound = ready.bound;
         });
     }

@@ -40,6 +40,7 @@ mod spawn;
 mod status;
 mod supervisor;
 mod watchdog;
+mod wear;
 
 #[cfg(test)]
 pub(crate) mod testing;
@@ -55,5 +56,8 @@ pub use shutdown::{Shutdown, ShutdownHandle};
 #[cfg(debug_assertions)]
 pub(crate) use spawn::SUBCOMMAND;
 pub use spawn::{Process, SelfExecutable, Spawn};
-pub use status::{ChildMetrics, Handle, QuarantinedPlugin, Snapshot, Stage, Status};
+pub use status::{
+    BlockedPlugin, ChildMetrics, DutyMetrics, Handle, QuarantinedPlugin, Snapshot, Stage, Status,
+};
 pub use supervisor::{Aftermath, Supervisor, SupervisorOptions};
+pub use wear::Limits;

@@ -23,6 +23,7 @@ use super::life::{Ending, Outcome, Setting, live};
 use super::spawn::Spawn;
 use super::status::{ChildMetrics, Snapshot, Status};
 use super::supervisor::Aftermath;
+use super::wear::Limits;
 use crate::crash::Board;
 use crate::exit::Exit;
 use std::collections::BTreeSet;
@@ -43,6 +44,8 @@ pub struct Plan {
     pub load_timeout: Duration,
     /// Names of the plugins without which the host must not serve.
     pub required: BTreeSet<String>,
+    /// When a worker's child has served its time.
+    pub limits: Limits,
 }
 
 impl Plan {
@@ -313,6 +316,7 @@ impl Birth {
             grace: self.plan.grace,
             load_timeout: self.plan.load_timeout,
             required: needed,
+            limits: self.plan.limits,
             status,
             metrics: &mut requests,
             successor: &mut None,

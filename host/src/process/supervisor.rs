@@ -21,12 +21,13 @@ use super::connected::Connected;
 use super::control::{Error, LoadedPlugin, Phase, Refusal, Role};
 use super::culprit::refusal;
 use super::grave::Grave;
-use super::life::{Ending, Lived, Outcome, Setting, live, live_on};
+use super::life::{Ending, Lived, Outcome, Setting, Why, live, live_on};
 use super::overdue::Overdue;
 use super::reload::{Means, Plan, Reloading, Reloads, Risen};
 use super::retiree::Retiree;
 use super::spawn::Spawn;
-use super::status::{ChildMetrics, Handle, Snapshot, Stage, Status};
+use super::status::{ChildMetrics, DutyMetrics, Handle, Snapshot, Stage, Status};
+use super::wear::Verdict;
 use super::{Death, Fate, Shutdown};
 use crate::crash::{Board, Entry};
 use crate::exit::Exit;
@@ -144,7 +145,7 @@ impl Supervisor {
     /// What the admin listener needs to know.
     #[must_use]
     pub fn handle(&self) -> Handle {
-        Handle { status: self.status.clone(), metrics: self.metrics.clone() }
+        Handle { status: self.status.clone(), metrics: self.metrics.clone(), duties: DutyMetrics::default() }
     }
 
     /// Keeps a child alive until a stop is asked for or nothing more can be done; says how to exit.
@@ -246,8 +247,8 @@ impl Supervisor {
                     self.retiring = Some(tokio::spawn(leaving));
                     Ok(self.follow(*risen, shutdown).await)
                 }
-                Ok(Outcome::Retired(child, overdue)) => {
-                    return Some(self.retire(*child, overdue, shutdown).await);
+                Ok(Outcome::Retired(child, why)) => {
+                    return Some(self.retire(*child, why, shutdown).await);
                 }
                 Ok(Outcome::Ended(lived)) => {
                     self.status.update(|now| {
@@ -300,6 +301,7 @@ impl Supervisor {
             grace: self.options.plan.grace,
             load_timeout: self.options.plan.load_timeout,
             required: &self.options.plan.required,
+            limits: self.options.plan.limits,
             status: &self.status,
             metrics: &mut self.metrics_requests,
             successor: &mut self.successor,
@@ -321,21 +323,23 @@ impl Supervisor {
         Grave { board, hooks, plugins, status: self.status.clone() }
     }
 
-    /// Sends a child away that a handler holds up; another one takes its place first.
-    async fn retire(&mut self, child: Connected, overdue: Overdue, shutdown: &Shutdown) -> Lived {
-        let Overdue { entry, is_held } = overdue;
-        tracing::error!(
-            plugin = entry.plugin,
-            name = entry.name,
-            id = %uuid::Uuid::from_bytes(entry.id),
-            "a handler holds its thread past its time limit; the child is replaced"
-        );
-        if is_held && entry.kind.is_task() {
-            let hooks = self.options.hooks.overran(entry);
-            if tokio::time::timeout(AFTERMATH_MAX, hooks).await.is_err() {
-                tracing::error!("a task that is over its limit could not be handed back; its lease runs out");
+    /// Sends a child away that a handler holds up, or that has served its time; another one takes its place first.
+    async fn retire(&mut self, child: Connected, why: Why, shutdown: &Shutdown) -> Lived {
+        let word = match why {
+            Why::Overdue(overdue) => {
+                self.tell_overdue(overdue).await;
+                "overdue"
             }
-        }
+            Why::Worn(Verdict::Tasks(tasks)) => {
+                tracing::info!(tasks, "the child has run its number of tasks; it is replaced");
+                "tasks"
+            }
+            Why::Worn(Verdict::Memory(resident_mb) | Verdict::Ceiling(resident_mb)) => {
+                tracing::info!(resident_mb, "the child has grown over its limit; it is replaced");
+                "memory"
+            }
+        };
+        self.status.update(|now| *now.replaced.entry(word).or_default() += 1);
         let alive = child.born.elapsed();
         let retiree = Retiree { child, grace: self.options.plan.grace, hands_over: false };
         let (sender, successor) = oneshot::channel();
@@ -350,6 +354,22 @@ impl Supervisor {
         self.board = 1 - self.board;
         self.replaceable = Instant::now() + self.replacing.after(alive);
         Lived { ending: Ending::Replaced, death: Death::Killed("was replaced"), alive }
+    }
+
+    async fn tell_overdue(&self, overdue: Overdue) {
+        let Overdue { entry, is_held } = overdue;
+        tracing::error!(
+            plugin = entry.plugin,
+            name = entry.name,
+            id = %uuid::Uuid::from_bytes(entry.id),
+            "a handler holds its thread past its time limit; the child is replaced"
+        );
+        if is_held && entry.kind.is_task() {
+            let hooks = self.options.hooks.overran(entry);
+            if tokio::time::timeout(AFTERMATH_MAX, hooks).await.is_err() {
+                tracing::error!("a task that is over its limit could not be handed back; its lease runs out");
+            }
+        }
     }
 
     /// Refuses a plugin that took a child down; true when the host cannot do without it.
@@ -394,5 +414,6 @@ fn renew(now: &mut Snapshot, banned: &[Refusal]) {
     now.refused = banned.to_vec();
     now.degraded.clear();
     now.plugins.clear();
+    now.blocked.clear();
     now.bound.clear();
 }

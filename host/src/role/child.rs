@@ -1,12 +1,13 @@
 //! A child: attaches to its supervisor, loads the plugins, and becomes an API or a worker.
 
+use super::blocked::Blocked;
 use super::metrics::line;
 use super::{api, options, worker};
 use crate::broker::{Broker, Error};
 use crate::config::Settings;
 use crate::edge::Departure;
 use crate::exit::Exit;
-use crate::loader::{self, Description, Lending, LoadOptions, PluginSet, Refusal, Services, Source};
+use crate::loader::{self, Description, Lending, LoadOptions, PluginSet, Refusal, Services, Source, Trust};
 use crate::logging;
 use crate::process::child::{self, Attached, Outbox};
 use crate::process::control::{self, LoadedPlugin, Phase, Ready, Role, Step, ToChild, ToSupervisor};
@@ -29,6 +30,7 @@ pub(super) struct Context {
     /// What a child before this one serves.
     needed: Vec<String>,
     lending: Arc<Lending>,
+    blocked: Blocked,
 }
 
 /// A start that failed: the exit code that fits, and a sentence for people.
@@ -81,6 +83,7 @@ async fn serve(attached: Attached) -> Result<Exit, Failure> {
         excluded: start.excluded,
         needed: start.needed,
         lending,
+        blocked: Blocked::default(),
         settings,
     };
     match start.role {
@@ -120,6 +123,7 @@ impl Context {
         let options = LoadOptions {
             is_alone: false,
             cache_dir: self.settings.loading.cache_dir.clone(),
+            trust: Trust::read(&self.settings.trust),
             log_filter: self.settings.log.filter.clone(),
             threads: PLUGIN_THREADS,
             services,
@@ -154,6 +158,7 @@ impl Context {
             loading.await.map_err(|error| (Exit::Unexpected, format!("loading ended early: {error}")))?;
         self.judge(&set.refused)?;
         self.judge_tasks(&set)?;
+        self.blocked.watch(&set, self.board, &self.outbox);
         Ok(set)
     }
 
@@ -215,6 +220,7 @@ impl Context {
         line(&mut text, "cardcage_handlers_ended_in_place_total", "", self.lending.ended_in_place());
         text.push_str("# TYPE cardcage_lent_threads_held_up gauge\n");
         line(&mut text, "cardcage_lent_threads_held_up", "", self.lending.held_up());
+        text.push_str(&self.blocked.text());
         text
     }
 

@@ -11,6 +11,7 @@ mod addresses;
 mod aftermath;
 mod api;
 mod batch;
+mod blocked;
 mod child;
 mod metrics;
 mod options;

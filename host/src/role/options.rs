@@ -4,8 +4,8 @@ use crate::broker;
 use crate::config::{Settings, Storage, Stores};
 use crate::edge::EdgeLimits;
 use crate::loader::{Placement, Source};
-use crate::process::Plan;
 use crate::process::control::Excluded;
+use crate::process::{Limits, Plan};
 use crate::stream::Silence;
 use cardcage_protocol::{NameError, Namespace};
 use std::collections::BTreeMap;
@@ -48,6 +48,11 @@ pub(super) fn plan(settings: &Settings) -> Result<Plan, serde_json::Error> {
         grace: Duration::from_millis(settings.drain.grace_ms),
         load_timeout: Duration::from_millis(settings.loading.timeout_ms),
         required: required.map(|(name, _)| name.clone()).collect(),
+        limits: Limits {
+            recycle_after_tasks: settings.worker.recycle_after_tasks,
+            recycle_above_mb: settings.worker.recycle_above_mb,
+            memory_max_mb: settings.worker.memory_max_mb,
+        },
     })
 }
 

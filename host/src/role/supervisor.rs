@@ -13,7 +13,10 @@ use crate::crash::Board;
 use crate::exit::Exit;
 use crate::logging;
 use crate::process::control::Role;
-use crate::process::{Aftermath, LeaseKeeper, SelfExecutable, Shutdown, Supervisor, SupervisorOptions};
+use crate::process::{
+    Aftermath, DutyMetrics, LeaseKeeper, SelfExecutable, Shutdown, Supervisor, SupervisorOptions,
+};
+use crate::worker::tasks::Sweeper;
 use cardcage_protocol::{InstanceId, QuarantinePolicy, Timestamp};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
@@ -104,6 +107,7 @@ async fn start(
         hooks,
         spawn: Arc::new(SelfExecutable),
     });
+    let sweeps = (role == Role::Worker).then(|| present.clone());
     let present = Present {
         role,
         broker: present,
@@ -114,12 +118,12 @@ async fn start(
         started_at,
     };
     duties.present = Some(tokio::spawn(present.answer()));
+    let mut handle = supervisor.handle();
+    if let Some(broker) = sweeps {
+        handle.duties = duties.start_sweeper(broker);
+    }
     let desk = Desk::default();
-    let office = Office {
-        handle: supervisor.handle(),
-        desk: desk.clone(),
-        remote_reload: settings.admin.remote_reload,
-    };
+    let office = Office { handle, desk: desk.clone(), remote_reload: settings.admin.remote_reload };
     let admin = tokio::spawn(admin::serve(admin_listener, office));
     let hangups = reload::on_hangup(desk.clone()).map_err(|error| unexpected("no signal handler", error))?;
     let (reloads, status) = (supervisor.reloads(), supervisor.handle().status);
@@ -151,14 +155,21 @@ struct Duties {
     pumps: Option<(CancellationToken, JoinHandle<()>)>,
     /// Says that it is there, as long as it is.
     present: Option<JoinHandle<()>>,
+    sweeper: Option<JoinHandle<()>>,
 }
 
 impl Duties {
+    fn start_sweeper(&mut self, broker: Broker) -> DutyMetrics {
+        let sweeper = Sweeper::new(broker);
+        let report = sweeper.report();
+        self.sweeper = Some(tokio::spawn(sweeper.run()));
+        DutyMetrics::new(move || report.text())
+    }
+
     async fn end(self) {
         drop(self.leases);
-        if let Some(present) = self.present {
-            present.abort();
-        }
+        // A sweep may be broken off anywhere.
+        self.present.iter().chain(&self.sweeper).for_each(JoinHandle::abort);
         if let Some((stop, running)) = self.pumps {
             stop.cancel();
             // It does not panic; if it did, there is nothing left to wait for.

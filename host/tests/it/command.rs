@@ -5,6 +5,7 @@ mod describe;
 mod inspect;
 mod tasks_run;
 mod tasks_show;
+mod trust;
 
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};

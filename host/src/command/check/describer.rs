@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use super::Described;
 use crate::command::describe_child::{Report, Request, Step, Wanted};
 use crate::command::executable;
-use crate::config::{Loading, Settings};
+use crate::config::Settings;
 use crate::loader::{Code, Refusal};
 use crate::process::Death;
 
@@ -42,15 +42,17 @@ pub(super) async fn describe(settings: &Settings) -> Described {
             prefix: plugin.prefix.clone(),
         })
         .collect();
-    describe_these(wanted, &settings.loading).await
+    describe_these(wanted, settings).await
 }
 
-/// Describes the plugins that are wanted, as [`Loading`] says.
-pub(super) async fn describe_these(mut wanted: Vec<Wanted>, loading: &Loading) -> Described {
+/// Describes the plugins that are wanted, loaded and trusted as the settings say.
+pub(super) async fn describe_these(mut wanted: Vec<Wanted>, settings: &Settings) -> Described {
+    let Settings { loading, trust, .. } = settings;
     let limit = Duration::from_millis(loading.timeout_ms);
     let mut culprits = Vec::new();
     loop {
-        let request = Request { plugins: wanted.clone(), cache_dir: loading.cache_dir.clone() };
+        let (cache_dir, trust) = (loading.cache_dir.clone(), trust.clone());
+        let request = Request { plugins: wanted.clone(), cache_dir, trust };
         let (step, code, fault, remedy) = match one_child(&request, limit).await {
             Ok(Ending::Done(mut described)) => {
                 described.refused.append(&mut culprits);

@@ -9,31 +9,47 @@
 //! code only in a child that may die. The report goes to stdout; the exit code is the first of 78, 70, 69 that
 //! applies. A refusal of a plugin with `required = false` is a warning, as it is for a host.
 //!
+//! With `--against` the plugins are held against what is deployed ([`against`]); 6 where that breaks.
+//!
 //! What it refuses to do: it does not start plugins (`init` may open connections and has side effects), and it
 //! does not go on to plugins and broker when the settings themselves are in doubt.
 
+mod against;
 mod broker;
 mod describer;
 pub(crate) mod fit;
 mod report;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use crate::cli::Configuration;
-use crate::config::{self, Loading, Settings};
+use crate::cli::{Against, Configuration};
+use crate::config::{self, Settings};
 use crate::exit::Exit;
 use crate::loader::{Description, Refusal};
 
 use super::describe_child::Wanted;
 use super::output;
+use against::Candidate;
 use report::{ConfigurationReport, PluginReport, Report};
 
+/// What is asked for beside the check itself.
+#[derive(Debug, Default)]
+pub struct Asked {
+    /// JSON instead of text.
+    pub json: bool,
+    /// What the plugins are held against.
+    pub against: Option<Against>,
+    /// Where their descriptions are written to.
+    pub save_manifest: Option<PathBuf>,
+}
+
 /// Checks, and writes the report.
-pub async fn run(configuration: Configuration, json: bool) -> Exit {
+pub async fn run(configuration: Configuration, asked: Asked) -> Exit {
+    let json = asked.json;
     let sources = configuration.sources();
     let mut report = Report::new(ConfigurationReport::new(&sources.files));
     match config::load(&sources) {
-        Ok(settings) => judge(&mut report, &settings).await,
+        Ok(settings) => judge(&mut report, &settings, &asked).await,
         Err(errors) => report.configuration.mistakes(&errors, output::styled() && !json),
     }
     report.exit_code = report.exit().code();
@@ -45,18 +61,27 @@ pub async fn run(configuration: Configuration, json: bool) -> Exit {
     report.exit()
 }
 
-async fn judge(report: &mut Report, settings: &Settings) {
+async fn judge(report: &mut Report, settings: &Settings, asked: &Asked) {
     let (set, (mut found, broker)) = tokio::join!(fit::judge(settings), broker::probe(settings));
-    if let Some(broker) = broker {
-        broker::compare(&mut found, &broker, settings, set.descriptions.values()).await;
+    if let Some(broker) = &broker {
+        broker::compare(&mut found, broker, settings, set.descriptions.values()).await;
     }
     report.broker = Some(found);
+    let candidate = Candidate { settings, descriptions: &set.descriptions };
+    if let Some(against) = &asked.against {
+        report.against = Some(against::compare(against, broker.as_ref(), &candidate).await);
+    }
+    if let Some(path) = &asked.save_manifest
+        && let Err(error) = against::save(path, &candidate)
+    {
+        report.unexpected = Some(format!("{} cannot be written ({error})", path.display()));
+    }
     let plugins = settings.plugins.iter().map(|(name, plugin)| {
         PluginReport::new(name, plugin, set.descriptions.get(name), set.refused.get(name))
     });
     report.plugins = Some(plugins.collect());
     report.configuration.overrides = set.overrides;
-    report.unexpected = set.unexpected;
+    report.unexpected = set.unexpected.or(report.unexpected.take());
 }
 
 /// Lets one plugin of the configuration describe itself, with what the operator has laid over it. `None`: it is not in
@@ -83,10 +108,10 @@ pub(super) async fn describe_one(settings: &Settings, name: &str) -> Option<Resu
 pub(super) async fn describe_file(
     name: &str,
     file: &Path,
-    loading: &Loading,
+    settings: &Settings,
 ) -> Result<Description, Result<Refusal, String>> {
     let wanted = Wanted { name: name.to_owned(), library: file.to_owned(), prefix: format!("/{name}") };
-    let mut described = describer::describe_these(vec![wanted], loading).await;
+    let mut described = describer::describe_these(vec![wanted], settings).await;
     match (described.descriptions.remove(name), described.refused.pop()) {
         (Some(description), _) => Ok(description),
         (None, Some(refusal)) => Err(Ok(refusal)),

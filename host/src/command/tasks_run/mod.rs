@@ -28,7 +28,7 @@ use crate::cli::{RunArgs, TaskName};
 use crate::config::Settings;
 use crate::exit::Exit;
 use crate::loader::{
-    self, Attempt, Lending, LoadOptions, Outcome, Plugin, Source, TaskDescription, TaskStart,
+    self, Attempt, Lending, LoadOptions, Outcome, Plugin, Source, TaskDescription, TaskStart, Trust,
 };
 
 /// Time for the plugin to stop after its task.
@@ -51,6 +51,7 @@ async fn rehearse(args: RunArgs) -> Result<Exit, Exit> {
     let (services, rehearsal) = rehearsal::services();
     let options = LoadOptions {
         cache_dir: settings.loading.cache_dir.clone(),
+        trust: Trust::read(&settings.trust),
         log_filter: settings.log.filter.clone(),
         threads: 1,
         services,

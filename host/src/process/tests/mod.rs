@@ -162,6 +162,7 @@ fn options(
             grace: LONG,
             load_timeout: LONG,
             required: BTreeSet::from(["orders".to_owned()]),
+            limits: Limits::default(),
         },
         listener: None,
         boards: [Board::create().unwrap(), Board::create().unwrap()],

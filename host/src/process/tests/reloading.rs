@@ -8,6 +8,7 @@ fn plan(settings: &str) -> Plan {
         grace: LONG,
         load_timeout: LONG,
         required: BTreeSet::new(),
+        limits: Limits::default(),
     }
 }
 

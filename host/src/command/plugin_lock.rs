@@ -1,0 +1,157 @@
+//! `cardcage plugin lock`: writes down which files the plugin set is, by hash.
+//!
+//! Invariants: no plugin code runs; where one library would be refused, nothing is written and all refusals are told
+//! (exit 70); the file is replaced in one step. Entries for other targets of configured plugins are kept, so that
+//! machines of different kinds can share one lock.
+//!
+//! What it refuses to do: it does not put an unsigned library into a lock where signatures are required.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::output;
+use super::session::settings;
+use crate::cli::LockArgs;
+use crate::config::{self, Settings};
+use crate::exit::Exit;
+use crate::loader::{Locked, PluginsLock, Refusal, Trust, inspect};
+
+const FILE_NAME: &str = "plugins.lock";
+
+/// The answer for programs.
+#[derive(Serialize)]
+struct Answer<'a> {
+    file: &'a Path,
+    plugins: &'a [Locked],
+    changes: &'a [String],
+}
+
+/// Writes the lock.
+#[must_use]
+pub fn run(args: LockArgs) -> Exit {
+    let LockArgs { out, json, configuration } = args;
+    let beside = configuration.files.first().cloned();
+    let settings = match settings(configuration) {
+        Ok(settings) => settings,
+        Err(exit) => return exit,
+    };
+    let file = out.or_else(|| settings.trust.require_lock.clone());
+    let file = file.unwrap_or_else(|| beside_config(beside.as_deref()));
+    let chosen = match choose(&settings) {
+        Ok(chosen) => chosen,
+        Err(refusals) => {
+            for refusal in &refusals {
+                output::trouble(&output::shown(&refusal.to_string()));
+            }
+            output::trouble(&format!("{} is not written", file.display()));
+            return Exit::PluginRefused;
+        }
+    };
+    // One that cannot be read has nothing to keep; what it was is in the history of whoever commits it.
+    let before = PluginsLock::read(&file).map(|lock| lock.plugins).unwrap_or_default();
+    let lock = PluginsLock::new(with_other_targets(chosen, &before));
+    let text = match lock.text() {
+        Ok(text) => text,
+        Err(error) => {
+            output::trouble(&format!("the lock cannot be written ({error}): a fault of cardcage"));
+            return Exit::Unexpected;
+        }
+    };
+    if let Err(error) = replace(&file, &text) {
+        output::trouble(&format!(
+            "{} cannot be written ({error}); check the folder and its permissions",
+            file.display()
+        ));
+        return Exit::Unexpected;
+    }
+    let changes = changes(&before, &lock.plugins);
+    if json {
+        output::json(&Answer { file: &file, plugins: &lock.plugins, changes: &changes });
+    } else {
+        output::result(&report(&file, &lock, &changes));
+    }
+    Exit::Success
+}
+
+/// Where the lock is when nobody says so.
+pub(super) fn beside_config(config: Option<&Path>) -> PathBuf {
+    config.map_or_else(|| PathBuf::from(FILE_NAME), |config| config.with_file_name(FILE_NAME))
+}
+
+/// What every configured library is, or why some cannot be chosen.
+fn choose(settings: &Settings) -> Result<Vec<Locked>, Vec<Refusal>> {
+    let trust = Trust::read(&config::Trust { require_lock: None, ..settings.trust.clone() });
+    let (mut chosen, mut refusals) = (Vec::new(), Vec::new());
+    for (name, plugin) in &settings.plugins {
+        let file = &plugin.library;
+        let (inspection, bytes) = match inspect::file(file) {
+            Ok(inspected) => inspected,
+            Err(refusal) => {
+                refusals.push(refusal.of(name));
+                continue;
+            }
+        };
+        let judgement = trust.judge(file, &inspection, &bytes);
+        let unfit = inspect::verdict(file, &inspection).err();
+        if unfit.is_none() && judgement.refusals.is_empty() {
+            let signer = judgement.signed.map(|signed| signed.key.to_string());
+            chosen.push(Locked::of(&inspection, signer));
+        }
+        refusals.extend(judgement.refusals.into_iter().chain(unfit));
+    }
+    if refusals.is_empty() { Ok(chosen) } else { Err(refusals) }
+}
+
+fn with_other_targets(mut chosen: Vec<Locked>, before: &[Locked]) -> Vec<Locked> {
+    let kept: Vec<Locked> = before
+        .iter()
+        .filter(|old| {
+            let mut same = chosen.iter().filter(|new| new.name == old.name).peekable();
+            same.peek().is_some() && same.all(|new| new.target != old.target)
+        })
+        .cloned()
+        .collect();
+    chosen.extend(kept);
+    chosen
+}
+
+fn changes(before: &[Locked], after: &[Locked]) -> Vec<String> {
+    let short = |one: &Locked| format!("{} {} ({:.12}…)", one.name, one.version, one.sha256);
+    let gone = before.iter().filter(|one| !after.contains(one)).map(|one| format!("- {}", short(one)));
+    let new = after.iter().filter(|one| !before.contains(one)).map(|one| format!("+ {}", short(one)));
+    gone.chain(new).collect()
+}
+
+/// Whoever reads the file meanwhile sees the old one or the new one.
+fn replace(file: &Path, text: &str) -> std::io::Result<()> {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = folder.join(format!(".{name}.{}.{}.tmp", std::process::id(), fastrand::u32(..)));
+    let write = || {
+        let mut new = std::fs::OpenOptions::new().write(true).create_new(true).open(&temporary)?;
+        new.write_all(text.as_bytes())?;
+        new.sync_all()?;
+        std::fs::rename(&temporary, file)
+    };
+    write().inspect_err(|_| {
+        let _ = std::fs::remove_file(&temporary);
+    })
+}
+
+fn report(file: &Path, lock: &PluginsLock, changes: &[String]) -> String {
+    let mut table = output::table();
+    table.set_header(["plugin", "version", "target", "sha256", "signer"]);
+    for Locked { name, version, target, sha256, signer, .. } in &lock.plugins {
+        let signer = signer.as_deref().unwrap_or("none");
+        table.add_row([name, version, target, &format!("{sha256:.12}…"), signer].map(output::shown));
+    }
+    let mut text = table.trim_fmt();
+    let _ = match changes {
+        [] => write!(text, "\n{} is as it was", file.display()),
+        some => write!(text, "\n{} is written:\n{}", file.display(), some.join("\n")),
+    };
+    text
+}

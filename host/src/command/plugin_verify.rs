@@ -1,0 +1,147 @@
+//! `cardcage plugin verify`: holds the plugin set against its lock and its signatures.
+//!
+//! Invariants: no plugin code runs; every mismatch is told, and not only the first; exit 70 where a host would refuse a
+//! plugin, required or not.
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::inspect::Refused;
+use super::output;
+use super::session::settings;
+use crate::cli::VerifyArgs;
+use crate::config::{PluginSettings, Settings, Signatures};
+use crate::exit::Exit;
+use crate::loader::{Inspection, Refusal, Trust, inspect};
+use crate::signature::Verified;
+
+/// The answer for programs.
+#[derive(Serialize)]
+struct Answer {
+    lock: Option<PathBuf>,
+    signatures: Signatures,
+    plugins: Vec<Plugin>,
+    /// What is locked and not configured.
+    unused: Vec<String>,
+}
+
+/// What was found of one plugin.
+#[derive(Serialize)]
+struct Plugin {
+    name: String,
+    library: PathBuf,
+    version: Option<String>,
+    sha256: Option<String>,
+    signed: Option<Verified>,
+    mismatches: Vec<Refused>,
+    warnings: Vec<Refused>,
+}
+
+/// Verifies the set.
+#[must_use]
+pub fn run(args: VerifyArgs) -> Exit {
+    let VerifyArgs { lock, json, configuration } = args;
+    let mut settings = match settings(configuration) {
+        Ok(settings) => settings,
+        Err(exit) => return exit,
+    };
+    settings.trust.require_lock = lock.or(settings.trust.require_lock);
+    let trust = Trust::read(&settings.trust);
+    let plugins: Vec<Plugin> =
+        settings.plugins.iter().map(|(name, plugin)| verify(&trust, name, plugin)).collect();
+    let mismatches = plugins.iter().map(|plugin| plugin.mismatches.len()).sum::<usize>();
+    let answer = Answer {
+        lock: settings.trust.require_lock.clone(),
+        signatures: settings.trust.signatures,
+        unused: unused(&trust, &settings),
+        plugins,
+    };
+    if json {
+        output::json(&answer);
+    } else {
+        output::result(&answer.text(&settings));
+    }
+    for told in answer.plugins.iter().flat_map(|plugin| &plugin.mismatches) {
+        output::trouble(&output::shown(&told.message));
+    }
+    if mismatches == 0 { Exit::Success } else { Exit::PluginRefused }
+}
+
+fn verify(trust: &Trust, name: &str, settings: &PluginSettings) -> Plugin {
+    let library = settings.library.clone();
+    let mut plugin = Plugin {
+        name: name.to_owned(),
+        library,
+        version: None,
+        sha256: None,
+        signed: None,
+        mismatches: Vec::new(),
+        warnings: Vec::new(),
+    };
+    let told = |refusals: &[Refusal]| refusals.iter().map(Refused::from).collect::<Vec<_>>();
+    let (inspection, bytes) = match inspect::file(&plugin.library) {
+        Ok(inspected) => inspected,
+        Err(refusal) => {
+            plugin.mismatches = told(&[refusal]);
+            return plugin;
+        }
+    };
+    let judgement = trust.judge(&plugin.library, &inspection, &bytes);
+    plugin.mismatches = told(&judgement.refusals);
+    plugin.mismatches.extend(told(&unfit(&plugin.library, name, &inspection)));
+    plugin.warnings = told(&judgement.warnings);
+    plugin.signed = judgement.signed;
+    plugin.version = Some(inspection.manifest.version);
+    plugin.sha256 = Some(inspection.sha256);
+    plugin
+}
+
+/// What else a host would say before it opens the library.
+fn unfit(library: &Path, name: &str, inspection: &Inspection) -> Vec<Refusal> {
+    let misnamed = (inspection.manifest.name != name).then(|| inspect::misnamed(library, name, inspection));
+    inspect::verdict(library, inspection).err().into_iter().chain(misnamed).collect()
+}
+
+fn unused(trust: &Trust, settings: &Settings) -> Vec<String> {
+    let Some((_, Ok(lock))) = trust.lock() else { return Vec::new() };
+    let idle = lock.plugins.iter().filter(|locked| !settings.plugins.contains_key(&locked.name));
+    idle.map(|locked| format!("{} {}", locked.name, locked.version)).collect()
+}
+
+impl Answer {
+    fn text(&self, settings: &Settings) -> String {
+        let mut table = output::table();
+        table.set_header(["plugin", "version", "sha256", "signed by", "verdict"]);
+        for plugin in &self.plugins {
+            let verdict = match (plugin.mismatches.as_slice(), plugin.warnings.as_slice()) {
+                ([], []) => "good".to_owned(),
+                ([], [warning, ..]) => format!("warning ({})", warning.code),
+                ([first, ..], _) => format!("refused ({})", first.code),
+            };
+            let signer = match (&plugin.signed, self.signatures) {
+                (Some(signed), _) => signed.key.to_string(),
+                (None, Signatures::Off) => "not asked".to_owned(),
+                (None, _) => "nobody".to_owned(),
+            };
+            let hash = plugin.sha256.as_deref().map_or("-".to_owned(), |hash| format!("{hash:.12}…"));
+            let version = plugin.version.as_deref().unwrap_or("-");
+            table.add_row([&plugin.name, version, &hash, &signer, &verdict].map(output::shown));
+        }
+        let mut text = table.trim_fmt();
+        text.push_str(&match &self.lock {
+            Some(lock) => format!("\nlock: {}", lock.display()),
+            None => "\nlock: none is required; `cardcage plugin lock` writes one".to_owned(),
+        });
+        if settings.trust.signatures == Signatures::Off {
+            text.push_str("\nsignatures: not asked for (`plugins.signatures`)");
+        }
+        for warning in self.plugins.iter().flat_map(|plugin| &plugin.warnings) {
+            text.push_str(&format!("\nwarning: {}", output::shown(&warning.message)));
+        }
+        for unused in &self.unused {
+            text.push_str(&format!("\nnote: {} is locked and not configured", output::shown(unused)));
+        }
+        text
+    }
+}
