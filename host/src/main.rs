@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use cardcage::cli::{self, Cli, Command, PluginCommand, TasksCommand, WorkersCommand};
+use cardcage::cli::{self, Cli, Command, InstancesCommand, PluginCommand, TasksCommand, WorkersCommand};
 use cardcage::exit::Exit;
 use cardcage::process::control::Role;
 use cardcage::{command, role};
@@ -61,6 +61,9 @@ fn dispatch(command: Command, runtime: &Runtime) -> Exit {
         Command::Tasks(TasksCommand::Retry(args)) => runtime.block_on(command::tasks_retry::run(args)),
         Command::Tasks(TasksCommand::Enqueue(args)) => runtime.block_on(command::tasks_enqueue::run(args)),
         Command::Tasks(TasksCommand::Run(args)) => runtime.block_on(command::tasks_run::run(args)),
+        Command::Instances(InstancesCommand::List(args)) => {
+            runtime.block_on(command::instances_list::run(args))
+        }
         Command::Workers(WorkersCommand::List { json, configuration }) => {
             runtime.block_on(command::workers_list::run(json, configuration))
         }

@@ -1,7 +1,7 @@
-//! What a worker says when it is asked who is there.
+//! What a worker, or an API instance, says when it is asked who is there.
 //!
-//! The question goes to `<ns>.presence`, with an empty body or a [`Question`]; every worker's supervisor answers with one
-//! [`Presence`]. It is read by hosts and tools of neighbouring versions: unknown members are ignored, and members that
+//! The question goes to `<ns>.presence`, or to `<ns>.presence_api`, with an empty body or a [`Question`]; every supervisor of
+//! that role answers with one [`Presence`]. It is read by hosts and tools of neighbouring versions: unknown members are ignored, and members that
 //! an older worker does not know have defaults.
 
 use serde::{Deserialize, Serialize};
@@ -16,9 +16,12 @@ pub struct Question {
     /// The attempts that the worker holds.
     #[serde(default)]
     pub running: bool,
+    /// The routes whose handlers workers run.
+    #[serde(default)]
+    pub routes: bool,
 }
 
-/// One live worker.
+/// One live worker, or API instance; the latter takes no tasks.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Presence {
     /// Version of this answer; today 1.
@@ -49,7 +52,7 @@ pub struct Presence {
     pub running: Vec<RunningTask>,
 }
 
-/// A plugin that a worker has loaded.
+/// A plugin that an instance has loaded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PresentPlugin {
     /// Its name.
@@ -61,6 +64,10 @@ pub struct PresentPlugin {
     /// The names of its tasks.
     #[serde(default)]
     pub tasks: Vec<Name>,
+    /// The names of its routes that run on workers, if they were asked for: those that a worker can run, or that an API
+    /// forwards.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub routes: Vec<Name>,
     /// Its attempts under way.
     #[serde(default)]
     pub busy: usize,

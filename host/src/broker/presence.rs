@@ -1,4 +1,4 @@
-//! Who is there: a question that every worker's supervisor answers.
+//! Who is there: a question that every supervisor answers.
 //!
 //! Nothing is stored. Whoever does not answer is not there, or stopped, or cut off: of no use to a task either way.
 
@@ -24,6 +24,18 @@ impl Broker {
     /// # Errors
     /// [`Error::Unavailable`].
     pub async fn ask_workers(&self, question: Question) -> Result<Vec<Presence>, Error> {
+        self.ask_who_is_there(self.subjects().presence(), question).await
+    }
+
+    /// The API instances that are there, by name; as long as [`Broker::ask_workers`].
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn ask_apis(&self, question: Question) -> Result<Vec<Presence>, Error> {
+        self.ask_who_is_there(self.subjects().api_presence(), question).await
+    }
+
+    async fn ask_who_is_there(&self, subject: String, question: Question) -> Result<Vec<Presence>, Error> {
         let inbox = self.new_inbox();
         let mut answers = timeout(WAIT_MAX, self.client().subscribe(inbox.clone()))
             .await
@@ -31,7 +43,7 @@ impl Broker {
             .map_err(|error| Error::unavailable(error.to_string()))?;
         let question =
             serde_json::to_vec(&question).map_err(|error| Error::unreadable("a question", error))?;
-        self.send(self.subjects().presence(), Some(inbox), None, Bytes::from(question)).await?;
+        self.send(subject, Some(inbox), None, Bytes::from(question)).await?;
         let began = Instant::now();
         let mut workers: Vec<Presence> = Vec::new();
         let mut until = began + WAIT_MAX;

@@ -6,6 +6,7 @@
 mod against;
 mod dead;
 mod help;
+mod instances;
 mod plugin;
 mod plugin_file;
 mod plugin_new;
@@ -31,6 +32,7 @@ use crate::config::{Assignment, Sources};
 
 pub use against::Against;
 pub use dead::{DeadAction, DeadCommand, LetterArgs};
+pub use instances::{InstanceListArgs, InstancesCommand};
 pub use plugin::{PluginCommand, ReleaseArgs};
 pub use plugin_file::{DescribeArgs, InspectArgs};
 pub use plugin_new::NewArgs;
@@ -95,6 +97,9 @@ pub enum Command {
     /// Look at schedules, pause, resume and run them.
     #[command(subcommand)]
     Schedules(SchedulesCommand),
+    /// Look at API instances and workers: which versions run where.
+    #[command(subcommand)]
+    Instances(InstancesCommand),
     /// Look at workers.
     #[command(subcommand)]
     Workers(WorkersCommand),

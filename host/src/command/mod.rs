@@ -18,6 +18,7 @@
 //! | `cardcage tasks cancel` | [`tasks_cancel`]: cancels one task |
 //! | `cardcage tasks list`, `why`, `retry`, `enqueue` | [`tasks_list`], [`tasks_why`], [`tasks_retry`], [`tasks_enqueue`] |
 //! | `cardcage tasks run` | [`tasks_run`]: one task in the foreground, without a broker |
+//! | `cardcage instances list` | [`instances_list`]: which versions run where, and what nobody runs |
 //! | `cardcage workers list` | [`workers_list`]: who is there |
 //! | `cardcage queues …` | [`queues`]: queues, listed, paused, resumed and purged |
 //! | `cardcage schedules …` | [`schedules`]: schedules, listed, paused, resumed and run |
@@ -39,6 +40,7 @@ pub mod dev;
 mod executable;
 pub mod host;
 pub mod inspect;
+pub mod instances_list;
 mod output;
 pub mod parent_pipe;
 pub mod plugin_describe;

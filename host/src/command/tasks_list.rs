@@ -188,7 +188,7 @@ impl Search<'_> {
 }
 
 async fn collect(broker: &Broker, args: &TaskListArgs) -> Result<(Vec<Row>, Extent), Error> {
-    let workers = broker.ask_workers(Question { running: true }).await?;
+    let workers = broker.ask_workers(Question { running: true, ..Question::default() }).await?;
     let seen = Extent { looked_at: 0, complete: true };
     let mut search = Search { args, held: held(&workers), rows: Vec::new(), seen };
     // In the order in which a task moves, so that one that moves meanwhile is seen at least once.

@@ -42,7 +42,7 @@ pub async fn run(args: OneTaskArgs) -> Exit {
 
 async fn why(session: &Session, id: TaskId) -> Result<Option<Why>, Error> {
     let broker = &session.broker;
-    let workers = broker.ask_workers(Question { running: true }).await?;
+    let workers = broker.ask_workers(Question { running: true, ..Question::default() }).await?;
     let holder = workers
         .iter()
         .find_map(|worker| worker.running.iter().find(|task| task.id == id).map(|task| (worker, task)));
@@ -298,6 +298,7 @@ mod tests {
                 version: format!("{major}.0.0"),
                 major,
                 tasks: tasks.iter().map(|task| name(task)).collect(),
+                routes: vec![],
                 busy: 2,
                 slots: 4,
                 quarantined_at: None,

@@ -28,6 +28,20 @@ pub struct Mounted {
     pub plugin: Option<Arc<Plugin>>,
 }
 
+impl Mounted {
+    /// Where a route's handler runs: as the operator wants it, else as its author does.
+    #[must_use]
+    pub fn placement_of(&self, route: &RouteDescription) -> Placement {
+        let key = format!("{} {}", route.method, route.path);
+        match (route.placement, self.routes.get(&key).copied().or(self.placement)) {
+            // It runs nowhere, so there is nothing to move.
+            (Placement::Enqueue, _) => Placement::Enqueue,
+            (_, Some(chosen)) => chosen,
+            (declared, None) => declared,
+        }
+    }
+}
+
 /// A task that a route enqueues, with the schema its body is held against.
 #[derive(Debug)]
 pub struct EnqueueTarget {
@@ -168,14 +182,7 @@ fn one(
     prefix_len: usize,
     subjects: &Subjects,
 ) -> Result<Route, String> {
-    let key = format!("{} {}", route.method, route.path);
-    let chosen = plugin.routes.get(&key).copied().or(plugin.placement);
-    let placement = match (route.placement, chosen) {
-        // It runs nowhere, so there is nothing to move.
-        (Placement::Enqueue, _) => Placement::Enqueue,
-        (_, Some(chosen)) => chosen,
-        (declared, None) => declared,
-    };
+    let placement = plugin.placement_of(route);
     let name = Name::new(&route.name).map_err(|error| error.to_string())?;
     let plugin_name = Name::new(&plugin.identity.name).map_err(|error| error.to_string())?;
     let enqueue = match (&route.task, placement) {

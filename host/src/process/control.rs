@@ -261,6 +261,9 @@ pub struct LoadedPlugin {
     /// Their names.
     #[serde(default)]
     pub task_names: Vec<String>,
+    /// Names of its routes that run on workers.
+    #[serde(default)]
+    pub called: Vec<String>,
 }
 
 /// A message as bytes on the channel.

@@ -164,6 +164,7 @@ mod tests {
             routes: 1,
             tasks: 1,
             task_names: vec![],
+            called: vec![],
         };
         vec![plugin("hello"), plugin("chaos")]
     }

@@ -7,7 +7,7 @@ use super::services::{HostServices, waiters};
 use crate::broker::Broker;
 use crate::edge::{Edge, Mounted, Router, Server, ServerOptions, override_faults};
 use crate::exit::Exit;
-use crate::loader::PluginSet;
+use crate::loader::{Placement, PluginSet, RouteDescription};
 use crate::process::control::ToSupervisor;
 use crate::quarantine::Quarantines;
 use crate::stream::Mux;
@@ -78,7 +78,13 @@ pub(super) async fn serve(mut context: Context) -> Result<Exit, Failure> {
     tokio::spawn(keep_layout(context.outbox.clone(), broker.clone(), plugin_names(&set)));
     let departure = Arc::new(std::sync::OnceLock::new());
     let serving = tokio::spawn(server.run(stop.clone(), departure.clone()));
-    context.ready(&set, bound);
+    context.ready(&set, bound, |source, description| {
+        let plugin = mounted.iter().find(|one| one.identity.name.as_ref() == source.name);
+        let is_called = |route: &&RouteDescription| {
+            plugin.is_some_and(|plugin| plugin.placement_of(route) == Placement::Worker)
+        };
+        description.routes.iter().filter(is_called).map(|route| route.name.clone()).collect()
+    });
     let text = {
         let (edge, metrics) = (edge.clone(), metrics.clone());
         move || text(&edge, &metrics)

@@ -7,7 +7,7 @@ use crate::broker::{Broker, Error};
 use crate::config::Settings;
 use crate::edge::Departure;
 use crate::exit::Exit;
-use crate::loader::{self, Lending, LoadOptions, PluginSet, Refusal, Services, Trust};
+use crate::loader::{self, Description, Lending, LoadOptions, PluginSet, Refusal, Services, Source, Trust};
 use crate::logging;
 use crate::process::child::{self, Attached, Outbox};
 use crate::process::control::{self, LoadedPlugin, Phase, Ready, Role, Step, ToChild, ToSupervisor};
@@ -195,13 +195,20 @@ impl Context {
         if required.is_empty() { Ok(()) } else { Err((Exit::PluginRefused, message)) }
     }
 
-    pub(super) fn ready(&self, set: &PluginSet, bound: Vec<String>) {
-        let plugins = set.plugins.iter().map(|(_, plugin)| LoadedPlugin {
+    /// Says that it serves; `called` are a plugin's routes that run on workers.
+    pub(super) fn ready(
+        &self,
+        set: &PluginSet,
+        bound: Vec<String>,
+        called: impl Fn(&Source, &Description) -> Vec<String>,
+    ) {
+        let plugins = set.plugins.iter().map(|(source, plugin)| LoadedPlugin {
             name: plugin.identity.name.to_string(),
             version: plugin.identity.version.to_string(),
             routes: plugin.description.routes.len(),
             tasks: plugin.description.tasks.len(),
             task_names: plugin.description.tasks.iter().map(|task| task.name.clone()).collect(),
+            called: called(source, &plugin.description),
         });
         self.report(&ToSupervisor::Ready(Ready { plugins: plugins.collect(), bound }));
     }

@@ -1,4 +1,4 @@
-//! A worker's supervisor answers who asks whether it is there.
+//! A worker's supervisor, and an API's, answers who asks whether it is there.
 //!
 //! The supervisor answers and not the child, because it runs no plugin code: it answers while every handler blocks its
 //! thread, while the child is being replaced, and while it drains.
@@ -17,15 +17,17 @@ use tokio::sync::watch;
 use crate::broker::{Broker, Incoming};
 use crate::config::Settings;
 use crate::crash::{Board, Entry, Kind};
+use crate::process::control::Role;
 use crate::process::{Snapshot, Stage, Status};
 use crate::worker::tasks::slots_per_plugin;
 
 /// Pause before listening again.
 const AGAIN: Duration = Duration::from_millis(500);
 
-/// What a supervisor knows of its worker.
+/// What a supervisor knows of its host.
 #[derive(Debug)]
 pub(super) struct Present {
+    pub(super) role: Role,
     pub(super) broker: Broker,
     pub(super) instance: InstanceId,
     pub(super) boards: [Board; 2],
@@ -39,8 +41,13 @@ impl Present {
     /// Answers until it is dropped.
     pub(super) async fn answer(self) {
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned();
+        let subjects = self.broker.subjects();
+        let subject = match self.role {
+            Role::Api => subjects.api_presence(),
+            Role::Worker => subjects.presence(),
+        };
         loop {
-            match self.broker.subscribe(self.broker.subjects().presence()).await {
+            match self.broker.subscribe(subject.clone()).await {
                 Ok(mut questions) => {
                     while let Some(question) = questions.next().await {
                         self.reply(&host, &question).await;
@@ -70,6 +77,7 @@ impl Present {
     fn presence(&self, host: &str, question: Question, snapshot: &Snapshot) -> Presence {
         let held: Vec<Entry> =
             self.boards.iter().flat_map(Board::live).filter(|entry| entry.kind == Kind::Task).collect();
+        let takes_tasks = self.role == Role::Worker;
         let slots = slots_per_plugin(self.settings.borrow().worker.task_concurrency, snapshot.plugins.len());
         let plugins: Vec<PresentPlugin> = snapshot
             .plugins
@@ -79,9 +87,10 @@ impl Present {
                     name: Name::new(&plugin.name).ok()?,
                     major: plugin.version.split('.').next()?.parse().ok()?,
                     version: plugin.version.clone(),
-                    tasks: plugin.task_names.iter().filter_map(|name| Name::new(name).ok()).collect(),
+                    routes: if question.routes { names(&plugin.called) } else { Vec::new() },
+                    tasks: names(&plugin.task_names),
                     busy: held.iter().filter(|entry| entry.plugin == plugin.name).count(),
-                    slots: if plugin.task_names.is_empty() { 0 } else { slots },
+                    slots: if plugin.task_names.is_empty() || !takes_tasks { 0 } else { slots },
                     quarantined_at: snapshot
                         .quarantined
                         .iter()
@@ -113,6 +122,10 @@ impl Present {
             running: if question.running { held.iter().filter_map(running).collect() } else { Vec::new() },
         }
     }
+}
+
+fn names(names: &[String]) -> Vec<Name> {
+    names.iter().filter_map(|name| Name::new(name).ok()).collect()
 }
 
 fn running(entry: &Entry) -> Option<RunningTask> {

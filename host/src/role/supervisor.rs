@@ -74,12 +74,12 @@ async fn start(
     let started_at = Timestamp::now();
     let mut duties = Duties::default();
     let current = watch::Sender::new(Arc::new(settings.clone()));
-    let mut present = None;
+    // Also an API's, to answer who asks; without a broker it goes on trying.
+    let broker = Broker::connect(options.clone()).await.map_err(|error| (Exit::Config, error.to_string()))?;
+    let present = broker.clone();
     let hooks: Arc<dyn Aftermath> = match role {
         Role::Api => Arc::new(NoAftermath),
         Role::Worker => {
-            let broker =
-                Broker::connect(options.clone()).await.map_err(|error| (Exit::Config, error.to_string()))?;
             let renewer = Arc::new(BrokerRenewer::new(options));
             let lease = Duration::from_millis(settings.tasks.lease_ms);
             let keeper = LeaseKeeper::start(boards.to_vec(), lease, renewer);
@@ -87,7 +87,6 @@ async fn start(
             let stop = CancellationToken::new();
             let pumps = pumps::run(broker.clone(), current.subscribe(), stop.clone());
             duties.pumps = Some((stop, tokio::spawn(pumps)));
-            present = Some(broker.clone());
             let quarantine = QuarantinePolicy {
                 after: settings.tasks.quarantine_after,
                 window_ms: settings.tasks.quarantine_window_s.saturating_mul(1_000),
@@ -108,13 +107,17 @@ async fn start(
         hooks,
         spawn: Arc::new(SelfExecutable),
     });
-    let sweeps = present.clone();
-    duties.present = present.map(|broker| {
-        let status = supervisor.handle().status;
-        let settings = current.subscribe();
-        let present = Present { broker, instance: instance.clone(), boards, status, settings, started_at };
-        tokio::spawn(present.answer())
-    });
+    let sweeps = (role == Role::Worker).then(|| present.clone());
+    let present = Present {
+        role,
+        broker: present,
+        instance: instance.clone(),
+        boards,
+        status: supervisor.handle().status,
+        settings: current.subscribe(),
+        started_at,
+    };
+    duties.present = Some(tokio::spawn(present.answer()));
     let mut handle = supervisor.handle();
     if let Some(broker) = sweeps {
         handle.duties = duties.start_sweeper(broker);
@@ -145,7 +148,7 @@ async fn start(
     Ok(exit)
 }
 
-/// What a worker's supervisor does besides watching its child; ends with it.
+/// What a supervisor does besides watching its child; ends with it. Leases and pumps are a worker's.
 #[derive(Default)]
 struct Duties {
     leases: Option<LeaseKeeper>,

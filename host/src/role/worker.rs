@@ -8,7 +8,7 @@ use super::services::{HostServices, waiters};
 use crate::broker::{Broker, ConsumerSpec};
 use crate::exit::Exit;
 use crate::live_limits::AllLiveLimits;
-use crate::loader::{Description, Plugin, PluginSet, TaskDescription};
+use crate::loader::{Description, Placement, Plugin, PluginSet, TaskDescription};
 use crate::process::child::Outbox;
 use crate::process::control::ToSupervisor;
 use crate::quarantine::Quarantines;
@@ -81,7 +81,11 @@ pub(super) async fn serve(mut context: Context) -> Result<Exit, Failure> {
     });
     let _ = progress.set(engine.progress_reports());
     let _ = staging.set(engine.staging());
-    context.ready(&set, Vec::new());
+    context.ready(&set, Vec::new(), |_, description| {
+        // Also those that their author, or an operator elsewhere, runs inline.
+        let routes = description.routes.iter().filter(|route| route.placement != Placement::Enqueue);
+        routes.map(|route| route.name.clone()).collect()
+    });
     let absent_after = Duration::from_secs(context.settings.tasks.schedule_absent_s);
     let schedules = tokio::spawn(ScheduleKeeper::new(broker.clone(), declared(&set), absent_after).run());
     let deployed = tokio::spawn(deployed::keep(broker.clone(), described(&set)));

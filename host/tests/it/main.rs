@@ -29,6 +29,7 @@ mod delayed;
 mod dev;
 mod docs;
 mod drain;
+mod drift;
 mod edge;
 mod errors;
 mod exhausted;

@@ -78,6 +78,13 @@ impl Subjects {
         format!("{}.presence", self.ns)
     }
 
+    /// Asks which API instances are there; every API's supervisor answers. A subject of its own: who asks for workers learns
+    /// from the broker that there are none.
+    #[must_use]
+    pub fn api_presence(&self) -> String {
+        format!("{}.presence_api", self.ns)
+    }
+
     /// A live event: lossy by design.
     #[must_use]
     pub fn event(&self, kind: &Name) -> String {

@@ -92,7 +92,7 @@ async fn walk(broker: &Broker, queue: &QueueName, delayed: bool) -> Result<Queue
 
 /// What workers hold of this queue.
 async fn held(broker: &Broker, queue: &QueueName) -> Result<HashSet<TaskId>, Error> {
-    let workers = broker.ask_workers(Question { running: true }).await?;
+    let workers = broker.ask_workers(Question { running: true, ..Question::default() }).await?;
     let running = workers.into_iter().flat_map(|worker| worker.running);
     let of_it = running.filter(|task| {
         task.plugin == queue.plugin && queue.task.as_ref().is_none_or(|name| *name == task.task)

@@ -90,6 +90,7 @@ fn ready() -> ToSupervisor {
         routes: 3,
         tasks: 1,
         task_names: vec!["task".into()],
+        called: vec![],
     };
     ToSupervisor::Ready(Ready { plugins: vec![plugin], bound: vec!["127.0.0.1:1".into()] })
 }

@@ -245,7 +245,7 @@ impl Sweeper {
     }
 
     async fn held(&self) -> Result<HashSet<TaskId>, Error> {
-        let workers = self.broker.ask_workers(Question { running: true }).await?;
+        let workers = self.broker.ask_workers(Question { running: true, ..Question::default() }).await?;
         Ok(workers.into_iter().flat_map(|worker| worker.running).map(|task| task.id).collect())
     }
 }
