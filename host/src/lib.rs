@@ -13,6 +13,7 @@ pub mod enqueue;
 pub mod exit;
 pub mod failpoint;
 pub mod follow;
+pub mod fuzz;
 pub mod live_limits;
 pub mod loader;
 pub mod logging;

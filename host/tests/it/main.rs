@@ -28,6 +28,7 @@ mod drain;
 mod edge;
 mod exhausted;
 mod follow;
+mod fuzzed;
 mod hops;
 mod in_flight;
 mod isolation;
