@@ -22,6 +22,8 @@ pub enum Exit {
     TaskRetry = 4,
     /// The task that was run is no longer wanted.
     TaskDiscarded = 5,
+    /// `check --against`: something that is deployed would break.
+    Breaks = 6,
     /// A port or the broker is not available.
     Unavailable = 69,
     /// A required plugin was refused.
@@ -34,13 +36,14 @@ pub enum Exit {
 
 impl Exit {
     /// All of them, in the order of their codes.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Success,
         Self::Unexpected,
         Self::Usage,
         Self::TaskFailed,
         Self::TaskRetry,
         Self::TaskDiscarded,
+        Self::Breaks,
         Self::Unavailable,
         Self::PluginRefused,
         Self::DrainDeadline,
@@ -75,6 +78,9 @@ impl Exit {
                 "`tasks run`: the task asked to be tried again, or panicked; a worker would try again later."
             }
             Self::TaskDiscarded => "`tasks run`: the task said that it is no longer wanted.",
+            Self::Breaks => {
+                "`check --against`: callers, waiting tasks or schedules of what is deployed would be let down, as the report says."
+            }
             Self::Unavailable => {
                 "A port is taken, or the broker was not reachable or is unfit: start again once that is put right."
             }
@@ -102,7 +108,7 @@ impl Exit {
         match self {
             Self::Success => 0,
             // Of one command only, which ends with nothing else.
-            Self::TaskFailed | Self::TaskRetry | Self::TaskDiscarded => 1,
+            Self::TaskFailed | Self::TaskRetry | Self::TaskDiscarded | Self::Breaks => 1,
             Self::DrainDeadline => 2,
             Self::Unavailable => 3,
             Self::PluginRefused => 4,

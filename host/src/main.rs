@@ -37,8 +37,13 @@ fn dispatch(command: Command, runtime: &Runtime) -> Exit {
         Command::Plugin(PluginCommand::Verify(args)) => command::plugin_verify::run(args),
         Command::Plugin(PluginCommand::Sign(args)) => command::plugin_sign::sign(&args),
         Command::Plugin(PluginCommand::Keygen(args)) => command::plugin_sign::keygen(&args),
+        Command::Plugin(PluginCommand::New(args)) => command::plugin_new::run(&args),
         Command::Plugin(PluginCommand::Release(args)) => runtime.block_on(command::plugin_release::run(args)),
-        Command::Check { json, configuration } => runtime.block_on(command::check::run(configuration, json)),
+        Command::Check { json, against, save_manifest, configuration } => {
+            let asked = command::check::Asked { json, against, save_manifest };
+            runtime.block_on(command::check::run(configuration, asked))
+        }
+        Command::Reload(args) => runtime.block_on(command::reload::run(args)),
         Command::Dev(configuration) => {
             // The hosts get what was typed after `dev`.
             let typed = std::env::args_os().skip(2).collect();

@@ -4,9 +4,12 @@
 ///
 /// The name is a literal, `[a-z0-9_-]{1,64}`, and part of routes, subjects and logs. The version is the crate's own;
 /// its first number is the plugin's major. Use it once, at the top level of a `cdylib` crate.
+///
+/// A plugin that is of no use in a host older than the SDK says so between the two: `needs_abi = "1.2"`. Without it, it
+/// loads in every host of the same ABI major, and what an older host lacks answers with an error.
 #[macro_export]
 macro_rules! plugin {
-    (name = $name:literal, build = $build:expr $(,)?) => {
+    (name = $name:literal, $(needs_abi = $needs:literal,)? build = $build:expr $(,)?) => {
         const _: () = {
             const fn check(name: &str) {
                 let bytes = name.as_bytes();
@@ -41,6 +44,7 @@ macro_rules! plugin {
                 Some(revision) => revision,
                 None => "",
             }
+            $(, needs_abi = $needs)?
         );
     };
 }

@@ -48,6 +48,8 @@ impl Outcome {
 pub(crate) trait ErasedTask<S>: Send + Sync {
     fn name(&self) -> &'static str;
     fn describe(&self) -> Value;
+    /// Whether the handler's type takes this body, as it is or upcast; if not, why.
+    fn accepts(&self, body: &[u8]) -> Result<(), String>;
     fn run(&self, ctx: TaskContext<S>, body: &[u8]) -> Pin<Box<dyn Future<Output = Outcome> + Send>>;
 }
 
@@ -90,26 +92,31 @@ impl<T: Task> ErasedTask<T::State> for Erased<T> {
         })
     }
 
+    fn accepts(&self, body: &[u8]) -> Result<(), String> {
+        decode::<T>(body).map(drop)
+    }
+
     fn run(&self, ctx: TaskContext<T::State>, body: &[u8]) -> Pin<Box<dyn Future<Output = Outcome> + Send>> {
-        let mut reader = serde_json::Deserializer::from_slice(body);
-        match serde_path_to_error::deserialize::<_, T::Input>(&mut reader) {
+        match decode::<T>(body) {
             Ok(input) => Box::pin(async move { Outcome::from_result(T::run(ctx, input).await) }),
-            Err(error) => {
-                let text = format!("the body does not fit at `{}`: {}", error.path(), error.inner());
-                match upcast::<T>(body) {
-                    Some(Ok(input)) => {
-                        Box::pin(async move { Outcome::from_result(T::run(ctx, input).await) })
-                    }
-                    Some(Err(upcast)) => undecodable(format!("{text}; and {upcast}")),
-                    None => undecodable(text),
-                }
-            }
+            Err(text) => Box::pin(std::future::ready(Outcome::failure(code::TASK_UNDECODABLE, text))),
         }
     }
 }
 
-fn undecodable(text: String) -> Pin<Box<dyn Future<Output = Outcome> + Send>> {
-    Box::pin(std::future::ready(Outcome::failure(code::TASK_UNDECODABLE, text)))
+/// The body as the handler takes it: as it is, or upcast.
+fn decode<T: Task>(body: &[u8]) -> Result<T::Input, String> {
+    let mut reader = serde_json::Deserializer::from_slice(body);
+    let error = match serde_path_to_error::deserialize(&mut reader) {
+        Ok(input) => return Ok(input),
+        Err(error) => error,
+    };
+    let text = format!("the body does not fit at `{}`: {}", error.path(), error.inner());
+    match upcast::<T>(body) {
+        Some(Ok(input)) => Ok(input),
+        Some(Err(upcast)) => Err(format!("{text}; and {upcast}")),
+        None => Err(text),
+    }
 }
 
 /// What the task's upcaster makes of a body, and what is wrong with that; `None` where there is no upcaster, or no JSON.

@@ -112,10 +112,25 @@ impl<S: Clone + Send + Sync + 'static> Plugin<S> {
         self
     }
 
+    /// Runs the author's `init`.
+    pub(crate) async fn start_here(self, ctx: PluginContext) -> Result<Here<S>, InitError> {
+        let state = (self.init)(ctx).await?;
+        // The host bounds every body before it comes here.
+        let router = self.router.layer(axum::extract::DefaultBodyLimit::disable()).with_state(state.clone());
+        Ok(Here { state: Arc::new(state), router, tasks: self.tasks })
+    }
+
     /// Forgets the state's type.
     pub fn erase(self) -> Box<dyn ErasedPlugin> {
         Box::new(self)
     }
+}
+
+/// A plugin that has its state.
+pub(crate) struct Here<S> {
+    pub(crate) state: Arc<S>,
+    pub(crate) router: axum::Router,
+    pub(crate) tasks: Vec<Arc<dyn ErasedTask<S>>>,
 }
 
 /// A plugin with its state's type forgotten; made by [`Plugin::erase`].
@@ -140,11 +155,9 @@ impl<S: Clone + Send + Sync + 'static> ErasedPlugin for Plugin<S> {
         ctx: PluginContext,
     ) -> Pin<Box<dyn Future<Output = Result<Started, InitError>> + Send>> {
         Box::pin(async move {
-            let state = (self.init)(ctx).await?;
-            // The host bounds every body before it comes here.
-            let router =
-                self.router.layer(axum::extract::DefaultBodyLimit::disable()).with_state(state.clone());
-            Ok(Started::new(router, self.described.route_names(), Arc::new(state), self.tasks))
+            let routes = self.described.route_names();
+            let Here { state, router, tasks } = self.start_here(ctx).await?;
+            Ok(Started::new(router, routes, state, tasks))
         })
     }
 }

@@ -37,6 +37,12 @@ pub(crate) fn install(host: HostHandle, filter: &str) {
     });
 }
 
+/// What [`install`] sets for a whole process, for one test: events at this level and above go to this host.
+pub(crate) fn dispatch(host: HostHandle, filter: &str) -> tracing::Dispatch {
+    let filter = EnvFilter::builder().parse_lossy(filter);
+    tracing::Dispatch::new(tracing_subscriber::registry().with(filter).with(HostLayer { host }))
+}
+
 struct HostLayer {
     host: HostHandle,
 }

@@ -66,7 +66,7 @@ enum Wanted {
 
 impl ValueEnum for Wanted {
     fn value_variants<'a>() -> &'a [Self] {
-        const ALL: [Wanted; 9] = [
+        const ALL: [Wanted; 10] = [
             Wanted::Path(Path::Inline),
             Wanted::Path(Path::Call),
             Wanted::Path(Path::Task),
@@ -76,6 +76,7 @@ impl ValueEnum for Wanted {
             Wanted::Trial(Trial::Backlog),
             Wanted::Trial(Trial::Due),
             Wanted::Trial(Trial::Memory),
+            Wanted::Trial(Trial::Residue),
         ];
         &ALL
     }

@@ -90,6 +90,20 @@ fn smoke_of_every_trial_finds_what_it_is_for() {
     }
 }
 
+/// Two minutes are the shortest time to live of records: it mostly waits.
+#[test]
+fn nothing_is_left_of_thousands_of_tasks_of_all_kinds_after_their_time_to_live() {
+    let report = smoke("residue.json", &["--path", "residue"]);
+    let findings = report["trials"].as_array().unwrap();
+    let values: Vec<f64> = findings.iter().map(|finding| finding["value"].as_f64().unwrap()).collect();
+    assert_eq!(values.len(), 4, "{findings:?}");
+    assert!(
+        values[0] > 3_000.0 && values[1] < 4.0,
+        "records, then what hosts say of themselves: {findings:?}"
+    );
+    assert!(values[2] <= 1.1 && values[3] <= 1.1, "resident memory: {findings:?}");
+}
+
 #[test]
 fn paths_that_have_no_floor_are_refused_where_only_floors_are_wanted() {
     let output = bench(&["--floors-only", "--path", "memory", "--allow-debug"]);

@@ -17,18 +17,21 @@ pub(super) mod names {
     pub(crate) const READY: &str = "cardcage_ready";
     pub(crate) const CHILD_UP: &str = "cardcage_child_up";
     pub(crate) const CHILD_RESTARTS: &str = "cardcage_child_restarts";
+    pub(crate) const RELOADS: &str = "cardcage_reloads";
     pub(crate) const CHILD_CRASHES: &str = "cardcage_child_crashes";
+    pub(crate) const CHILD_REPLACED: &str = "cardcage_child_replaced";
     pub(crate) const CHILD_ANSWERED: &str = "cardcage_child_metrics_answered";
     pub(crate) const PLUGINS_LOADED: &str = "cardcage_plugins_loaded";
     pub(crate) const PLUGINS_REFUSED: &str = "cardcage_plugins_refused";
     pub(crate) const PLUGINS_QUARANTINED: &str = "cardcage_plugins_quarantined";
+    pub(crate) const PLUGINS_BLOCKED: &str = "cardcage_plugins_blocked";
     pub(crate) const DEGRADED: &str = "cardcage_degraded_reasons";
 }
 
 const END: &str = "# EOF\n";
 
-/// The whole text. The child's text may carry its own end mark.
-pub(super) fn text(now: &Snapshot, child: Option<&str>) -> String {
+/// The whole text; `duties` is that of what the supervisor does beside. The child's text may carry its own end mark.
+pub(super) fn text(now: &Snapshot, duties: &str, child: Option<&str>) -> String {
     let mut registry = Registry::default();
     let count = |count: usize| ConstGauge::new(i64::try_from(count).unwrap_or(i64::MAX));
     let fact = |fact: bool| ConstGauge::new(i64::from(fact));
@@ -40,15 +43,28 @@ pub(super) fn text(now: &Snapshot, child: Option<&str>) -> String {
     gauge(names::PLUGINS_REFUSED, "Plugins that were refused", count(now.refused.len()));
     let quarantined = count(now.quarantined.len());
     gauge(names::PLUGINS_QUARANTINED, "Plugins that are loaded and take no work", quarantined);
+    gauge(names::PLUGINS_BLOCKED, "Plugins whose runtime does not run", count(now.blocked.len()));
     gauge(names::DEGRADED, "Reasons why the host is degraded", count(now.degraded.len()));
     let restarts = ConstCounter::new(now.restarts);
-    registry.register(names::CHILD_RESTARTS, "Children started after the first", restarts);
+    let help = "Children started in place of one that died or was replaced";
+    registry.register(names::CHILD_RESTARTS, help, restarts);
+    let reloads = ConstCounter::new(now.reloads);
+    registry.register(names::RELOADS, "Reloads after which another child took over", reloads);
     let crashes = Family::<Vec<(&str, String)>, Counter>::default();
     for ((cause, plugin), count) in &now.crashes {
         let plugin = plugin.clone().unwrap_or_default();
         let labels = vec![("cause", cause.as_str().to_owned()), ("plugin", plugin)];
         crashes.get_or_create(&labels).inc_by(*count);
     }
+    let replaced = Family::<Vec<(&str, &str)>, Counter>::default();
+    for (why, count) in &now.replaced {
+        replaced.get_or_create(&vec![("why", *why)]).inc_by(*count);
+    }
+    registry.register(
+        names::CHILD_REPLACED,
+        "Children that gave way to another one while they served",
+        replaced,
+    );
     registry.register(names::CHILD_CRASHES, "Children that died or left work unfinished", crashes);
 
     let mut text = String::new();
@@ -56,6 +72,7 @@ pub(super) fn text(now: &Snapshot, child: Option<&str>) -> String {
         tracing::error!(%error, "the supervisor's metrics cannot be written");
     }
     text.truncate(text.trim_end_matches(END).len());
+    text.push_str(duties);
     if let Some(child) = child {
         text.push_str(child.trim_end_matches(END));
         if !text.ends_with('\n') {

@@ -4,8 +4,10 @@
 //! |---|---|
 //! | `GET /livez` | 200 `alive` while the supervisor's process lives |
 //! | `GET /readyz` | 200 `ready`, or 503 and the reason in a line |
-//! | `GET /readyz?verbose` | the same status; JSON: status, degraded, refused, plugins, quarantined, child |
+//! | `GET /readyz?verbose` | the same status; JSON: status, degraded, refused, plugins, quarantined, blocked, child, last crash |
 //! | `GET /metrics` | OpenMetrics text: the supervisor's own, and the child's if it answers within 1 s |
+//! | `POST /reload` | 202 and the number of the reload that reads what is there now; 403 from elsewhere |
+//! | `GET /reload` | the reload under way, and how the last one ended |
 //!
 //! `HEAD` is answered as `GET` without a body; other methods get 405, other paths 404, both as
 //! `application/problem+json`.
@@ -13,13 +15,17 @@
 //! Invariants: it runs in the supervisor and answers while the child is dead, hung or starting. One
 //! request per connection, within [`CONNECTION_MAX`]; heads of 16 KiB at most; bodies are not read.
 //!
-//! What it refuses to do: it changes nothing, and it knows no secrets; still, listen on loopback.
+//! What it refuses to do: it changes nothing but by the configuration that is there, and it knows no secrets; still, listen
+//! on loopback. A reload is taken from this machine only, unless `admin.remote_reload` says otherwise, and never from a browser.
 
+mod desk;
 mod metrics;
+
+pub use desk::{Desk, ReloadAccepted, ReloadResult, ReloadState};
 
 use crate::process::{Handle, Snapshot, Stage};
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, ORIGIN};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -48,11 +54,22 @@ const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 const PROBLEM: &str = "application/problem+json";
 
+/// What the listener works with.
+#[derive(Clone, Debug)]
+pub struct Office {
+    /// The supervisor's status and metrics.
+    pub handle: Handle,
+    /// Where reloads are asked for.
+    pub desk: Desk,
+    /// Whether other machines may ask for one.
+    pub remote_reload: bool,
+}
+
 /// Answers on a listener that is already bound, until the future is dropped.
 ///
 /// # Errors
 /// When the runtime cannot take the listener over; a retry does not help.
-pub async fn serve(listener: std::net::TcpListener, handle: Handle) -> std::io::Result<()> {
+pub async fn serve(listener: std::net::TcpListener, office: Office) -> std::io::Result<()> {
     listener.set_nonblocking(true)?;
     let listener = TcpListener::from_std(listener)?;
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
@@ -63,11 +80,11 @@ pub async fn serve(listener: std::net::TcpListener, handle: Handle) -> std::io::
         // The semaphore is never closed.
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return Ok(()) };
         match listener.accept().await {
-            Ok((stream, _)) => {
-                let handle = handle.clone();
+            Ok((stream, peer)) => {
+                let (office, is_near) = (office.clone(), peer.ip().to_canonical().is_loopback());
                 connections.spawn(async move {
                     // Too slow, or gone: nobody is left to tell.
-                    let _ = tokio::time::timeout(CONNECTION_MAX, converse(stream, handle)).await;
+                    let _ = tokio::time::timeout(CONNECTION_MAX, converse(stream, office, is_near)).await;
                     drop(place);
                 });
             }
@@ -79,10 +96,10 @@ pub async fn serve(listener: std::net::TcpListener, handle: Handle) -> std::io::
     }
 }
 
-async fn converse(stream: TcpStream, handle: Handle) {
+async fn converse(stream: TcpStream, office: Office, is_near: bool) {
     let service = service_fn(move |request: Request<Incoming>| {
-        let handle = handle.clone();
-        async move { Ok::<_, Infallible>(answer(&request, &handle).await) }
+        let office = office.clone();
+        async move { Ok::<_, Infallible>(answer(&request, &office, is_near).await) }
     });
     let served = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
@@ -96,25 +113,35 @@ async fn converse(stream: TcpStream, handle: Handle) {
     }
 }
 
-async fn answer(request: &Request<Incoming>, handle: &Handle) -> Response<Full<Bytes>> {
+async fn answer(request: &Request<Incoming>, office: &Office, is_near: bool) -> Response<Full<Bytes>> {
+    let handle = &office.handle;
     let path = request.uri().path();
-    if !["/livez", "/readyz", "/metrics"].contains(&path) {
+    if path == "/reload" && !is_near && !office.remote_reload {
+        let detail = "A reload is this machine's business only; `admin.remote_reload` changes that.";
+        return problem(StatusCode::FORBIDDEN, detail);
+    }
+    if path == "/reload" && request.method() == Method::POST {
+        return ask_for_reload(request, office);
+    }
+    if !["/livez", "/readyz", "/metrics", "/reload"].contains(&path) {
         return problem(
             StatusCode::NOT_FOUND,
-            "There are /livez, /readyz (also with ?verbose) and /metrics.",
+            "There are /livez, /readyz (also with ?verbose), /metrics and /reload.",
         );
     }
     if ![Method::GET, Method::HEAD].contains(request.method()) {
-        let mut response = problem(StatusCode::METHOD_NOT_ALLOWED, "The admin listener is only for reading.");
-        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        let mut response = problem(StatusCode::METHOD_NOT_ALLOWED, "This path is only for reading.");
+        let allow = if path == "/reload" { "GET, HEAD, POST" } else { "GET, HEAD" };
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
         return response;
     }
     match path {
         "/livez" => respond(StatusCode::OK, TEXT, "alive\n"),
         "/readyz" => readyz(&handle.status.snapshot(), verbose(request.uri().query())),
+        "/reload" => json(StatusCode::OK, &office.desk.state()),
         _ => {
             let child = handle.metrics.text(CHILD_METRICS_MAX).await;
-            let text = metrics::text(&handle.status.snapshot(), child.as_deref());
+            let text = metrics::text(&handle.status.snapshot(), &handle.duties.text(), child.as_deref());
             respond(StatusCode::OK, metrics::CONTENT_TYPE, text)
         }
     }
@@ -127,10 +154,7 @@ fn verbose(query: Option<&str>) -> bool {
 fn readyz(now: &Snapshot, verbose: bool) -> Response<Full<Bytes>> {
     let status = if now.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     if verbose {
-        return match serde_json::to_vec(now) {
-            Ok(json) => respond(status, JSON, json),
-            Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
-        };
+        return json(status, now);
     }
     respond(
         status,
@@ -146,6 +170,21 @@ fn readyz(now: &Snapshot, verbose: bool) -> Response<Full<Bytes>> {
             (false, Stage::Ended) => "not ready: ended\n",
         },
     )
+}
+
+/// A web page that the operator has open may send requests here, too; its browser says so.
+fn ask_for_reload(request: &Request<Incoming>, office: &Office) -> Response<Full<Bytes>> {
+    if request.headers().contains_key(ORIGIN) {
+        return problem(StatusCode::FORBIDDEN, "A reload is not taken from a browser.");
+    }
+    json(StatusCode::ACCEPTED, &ReloadAccepted { number: office.desk.ask() })
+}
+
+fn json(status: StatusCode, value: &impl serde::Serialize) -> Response<Full<Bytes>> {
+    match serde_json::to_vec(value) {
+        Ok(json) => respond(status, JSON, json),
+        Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+    }
 }
 
 fn respond(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {

@@ -8,14 +8,16 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 struct Admin {
     address: std::net::SocketAddr,
     status: StatusHandle,
+    desk: Desk,
 }
 
 fn admin() -> Admin {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let (status, handle) = handle(Role::Api, |_| Some("child_thing 1\n# EOF\n".to_owned()));
-    tokio::spawn(serve(listener, handle));
-    Admin { address, status }
+    let desk = Desk::default();
+    tokio::spawn(serve(listener, Office { handle, desk: desk.clone(), remote_reload: false }));
+    Admin { address, status, desk }
 }
 
 impl Admin {
@@ -111,4 +113,19 @@ async fn what_is_not_offered_is_a_problem() {
         ["HTTP/1.1 414 ", "HTTP/1.1 431 "].iter().any(|code| long.starts_with(code)) || long.is_empty(),
         "{long}"
     );
+}
+
+#[tokio::test]
+async fn reload_is_numbered_and_not_taken_from_a_browser() {
+    let admin = admin();
+    let from_browser = "POST /reload HTTP/1.1\r\nhost: a\r\norigin: http://a\r\ncontent-length: 0\r\n\r\n";
+    assert!(admin.raw(from_browser).await.starts_with("HTTP/1.1 403 "));
+    assert_eq!(body(&admin.get("/reload").await), serde_json::json!({ "running": null, "last": null }));
+    let accepted = admin.raw("POST /reload HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n").await;
+    assert!(accepted.starts_with("HTTP/1.1 202 "), "{accepted}");
+    assert_eq!(body(&accepted), serde_json::json!({ "number": 1 }));
+    assert_eq!(admin.desk.next().await, 1);
+    assert_eq!(body(&admin.get("/reload").await)["running"], 1);
+    let put = admin.raw("PUT /reload HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n").await;
+    assert!(put.starts_with("HTTP/1.1 405 ") && put.contains("allow: GET, HEAD, POST"), "{put}");
 }

@@ -100,14 +100,14 @@ impl StreamSpec {
         )
     }
 
-    /// Records, republished to whoever waits for a task's outcome. At its bound the oldest goes: refusing would stop every
+    /// Records, republished to whoever waits for a task's outcome, and notes of what final ones owe (`owed`), which are not. At its bound the oldest goes: refusing would stop every
     /// worker, for a task whose outcome cannot be written cannot end.
     #[must_use]
     pub fn state(options: &Options, subjects: &Subjects) -> Self {
         Self::new(
             options,
             subjects.state_stream(),
-            &[subjects.states()],
+            &[subjects.states(), subjects.all_owed()],
             json!({
                 "retention": "limits",
                 "discard": "old",

@@ -25,6 +25,8 @@ pub struct TaskConsumer {
     pub priority: Priority,
     /// Delivered and not yet acknowledged: leased by workers, or waiting for their lease to end.
     pub leased: u64,
+    /// What it has yet to deliver for the first time.
+    pub undelivered: u64,
     /// The highest stream sequence that was delivered.
     pub delivered: u64,
     /// Until when nothing is delivered.
@@ -74,6 +76,7 @@ impl Broker {
             task,
             priority,
             leased: info.get("num_ack_pending").and_then(Value::as_u64).unwrap_or(0),
+            undelivered: info.get("num_pending").and_then(Value::as_u64).unwrap_or(0),
             delivered: info.get("delivered")?.get("stream_seq").and_then(Value::as_u64).unwrap_or(0),
             paused_until: until.filter(|_| paused),
             name: info.get("name").and_then(Value::as_str)?.to_owned(),

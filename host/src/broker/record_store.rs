@@ -3,6 +3,8 @@
 //! The sequence that a write returns is the fence for the next one: who does not know it has lost the task.
 //! Any number of writes may be under way at once.
 //!
+//! A final record that owes publishes has a note beside it (`owed`), stored before it.
+//!
 //! Invariant: a write in doubt is settled by reading before it is reported, as far as the broker allows.
 
 use std::time::Duration;
@@ -54,6 +56,9 @@ impl Broker {
             .map(Bytes::from)
             .map_err(|error| Error::unreadable(format!("the record of task {}", record.id), error))?;
         let id = record.id;
+        if record.state.is_final() && !record.follow_up.is_empty() {
+            self.note_owed(id).await?;
+        }
         let mut headers = HeaderMap::new();
         set(&mut headers, header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, &expected_sequence.to_string())?;
         if let Some(ttl) = ttl {

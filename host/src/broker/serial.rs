@@ -31,6 +31,8 @@ use super::{Broker, Error, Place};
 
 /// Time for one write.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Locks, and lines, that one sweep looks at.
+const SWEEP_MAX: usize = 256;
 /// How often a lock that changes hands is looked at.
 const ROUNDS: usize = 16;
 
@@ -41,6 +43,22 @@ pub struct Turn {
     pub task_id: TaskId,
     /// The attempt.
     pub attempt: u32,
+}
+
+/// Where a sweep of turns goes on.
+#[derive(Debug, Clone, Default)]
+pub struct SerialCursor {
+    lock: String,
+    line: String,
+}
+
+/// The next names of a sorted list after `last`, which moves on to where they end; from the beginning after the end.
+fn take_from(names: Vec<String>, last: &mut String) -> Vec<String> {
+    let mut next: Vec<String> = names.into_iter().filter(|name| *name > *last).collect();
+    let goes_on = next.len() > SWEEP_MAX;
+    next.truncate(SWEEP_MAX);
+    *last = next.last().filter(|_| goes_on).cloned().unwrap_or_default();
+    next
 }
 
 /// The first message of a line.
@@ -130,13 +148,15 @@ impl Broker {
     }
 
     /// Finds turns that nobody will end, because their messages were removed or their ends got lost, and passes them on;
-    /// starts lines that nobody has started. Only what is older than `age` is touched. Returns how many were found.
+    /// starts lines that nobody has started. Only what is older than `age` is touched, and a bounded number of keys is
+    /// looked at from `cursor` on. Returns how many were found.
     ///
     /// # Errors
     /// [`Error::Unavailable`].
-    pub async fn sweep_serial(&self, age: Duration) -> Result<usize, Error> {
+    pub async fn sweep_serial(&self, age: Duration, cursor: &mut SerialCursor) -> Result<u64, Error> {
         let mut found = 0;
-        for subject in self.subjects_of(&self.subjects().limits_stream(), &self.subjects().locks()).await? {
+        let locks = self.subjects_of(&self.subjects().limits_stream(), &self.subjects().locks()).await?;
+        for subject in take_from(locks, &mut cursor.lock) {
             let Some(key_hash) = subject.rsplit('.').next() else { continue };
             let Some(message) = self.last_message(&self.subjects().limits_stream(), &subject).await? else {
                 continue;
@@ -163,15 +183,14 @@ impl Broker {
                 self.put_back(head).await?;
             }
         }
-        let mut last = String::new();
-        for subject in self.subjects_of(&self.subjects().lines_stream(), &self.subjects().lines()).await? {
-            let Some(key_hash) = self.subjects().key_of_line(&subject).filter(|key| *key != last) else {
-                continue;
-            };
-            last = key_hash.to_owned();
-            if self.lock(key_hash).await?.is_none() {
+        let lines = self.subjects_of(&self.subjects().lines_stream(), &self.subjects().lines()).await?;
+        let mut keys: Vec<String> =
+            lines.iter().filter_map(|line| self.subjects().key_of_line(line).map(str::to_owned)).collect();
+        keys.dedup();
+        for key_hash in take_from(keys, &mut cursor.line) {
+            if self.lock(&key_hash).await?.is_none() {
                 found += 1;
-                self.start_line(key_hash).await?;
+                self.start_line(&key_hash).await?;
             }
         }
         Ok(found)
@@ -264,4 +283,18 @@ fn headers<'a>(all: impl Iterator<Item = (&'a str, &'a str)>, message_id: &str) 
     }
     set(&mut headers, header::NATS_MSG_ID, message_id)?;
     Ok(headers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sweep_goes_through_all_names_in_portions_and_begins_anew() {
+        let names: Vec<String> = (0..300).map(|n| format!("{n:03}")).collect();
+        let mut last = String::new();
+        assert_eq!(take_from(names.clone(), &mut last).len(), 256);
+        assert_eq!(take_from(names.clone(), &mut last), names[256..]);
+        assert_eq!(take_from(names.clone(), &mut last).first(), names.first());
+    }
 }

@@ -24,6 +24,8 @@ use super::{Broker, Error, Place};
 pub(super) const KEPT: Duration = Duration::from_secs(30 * 86_400);
 /// A task that cannot be found may be on its way into its queue for so long.
 const ON_ITS_WAY: Duration = Duration::from_secs(60);
+/// Keys that one sweep looks at.
+const SWEEP_MAX: usize = 256;
 /// How often a key that changes hands is looked at.
 const ROUNDS: usize = 16;
 
@@ -95,6 +97,37 @@ impl Broker {
             Ok(entry) if entry.task_id == task_id => self.delete_message(&stream, message.sequence).await,
             _ => Ok(()),
         }
+    }
+
+    /// Releases the keys of tasks that have ended or never were, among those from sequence `from` on that are older than
+    /// `age`. Returns how many there were, and where to go on.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn sweep_unique(&self, age: Duration, from: u64) -> Result<(u64, u64), Error> {
+        let stream = self.subjects().limits_stream();
+        let page = self.page(&stream, &self.subjects().unique_keys(), from, SWEEP_MAX).await?;
+        let next =
+            page.messages.last().filter(|_| page.left > 0).map_or(1, |last| last.sequence.saturating_add(1));
+        let mut released = 0;
+        for message in page.messages {
+            let stored_ms = message.stored_at.map_or(u64::MAX, |at| at.unix_ms());
+            let age_ms = u128::from(self.now_unix_ms().saturating_sub(stored_ms));
+            let Ok(entry) = serde_json::from_slice::<Entry>(&message.payload) else { continue };
+            if age_ms < age.as_millis() {
+                continue;
+            }
+            let is_free = match self.find_task(entry.task_id).await? {
+                Some(Place::Recorded(record, _)) => record.state.is_final(),
+                Some(_) => false,
+                None => age_ms >= ON_ITS_WAY.as_millis(),
+            };
+            if is_free {
+                released += 1;
+                self.delete_message(&stream, message.sequence).await?;
+            }
+        }
+        Ok((released, next))
     }
 
     /// Deletes one message. By its sequence: what has been written in between is another message, and stays.

@@ -47,9 +47,14 @@ Ctrl-C ends all of it.";
 pub(super) const CHECK: &str = "\
 Examples:
   cardcage check --config cardcage.toml
+  cardcage check --config cardcage.toml --against broker
+      before a deployment: what of the live workers' routes, waiting tasks and schedules would break?
+  cardcage check --config cardcage.toml --save-manifest deployed.json
+  cardcage check --config next.toml --against deployed.json
+      the same without that broker: routes, schemas and schedules, but no waiting tasks
 
 It tells everything it finds, not only the first: mistakes in the configuration (exit 78), plugins that would \
-be refused (70), a broker that is unreachable or unfit (69). It loads each plugin and lets it describe itself.";
+be refused (70), a broker that is unreachable or unfit (69), and, with --against, what would break (6). It loads each plugin and lets it describe itself.";
 
 pub(super) const INSPECT: &str = "\
 Examples:
@@ -283,6 +288,17 @@ Examples:
 What is purged cannot be replayed. Records of tasks are not touched.
 
 Exit codes: 0 done, 1 no such letter, 2 several and neither --yes nor --dry-run, 69 broker unavailable.";
+
+pub(super) const PLUGIN_NEW: &str = "\
+Examples:
+  cardcage plugin new shop
+      into ./shop, with the sources of the SDK in shop/vendor: needs nothing else of Cardcage to build
+  cardcage plugin new shop --path ~/src/shop-plugin --sdk ~/src/cardcage
+      with the SDK of a checkout, for those who work on both
+
+The folder must be absent or empty. In it, `cargo test` runs the tests and `cargo build` makes the library.
+
+Exit codes: 0 done, 1 the files could not be written, 2 a name, folder or SDK that will not do.";
 
 pub(super) const PLUGIN_RELEASE: &str = "\
 Examples:

@@ -3,13 +3,16 @@
 //! It only parses into types; `main` decides what to do with them. A command line that cannot be understood
 //! ends with exit code 2, before any file is read.
 
+mod against;
 mod dead;
 mod help;
 mod plugin;
 mod plugin_file;
+mod plugin_new;
 mod plugin_trust;
 mod queues;
 pub mod reference;
+mod reload;
 mod schedules;
 mod span;
 mod tasks;
@@ -25,11 +28,14 @@ use uuid::Uuid;
 
 use crate::config::{Assignment, Sources};
 
+pub use against::Against;
 pub use dead::{DeadAction, DeadCommand, LetterArgs};
 pub use plugin::{PluginCommand, ReleaseArgs};
 pub use plugin_file::{DescribeArgs, InspectArgs};
+pub use plugin_new::NewArgs;
 pub use plugin_trust::{KeygenArgs, LockArgs, SignArgs, VerifyArgs};
 pub use queues::{QueueLimitArgs, QueueName, QueuePurgeArgs, QueuesCommand};
+pub use reload::ReloadArgs;
 pub use schedules::{ScheduleArgs, ScheduleName, SchedulesCommand};
 pub use span::Span;
 pub use tasks::{EnqueueArgs, OneTaskArgs, RunArgs, TaskListArgs, TaskName, WorkersCommand};
@@ -62,11 +68,20 @@ pub enum Command {
         /// Write JSON instead of text.
         #[arg(long)]
         json: bool,
+        /// Say what would break if this set took the place of what is deployed: `broker`, or a file of --save-manifest.
+        #[arg(long, value_name = "broker|FILE")]
+        against: Option<Against>,
+        /// Write how the plugins describe themselves to a file, for a later --against.
+        #[arg(long, value_name = "FILE")]
+        save_manifest: Option<PathBuf>,
         /// What to check.
         #[command(flatten)]
         configuration: Configuration,
     },
-    /// Look at plugin libraries; release a plugin from its quarantine.
+    /// Have the hosts on this machine read their configuration and plugins again, without a gap.
+    #[command(after_long_help = reload::HELP)]
+    Reload(ReloadArgs),
+    /// Begin plugins, look at their libraries, lock and sign them, release them from quarantine.
     #[command(subcommand)]
     Plugin(PluginCommand),
     /// Look at tasks, start them, help them on.

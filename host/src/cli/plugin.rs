@@ -4,12 +4,16 @@ use cardcage_protocol::Name;
 use clap::{Args, Subcommand};
 
 use super::plugin_file::{DescribeArgs, InspectArgs};
+use super::plugin_new::NewArgs;
 use super::plugin_trust::{KeygenArgs, LockArgs, SignArgs, VerifyArgs};
 use super::{Configuration, help};
 
 /// `cardcage plugin …`
 #[derive(Debug, Subcommand)]
 pub enum PluginCommand {
+    /// Write a new plugin: a repo of its own, with routes, a task and tests, that builds as it is.
+    #[command(after_long_help = help::PLUGIN_NEW)]
+    New(NewArgs),
     /// Show what a library says about itself, without running any of its code.
     #[command(after_long_help = help::INSPECT)]
     Inspect(InspectArgs),

@@ -15,7 +15,7 @@ use crate::cli::InspectArgs;
 use crate::config::{self, Signatures};
 use crate::exit::Exit;
 use crate::loader::{
-    Code, Dependency, GlibcVersion, Inspection, Judgement, Refusal, Trust, inspect, machine,
+    Code, Dependency, GlibcVersion, Inspection, Judgement, Refusal, Trust, inspect, machine, needs_abi,
 };
 use crate::signature::{Fault, KeyId, Signature, Verified};
 
@@ -142,7 +142,9 @@ fn text(file: &Path, found: &Found, refusal: Option<&Refusal>) -> String {
     let inspection = &found.inspection;
     let Inspection { manifest, needs, .. } = inspection;
     let or = |text: &str, absent: &str| output::shown(if text.is_empty() { absent } else { text });
-    let abi = match inspect::abi_verdict(&manifest.abi, cardcage_abi::VERSION) {
+    let loads = inspect::abi_verdict(&manifest.abi, cardcage_abi::VERSION)
+        .and_then(|()| needs_abi::verdict(&manifest.needs_abi, cardcage_abi::VERSION));
+    let abi = match loads {
         Ok(()) => format!("{}, which this host ({}) loads", manifest.abi, cardcage_abi::VERSION),
         Err(_) => format!("{}, which this host ({}) does not load", manifest.abi, cardcage_abi::VERSION),
     };
@@ -167,6 +169,7 @@ fn text(file: &Path, found: &Found, refusal: Option<&Refusal>) -> String {
         ("version", manifest.version.clone()),
         ("verdict", verdict),
         ("ABI", abi),
+        ("needs ABI", or(&manifest.needs_abi, "any of its major")),
         ("SDK", or(&manifest.sdk, "not stated")),
         ("rustc", or(&manifest.rustc, "not stated")),
         ("target", or(&manifest.target, "not stated")),

@@ -8,8 +8,10 @@
 //! | `cardcage plugin lock` | [`plugin_lock`]: writes down which files the set is |
 //! | `cardcage plugin verify` | [`plugin_verify`]: holds the set against lock and signatures |
 //! | `cardcage plugin sign`, `keygen` | [`plugin_sign`]: minisign's signatures and keys |
+//! | `cardcage plugin new` | [`plugin_new`]: the repo of a new plugin |
 //! | `cardcage plugin release` | [`plugin_release`]: lifts a quarantine |
 //! | `cardcage check` | [`check`]: configuration, plugins and broker, without serving |
+//! | `cardcage reload` | [`reload`]: another plugin set in running hosts |
 //! | `cardcage dev` | [`dev`]: nats-server, api and worker on one machine |
 //! | `cardcage tasks show` | [`tasks_show`]: one task's record |
 //! | `cardcage tasks cancel` | [`tasks_cancel`]: cancels one task |
@@ -28,6 +30,7 @@
 //! What it refuses to do: no command leaves a process behind, and only `describe-child` and `tasks run` load a plugin into
 //! their own process.
 
+mod admin_client;
 pub mod check;
 pub mod dead;
 pub mod describe_child;
@@ -39,11 +42,13 @@ mod output;
 pub mod parent_pipe;
 pub mod plugin_describe;
 pub mod plugin_lock;
+pub mod plugin_new;
 pub mod plugin_release;
 pub mod plugin_sign;
 pub mod plugin_verify;
 mod progress;
 pub mod queues;
+pub mod reload;
 pub mod schedules;
 mod session;
 pub mod tasks_cancel;

@@ -151,6 +151,7 @@ fn default(row: &Row) -> Json {
     // The table's own defaults; a unit test reads them all.
     toml::de::DeValue::parse(text).ok().map_or(Json::Null, |value| match value.get_ref() {
         toml::de::DeValue::Integer(integer) => integer.as_str().parse::<u64>().map_or(Json::Null, Json::from),
+        toml::de::DeValue::Float(float) => float.as_str().parse::<f64>().map_or(Json::Null, Json::from),
         toml::de::DeValue::Boolean(boolean) => Json::Bool(*boolean),
         // The only lists that are defaults are empty ones.
         toml::de::DeValue::Array(_) => Json::Array(Vec::new()),

@@ -10,6 +10,7 @@ use serde_json::Value as Json;
 
 use super::backoff::Backoff;
 use super::suggest::nearest;
+use super::time_scale::TimeScale;
 use super::tree::{Node, Value};
 use crate::signature::TrustedKey;
 
@@ -30,6 +31,8 @@ pub(crate) enum Kind {
     /// The path of a field in a task's body, or an empty text for none.
     Field,
     Backoff,
+    /// A factor from 0 to 1.
+    Scale,
     /// Starts per period.
     Rate,
     /// The interval of a schedule.
@@ -83,6 +86,7 @@ impl Kind {
             Self::NameOrNone => "1 to 64 of a-z, 0-9, `_` and `-`, or an empty text for none".to_owned(),
             Self::Field => "the path of a field such as `order.id`, or an empty text for none".to_owned(),
             Self::Backoff => "two times such as `1s..5m`".to_owned(),
+            Self::Scale => "a number from 0 to 1".to_owned(),
             Self::Rate => "a number per second, minute or hour, such as `10/s`".to_owned(),
             Self::Every => "an interval such as `90s`, `5m` or `1h30m`".to_owned(),
             Self::Cron => "a cron expression of six fields".to_owned(),
@@ -115,6 +119,20 @@ impl Kind {
                 Value::Boolean(value) => Ok(Json::Bool(value)),
                 _ => Err(self.wrong_type(node)),
             },
+            Self::Scale => {
+                #[allow(clippy::cast_precision_loss, reason = "only 0 and 1 are within bounds")]
+                let factor = match node.value {
+                    Value::Float(factor) => factor,
+                    Value::Integer(factor) => factor as f64,
+                    _ => return Err(self.wrong_type(node)),
+                };
+                TimeScale::new(factor).map(|_| Json::from(factor)).ok_or_else(|| Fault {
+                    what: OUT_OF_RANGE,
+                    label: "must be from 0 to 1".to_owned(),
+                    help: None,
+                    secret: false,
+                })
+            }
             Self::OneOf(choices) => self.text(node, |text| {
                 if choices.contains(&text) {
                     return Ok(text.to_owned());

@@ -1,4 +1,4 @@
-//! Settings: what the operator wants, read once at start.
+//! Settings: what the operator wants, read at start and for each reload.
 //!
 //! Why by hand: mistakes must point at the file and line that they came from, also after the layers were
 //! merged, and every option must be declared once (`options`). Layers, later ones win: defaults < files <
@@ -12,7 +12,7 @@
 //! Invariants: [`Settings`] is complete and checked, nobody checks it again; all mistakes are told at once;
 //! loading reads files and nothing else: it binds no port and connects to nothing.
 //!
-//! It refuses to reload while running: a host is restarted with new settings.
+//! It refuses to say what a running host does with new settings: see `role::reload`.
 
 mod backoff;
 mod check;
@@ -28,18 +28,20 @@ mod stores;
 mod suggest;
 #[cfg(test)]
 mod tests;
+mod time_scale;
 mod tree;
 mod trust;
 
 pub use backoff::Backoff;
 pub use errors::Errors;
 pub use options::{
-    Admin, Api, Broker, Dev, Drain, Loading, Log, LogFormat, OnLost, Placement, PluginSettings,
+    Admin, Api, Broker, Dev, Drain, Loading, Log, LogFormat, OnLost, Placement, PluginSettings, Retry,
     ScheduleOverrides, Settings, Storage, TaskOverrides, Tasks, Worker,
 };
 pub use plugin_config::PluginConfig;
 pub use sources::{Assignment, Sources};
 pub use stores::Stores;
+pub use time_scale::TimeScale;
 pub use trust::{Signatures, Trust};
 
 /// Reads, merges and checks all layers.

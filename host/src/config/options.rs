@@ -16,6 +16,7 @@ use super::backoff::Backoff;
 use super::kind::{Kind, integer};
 use super::plugin_config::PluginConfig;
 use super::stores::{STORES, Stores};
+use super::time_scale::TimeScale;
 use super::trust::Trust;
 
 /// What an option is when nobody sets it.
@@ -127,14 +128,22 @@ section! {
         call_concurrency: usize = 256, integer(1, 4_096);
         /// Tasks run at the same time, per plugin.
         task_concurrency: usize = 64, integer(1, 4_096);
+        /// Attempts that a child starts before another one takes its place and it drains; unset means any number.
+        recycle_after_tasks: Option<u64> = unset(100_000), integer(1, 1_000_000_000_000);
+        /// Resident memory above which another child takes its place and it drains; unset means any. A fresh child that is above it is left alone.
+        recycle_above_mb: Option<u64> = unset(1_024), integer(16, 16_777_216);
+        /// Resident memory above which a child is killed, as the kernel does where memory is short; it is looked at twice a second. Unset means any.
+        memory_max_mb: Option<u64> = unset(2_048), integer(16, 16_777_216);
     }
 }
 
 section! {
-    /// The admin listener: `/livez`, `/readyz`, `/metrics`.
+    /// The admin listener: `/livez`, `/readyz`, `/metrics`, `/reload`.
     ADMIN = "admin", Admin {
         /// Address of the admin listener; unset means 127.0.0.1:9464 for the API and 127.0.0.1:9465 for the worker.
         listen: Option<SocketAddr> = unset("127.0.0.1:9464"), Kind::Address;
+        /// Whether a reload may be asked for from other machines, where the listener is open to them.
+        remote_reload: bool = false, Kind::Boolean;
     }
 }
 
@@ -205,6 +214,14 @@ section! {
     DRAIN = "drain", Drain {
         /// Time to finish or hand back what is held after SIGTERM; at most two thirds of `tasks.lease_ms`.
         grace_ms: u64 = 20_000, integer(0, 500_000);
+    }
+}
+
+section! {
+    /// Waits between attempts.
+    RETRY = "retry", Retry {
+        /// Factor of every wait before another attempt, whoever chose it; for tests, where 1s is to pass in 10ms by 0.01.
+        time_scale: TimeScale = 1.0, Kind::Scale;
     }
 }
 
@@ -318,7 +335,7 @@ section! {
 
 /// The sections in the order in which they are written out; plugins come after them.
 pub(crate) static SECTIONS: &[&Section] =
-    &[&API, &WORKER, &ADMIN, &BROKER, &STORES, &TASKS, &DRAIN, &LOADING, &LOG, &DEV];
+    &[&API, &WORKER, &ADMIN, &BROKER, &STORES, &TASKS, &RETRY, &DRAIN, &LOADING, &LOG, &DEV];
 
 /// Everything a host is told, resolved: defaults filled in, layers merged, secrets read, checks passed.
 /// Nobody checks it again.
@@ -340,6 +357,8 @@ pub struct Settings {
     pub stores: Stores,
     /// `[tasks]`
     pub tasks: Tasks,
+    /// `[retry]`
+    pub retry: Retry,
     /// `[drain]`
     pub drain: Drain,
     /// `[loading]`

@@ -86,8 +86,9 @@ mod tests {
 
     fn current() -> libc::stack_t {
         let mut now = empty();
-        // SAFETY, OWNERSHIP, THREADS: as in `install`.
-        assert_eq!(unsafe { libc::sigaltstack(std::ptr::null(), &raw mut now) }, 0);
+        // SAFETY: as in `install`. OWNERSHIP and THREADS: as there.
+        let told = unsafe { libc::sigaltstack(std::ptr::null(), &raw mut now) };
+        assert_eq!(told, 0);
         now
     }
 
@@ -103,8 +104,9 @@ mod tests {
         .unwrap();
         std::thread::spawn(|| {
             let none = empty();
-            // SAFETY, OWNERSHIP, THREADS: as in `drop`.
-            assert_eq!(unsafe { libc::sigaltstack(&raw const none, std::ptr::null_mut()) }, 0);
+            // SAFETY: as in `drop`. OWNERSHIP and THREADS: as there.
+            let told = unsafe { libc::sigaltstack(&raw const none, std::ptr::null_mut()) };
+            assert_eq!(told, 0);
             ensure();
             let ours = current();
             assert_eq!((ours.ss_flags & libc::SS_DISABLE, ours.ss_size), (0, BYTES));

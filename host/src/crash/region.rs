@@ -16,7 +16,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// Says that the memory is a board of this layout. Change it with the layout.
-const MAGIC: u64 = u64::from_be_bytes(*b"cardbd03");
+const MAGIC: u64 = u64::from_be_bytes(*b"cardbd04");
 
 /// 64-bit words of an entry beside its state.
 pub(super) const WORDS: usize = 63;
@@ -41,6 +41,8 @@ pub(super) struct Region {
     /// What that thread noted of its fault.
     pub(super) fault: FaultNote,
     pub(super) libraries: Libraries,
+    /// Attempts that were started.
+    pub(super) begun: AtomicU64,
     pub(super) threads: [ThreadSlot; THREAD_SLOTS],
     pub(super) slots: [Slot; ENTRIES],
 }

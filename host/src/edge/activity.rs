@@ -4,7 +4,7 @@
 //! peer that says nothing would keep its connection, and with enough of them everybody else's.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
@@ -16,20 +16,34 @@ pub(super) struct Activity(Arc<Counts>);
 struct Counts {
     began: Instant,
     under_way: AtomicUsize,
+    /// HTTP/2, as its requests have shown.
+    is_multiplexed: AtomicBool,
     /// When the last request ended, in milliseconds since `began`.
     ended_ms: AtomicU64,
 }
 
 impl Activity {
     pub(super) fn new() -> Self {
-        let (under_way, ended_ms) = (AtomicUsize::new(0), AtomicU64::new(0));
-        Self(Arc::new(Counts { began: Instant::now(), under_way, ended_ms }))
+        Self(Arc::new(Counts {
+            began: Instant::now(),
+            under_way: AtomicUsize::new(0),
+            is_multiplexed: AtomicBool::new(false),
+            ended_ms: AtomicU64::new(0),
+        }))
     }
 
     /// A request is here, until what this answers is dropped.
-    pub(super) fn begin(&self) -> Busy {
+    pub(super) fn begin(&self, is_multiplexed: bool) -> Busy {
+        if is_multiplexed {
+            self.0.is_multiplexed.store(true, Ordering::Relaxed);
+        }
         self.0.under_way.fetch_add(1, Ordering::Relaxed);
         Busy(self.clone())
+    }
+
+    /// Whether requests overlap on it.
+    pub(super) fn is_multiplexed(&self) -> bool {
+        self.0.is_multiplexed.load(Ordering::Relaxed)
     }
 
     /// Waits until there has been no request for so long.
@@ -75,7 +89,7 @@ mod tests {
     async fn a_connection_is_idle_from_its_last_requests_end_on() {
         let (activity, began) = (Activity::new(), Instant::now());
         let limit = Duration::from_secs(10);
-        let busy = activity.begin();
+        let busy = activity.begin(false);
         let ends = async {
             sleep(Duration::from_secs(35)).await;
             drop(busy);

@@ -42,5 +42,5 @@ mod unparsable;
 pub use body::EdgeBody;
 pub use overrides::override_faults;
 pub use router::{BuildError, Mounted, Router};
-pub use server::{Server, ServerOptions};
+pub use server::{Departure, Server, ServerOptions};
 pub use service::{Edge, EdgeLimits};

@@ -1,16 +1,21 @@
 //! Connections: accept, serve HTTP/1.1 or HTTP/2, and drain.
+//!
+//! A drain closes what is idle at once. Where another child has taken over the listener, idle connections of HTTP/1 linger:
+//! a request may be on its way on each, and would meet a closed door. It is answered here, with the word that the connection
+//! ends, so that the next one is made to the other child. HTTP/2 says for itself what it still answers.
 
 use super::activity::Activity;
 use super::patience::Patient;
 use super::service::Edge;
 use super::unparsable::{AnswersUnparsable, Exchanges};
-use http::Request;
+use http::header::CONNECTION;
+use http::{HeaderValue, Request, Version};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -25,6 +30,27 @@ const LAST_ANSWERS: Duration = Duration::from_millis(200);
 
 /// Time for a connection that is closed for want of requests to end by itself.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// Where nobody said how.
+const AT_ONCE: Departure = Departure { grace: Duration::ZERO, is_followed: false };
+
+/// Longest that an idle connection lingers after a handover.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// How a server is to go.
+#[derive(Debug, Clone, Copy)]
+pub struct Departure {
+    /// Time for what is under way.
+    pub grace: Duration,
+    /// Whether another one answers on the listener.
+    pub is_followed: bool,
+}
+
+impl Departure {
+    fn linger(&self) -> Duration {
+        if self.is_followed { LINGER.min(self.grace / 2) } else { Duration::ZERO }
+    }
+}
 
 /// How connections are treated.
 #[derive(Debug, Clone, Copy)]
@@ -61,9 +87,10 @@ impl Server {
         Ok(Self { listener: TcpListener::from_std(listener)?, edge, options })
     }
 
-    /// Serves until `stop`, then lets requests under way end, for the grace (asked when it begins) at most, after which
-    /// they are answered 503. Answers whether all ended by themselves.
-    pub async fn run(self, stop: CancellationToken, grace: impl FnOnce() -> Duration) -> bool {
+    /// Serves until `stop`, then lets requests under way end, for the grace at most, after which they are answered 503.
+    /// The departure is set before. Answers whether all ended by themselves.
+    pub async fn run(self, stop: CancellationToken, departure: Arc<OnceLock<Departure>>) -> bool {
+        let departure = move || *departure.get().unwrap_or(&AT_ONCE);
         let mut http = auto::Builder::new(TokioExecutor::new());
         // The edge's own bound is checked after parsing; hyper's is beyond it, and ends the connection.
         let buffer = self.options.headers_max_bytes.saturating_add(1024).max(HEAD_BUFFER_MIN_BYTES);
@@ -88,19 +115,24 @@ impl Server {
             // Small answers must not wait for a full segment.
             let _ = stream.set_nodelay(true);
             let (edge, exchanges, activity) = (self.edge.clone(), Exchanges::default(), Activity::new());
-            let watched = activity.clone();
+            let (watched, leaving) = (activity.clone(), stop.clone());
             let stream = Patient::new(stream, self.options.write_timeout);
             let stream = AnswersUnparsable::new(stream, exchanges.clone());
             let service = service_fn(move |request: Request<Incoming>| {
-                let exchange = exchanges.begin(request.version(), activity.begin());
-                let edge = edge.clone();
+                let is_multiplexed = request.version() >= Version::HTTP_2;
+                let exchange = exchanges.begin(request.version(), activity.begin(is_multiplexed));
+                let (edge, leaving) = (edge.clone(), leaving.clone());
                 async move {
-                    let response = edge.answer(request).await;
+                    let mut response = edge.answer(request).await;
+                    if leaving.is_cancelled() && !is_multiplexed {
+                        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                    }
                     Ok::<_, Infallible>(response.map(|body| exchange.of(body)))
                 }
             });
             let connection = http.serve_connection(TokioIo::new(stream), service).into_owned();
             let (stop, idle_max) = (stop.clone(), self.options.header_read_timeout);
+            let departure = departure.clone();
             connections.spawn(async move {
                 let mut connection = std::pin::pin!(connection);
                 let ended = tokio::select! {
@@ -111,7 +143,12 @@ impl Server {
                         // A peer that does not close its end is left alone.
                         tokio::time::timeout(LAST_WORDS, connection).await.unwrap_or(Ok(()))
                     }
-                    () = stop.cancelled() => {
+                    () = async {
+                        stop.cancelled().await;
+                        if !watched.is_multiplexed() {
+                            watched.idle_for(departure().linger()).await;
+                        }
+                    } => {
                         connection.as_mut().graceful_shutdown();
                         connection.await
                     }
@@ -126,7 +163,7 @@ impl Server {
         self.edge.leave();
         connections.close();
         let mut ended = std::pin::pin!(connections.wait());
-        if tokio::time::timeout(grace(), &mut ended).await.is_ok() {
+        if tokio::time::timeout(departure().grace, &mut ended).await.is_ok() {
             return true;
         }
         self.edge.cut_off();

@@ -5,6 +5,7 @@
 
 use super::dependencies::{self, Dependency};
 use super::needs::Needs;
+use super::needs_abi;
 use super::refusal::{Code, Refusal};
 use object::read::elf::{ElfFile64, FileHeader, ProgramHeader};
 use object::{Object, ObjectSection, elf};
@@ -23,6 +24,9 @@ pub struct Manifest {
     pub version: String,
     /// The boundary's version that it was built against.
     pub abi: String,
+    /// The first minor version of the boundary that a host must speak, where it needs more than the first of its major.
+    #[serde(default)]
+    pub needs_abi: String,
     /// The SDK's version.
     #[serde(default)]
     pub sdk: String,
@@ -247,11 +251,14 @@ pub fn misnamed(path: &Path, name: &str, inspection: &Inspection) -> Refusal {
 /// Refuses what inspection shows cannot work on this host.
 ///
 /// # Errors
-/// A [`Refusal`] for another ABI major, for `panic=abort`, or for what this machine cannot give.
+/// A [`Refusal`] for another ABI major, a minor that this host does not have, `panic=abort`, or for what this machine
+/// cannot give.
 pub fn verdict(path: &Path, inspection: &Inspection) -> Result<(), Refusal> {
     let Manifest { name, abi, panic, .. } = &inspection.manifest;
     abi_verdict(abi, cardcage_abi::VERSION)
         .map_err(|(fault, remedy)| Refusal::new(path, Code::AbiMajor, fault, remedy).of(name))?;
+    needs_abi::verdict(&inspection.manifest.needs_abi, cardcage_abi::VERSION)
+        .map_err(|(fault, remedy)| Refusal::new(path, Code::AbiMinor, fault, remedy).of(name))?;
     // The SDK does not compile with it; another toolchain's plugin may say so only here.
     if panic == "abort" {
         let fault = "is built with panic=abort, so that a panic in it would end the host's child";

@@ -28,6 +28,7 @@ mod lending;
 mod lock;
 pub mod machine;
 mod needs;
+pub mod needs_abi;
 mod neighbours;
 mod open;
 mod overrides;
@@ -44,7 +45,7 @@ mod trust;
 
 pub use answer::{AnswerBody, Answered, Attempt, BoxError, Outcome, RequestBody};
 pub use dependencies::Dependency;
-pub use description::{Description, Placement, RouteDescription, TaskDescription};
+pub use description::{Description, OpenApiPart, Placement, RouteDescription, TaskDescription};
 pub use inspect::{Inspection, Manifest};
 pub use lending::Lending;
 pub use needs::{GlibcVersion, Needs};

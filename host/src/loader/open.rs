@@ -2,7 +2,7 @@
 
 use super::refusal::{Code, Refusal};
 use abi_stable::StableAbi;
-use abi_stable::abi_stability::abi_checking::check_layout_compatibility;
+use abi_stable::abi_stability::abi_checking::{CheckingGlobals, check_layout_compatibility_with_globals};
 use abi_stable::library::{AbiHeaderRef, LibraryError, ROOT_MODULE_LOADER_NAME_WITH_NUL, RootModule};
 use cardcage_abi::RootRef;
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
@@ -38,7 +38,10 @@ pub(super) fn open(copy: &Path, original: &Path) -> Result<RootRef, Refusal> {
     // grown still loads what was built before it grew.
     let older_plugin = minor(version.version.as_str()) < minor(RootRef::VERSION_STRINGS.version.as_str());
     let (first, second) = if older_plugin { (theirs, ours) } else { (ours, theirs) };
-    check_layout_compatibility(first, second).map_err(|error| layout(original, &error.to_string()))?;
+    // Each library is held against this host and no other library, for nothing passes from one to another. What the
+    // checker would remember of an older one makes it refuse those that are as new as the host.
+    check_layout_compatibility_with_globals(first, second, &CheckingGlobals::new())
+        .map_err(|error| layout(original, &error.to_string()))?;
     // SAFETY: the layouts were compared just above, in the direction that fits. OWNERSHIP: leaked by the library.
     // THREADS: vtables of functions that may be called from any thread.
     let root = unsafe { header.init_root_module_with_unchecked_layout::<RootRef>() };

@@ -16,8 +16,8 @@ use crate::crash::{Board, Claim, Kind};
 use abi_stable::prefix_type::PrefixTypeTrait;
 use bytes::Bytes;
 use cardcage_abi::{
-    CallHead, FfiBytes, HostCtx, HostRef, InitHead, Instance, PluginRef, RootRef, Running, TaskHead, code,
-    headers,
+    CallHead, FfiBytes, FfiCallback, HostCtx, HostRef, InitHead, Instance, PluginRef, RootRef, Running,
+    TaskHead, code, headers,
 };
 use std::future::Future;
 use std::path::{Path, PathBuf};
@@ -239,6 +239,21 @@ impl Plugin {
         if loan.is_some() && running.0.is_null() {
             self.lending.count_ended_in_place();
         }
+    }
+
+    /// Asks the plugin's runtime for a sign of life, which comes as soon as one of its threads has a moment; an error says
+    /// that the runtime was stopped.
+    #[must_use]
+    pub fn pulse(&self) -> oneshot::Receiver<()> {
+        let (beat, beaten) = oneshot::channel();
+        // Nobody may listen any more.
+        (self.vtable.pulse())(
+            self.instance,
+            FfiCallback::new(move |_| {
+                let _ = beat.send(());
+            }),
+        );
+        beaten
     }
 
     /// Tells the plugin that the host is about to stop.

@@ -69,6 +69,8 @@ codes! {
         "Operator: add the public key to `plugins.trusted_keys` if you trust it.";
     AbiMajor "abi_major" "The library is built against another major version of the ABI."
         "Operator: update the host where the library is newer. Author: build with a current SDK where it is older.";
+    AbiMinor "abi_minor" "The library needs a later minor version of the ABI than this host speaks."
+        "Operator: update the host. Author: build without `needs_abi` where the plugin can live without it.";
     PanicAbort "panic_abort" "The library is built with panic=abort, so that a panic in it would end the host's child."
         "Author: remove `panic = \"abort\"` from the profile and build again.";
     DynamicStd "dynamic_std" "The library needs the Rust standard library as a shared library."

@@ -8,7 +8,7 @@
 //!
 //! What it refuses to do: it carries orders and reports, never calls, tasks or bodies.
 
-use super::status::QuarantinedPlugin;
+use super::status::{BlockedPlugin, QuarantinedPlugin};
 use bytes::{Buf, BytesMut};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
@@ -86,6 +86,11 @@ pub enum ToChild {
         /// How long that may take, in ms.
         grace_ms: u64,
     },
+    /// The same, but another child serves: nobody who comes again finds a closed door.
+    HandOver {
+        /// How long that may take, in ms.
+        grace_ms: u64,
+    },
     /// Send the metrics text.
     Metrics {
         /// Comes back with the text.
@@ -106,6 +111,9 @@ pub struct Start {
     pub grace_ms: u64,
     /// Plugins that must not be loaded again.
     pub excluded: Vec<Excluded>,
+    /// Plugins that it must not serve without, whatever the settings say: a child before it has them.
+    #[serde(default)]
+    pub needed: Vec<String>,
 }
 
 /// A plugin that took an earlier child down while loading.
@@ -146,6 +154,11 @@ pub enum ToSupervisor {
     Quarantined {
         /// All of them.
         plugins: Vec<QuarantinedPlugin>,
+    },
+    /// Which of its plugins are blocked.
+    Blocked {
+        /// All of them.
+        plugins: Vec<BlockedPlugin>,
     },
     /// Answer to [`ToChild::Metrics`].
     MetricsText {

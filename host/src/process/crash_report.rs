@@ -8,6 +8,7 @@
 //! Invariant: what it says decides nothing; which task a crash counts against is `fate`'s business.
 
 use super::control::LoadedPlugin;
+use super::life::OVER_CEILING;
 use super::{Death, Scene};
 use crate::crash::{Board, Entry, Fault, Place};
 use cardcage_protocol::Timestamp;
@@ -142,6 +143,7 @@ fn cause(death: &Death) -> Cause {
     match death {
         Death::Exited(_) => Cause::Exit,
         Death::OutOfMemory => Cause::Memory,
+        Death::Killed(why) if *why == OVER_CEILING => Cause::Memory,
         Death::Killed(_) => Cause::Supervisor,
         Death::Signalled(name) => match name.as_str() {
             "SIGKILL" | "SIGTERM" | "SIGINT" | "SIGHUP" | "SIGQUIT" => Cause::Killed,
@@ -232,5 +234,6 @@ mod tests {
         assert_eq!((signalled("SIGABRT"), signalled("SIGKILL")), (Cause::Signal, Cause::Killed));
         assert_eq!((cause(&Death::OutOfMemory), cause(&Death::Exited(0))), (Cause::Memory, Cause::Exit));
         assert_eq!(cause(&Death::Killed("hung")), Cause::Supervisor);
+        assert_eq!(cause(&Death::Killed(OVER_CEILING)), Cause::Memory);
     }
 }

@@ -7,24 +7,31 @@
 //! Invariants: it returns only after the child is reaped, and after every message that the child sent
 //! before its end was read. It never waits for a child without a deadline, except for one that serves.
 
+mod ending;
+
+use super::connected::Connected;
 use super::control::{Error, Phase, Reader, Start, ToChild, ToSupervisor, encode, send_prefix_with_fds};
 use super::lease::now_unix_ms;
 use super::oom::OomWatch;
 use super::overdue::{LOOK, Overdue, Watch};
 use super::pulse;
-use super::retiree::Retiree;
+use super::reload::{Order, Reloading, Risen, Turn, Unfit, turn};
+
 use super::spawn::{Process, Spawn};
 use super::status::{Stage, Status};
+use super::wear::{self, Limits, Verdict, Wear};
 use super::{Death, Shutdown};
 use crate::crash::Board;
 use crate::exit::Exit;
 use std::collections::{BTreeSet, HashMap};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::unix::OwnedReadHalf;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout};
+
+pub(super) use ending::{Ending, Lived};
 
 /// A starting child outside any loading phase must say something within this time: it may be waiting
 /// for the broker, which takes 10 s at most.
@@ -37,6 +44,8 @@ const START_GRACE: Duration = Duration::from_secs(2);
 const EXIT_WAIT: Duration = Duration::from_secs(2);
 /// How long to wait for the rest of a dead child's messages.
 const REST_WAIT: Duration = Duration::from_millis(500);
+/// Completes "it was killed because it".
+pub(super) const OVER_CEILING: &str = "was over its memory ceiling";
 /// Metrics requests that may wait for the child at once.
 const METRICS_PENDING_MAX: usize = 8;
 
@@ -49,14 +58,17 @@ pub(super) struct Setting<'a> {
     pub(super) grace: Duration,
     pub(super) load_timeout: Duration,
     pub(super) required: &'a BTreeSet<String>,
+    pub(super) limits: Limits,
     pub(super) status: &'a Status,
     pub(super) metrics: &'a mut mpsc::Receiver<oneshot::Sender<String>>,
     /// Told when this child takes work: another one waits for it.
     pub(super) successor: &'a mut Option<oneshot::Sender<()>>,
-    /// When it may be replaced for a handler that is overdue, at the earliest; `None`: never.
+    /// When it may be replaced, at the earliest; `None`: never.
     pub(super) replaceable: Option<Instant>,
     /// The one before it, which may still be there.
     pub(super) retiring: Option<&'a JoinHandle<()>>,
+    /// Where another plugin set comes from; `None`: this child is the one with it, and is handed over once it is up.
+    pub(super) reloading: Option<&'a mut Reloading>,
 }
 
 /// What became of a child.
@@ -64,34 +76,19 @@ pub(super) enum Outcome {
     /// It has ended.
     Ended(Lived),
     /// It lives, and must be replaced.
-    Retired(Box<Retiree>, Overdue),
+    Retired(Box<Connected>, Why),
+    /// It lives, and another one with a new plugin set serves.
+    Followed(Box<Connected>, Box<Risen>),
+    /// It has come up, and is handed over.
+    Up(Box<Connected>),
 }
 
-/// How a child's life ended.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Ending {
-    /// It said that it cannot start.
-    Failed { exit_code: u8, message: String, retry: bool },
-    /// It died in this step of loading a plugin.
-    Loading(Phase),
-    /// It died before it served, and no plugin is to blame.
-    Starting,
-    /// It died while it served.
-    Serving,
-    /// It serves without a plugin that is required.
-    Incomplete,
-    /// It was asked to stop.
-    Stopped(Exit),
-    /// It lives on, and another one is to take its place.
-    Replaced,
-}
-
-/// A child's life, looked back upon.
-#[derive(Debug)]
-pub(super) struct Lived {
-    pub(super) ending: Ending,
-    pub(super) death: Death,
-    pub(super) alive: Duration,
+/// Why a child must be replaced.
+pub(super) enum Why {
+    /// A handler holds a thread past its limit.
+    Overdue(Overdue),
+    /// It has served its time.
+    Worn(Verdict),
 }
 
 struct Life<'a, 'b> {
@@ -102,6 +99,7 @@ struct Life<'a, 'b> {
     writer: JoinSet<()>,
     watch: Watch,
     oom: OomWatch,
+    wear: Wear,
     pending: HashMap<u64, oneshot::Sender<String>>,
     next_metrics_id: u64,
     /// When the child last said something, or the phase was entered.
@@ -133,47 +131,43 @@ pub(super) async fn live(
     let pid = process.id();
     setting.status.update(|now| now.child_pid = pid);
 
-    ours.set_nonblocking(true)?;
-    let (read, write) = tokio::net::UnixStream::from_std(ours)?.into_split();
-    let (orders, queue) = mpsc::unbounded_channel();
-    let mut writer = JoinSet::new();
-    writer.spawn(write_orders(write, queue));
-    // The queue's receiver lives as long as the writer: an error means a broken channel, which is noticed.
-    let _ = orders.send(body.to_vec());
-
-    let life = Life {
-        setting,
-        process,
-        reader: Reader::new(read),
-        orders,
-        writer,
-        watch: Watch::default(),
-        oom: OomWatch::start(),
-        pending: HashMap::new(),
-        next_metrics_id: 0,
-        heard: born,
-        phase: None,
-        served: false,
-        open: true,
-        exit_by: None,
-        failed: None,
-        drain_by: None,
-        killed: None,
-        forced: false,
-    };
-    Ok(life.run(shutdown, born).await)
+    let child = Connected::new(process, ours, body.to_vec(), born)?;
+    Ok(Life::of(setting, child, false).run(shutdown, born).await)
 }
 
-async fn write_orders(mut write: OwnedWriteHalf, mut queue: mpsc::UnboundedReceiver<Vec<u8>>) {
-    use tokio::io::AsyncWriteExt;
-    while let Some(frame) = queue.recv().await {
-        if write.write_all(&frame).await.is_err() {
-            return;
+/// Stays with a child that came up elsewhere until it has ended.
+pub(super) async fn live_on(setting: &mut Setting<'_>, child: Connected, shutdown: &Shutdown) -> Outcome {
+    let born = child.born;
+    Life::of(setting, child, true).run(shutdown, born).await
+}
+
+impl<'a, 'b> Life<'a, 'b> {
+    fn of(setting: &'b mut Setting<'a>, child: Connected, served: bool) -> Self {
+        let Connected { process, reader, orders, writer, .. } = child;
+        let wear = Wear::new(setting.limits);
+        Self {
+            setting,
+            process,
+            reader,
+            orders,
+            writer,
+            watch: Watch::default(),
+            oom: OomWatch::start(),
+            wear,
+            pending: HashMap::new(),
+            next_metrics_id: 0,
+            heard: Instant::now(),
+            phase: None,
+            served,
+            open: true,
+            exit_by: None,
+            failed: None,
+            drain_by: None,
+            killed: None,
+            forced: false,
         }
     }
-}
 
-impl Life<'_, '_> {
     async fn run(mut self, shutdown: &Shutdown, born: Instant) -> Outcome {
         let (mut first, mut second) = (shutdown.clone(), shutdown.clone());
         let mut looks = tokio::time::interval(LOOK);
@@ -181,9 +175,20 @@ impl Life<'_, '_> {
         let status = loop {
             let deadline = self.deadline().filter(|_| self.killed.is_none());
             let (at, why) = deadline.unwrap_or((born, ""));
+            // Asked again at each tick: who asks for a reload waits until it can begin.
+            let is_followable = self.is_followable();
             tokio::select! {
                 status = self.process.wait() => break status,
-                message = self.reader.next(), if self.open => self.receive(message),
+                message = self.reader.next(), if self.open => {
+                    self.receive(message);
+                    if self.is_up() {
+                        return Outcome::Up(Box::new(self.let_go(born)));
+                    }
+                }
+                turn = turn(&mut self.setting.reloading, is_followable), if self.drain_by.is_none() => match turn {
+                    Turn::Asked(order) => self.begin(order, shutdown),
+                    Turn::Risen(risen) => return Outcome::Followed(Box::new(self.let_go(born)), risen),
+                },
                 () = first.drain(), if self.drain_by.is_none() => self.drain(),
                 () = second.now(), if !self.forced => {
                     self.forced = true;
@@ -197,9 +202,8 @@ impl Life<'_, '_> {
                     if self.served {
                         pulse::feel(&self.setting.board, self.setting.status, self.process.id());
                     }
-                    if self.is_replaceable()
-                        && let Some(overdue) = self.watch.look(&self.setting.board, now_unix_ms()) {
-                        return self.retire(born, overdue);
+                    if let Some(why) = self.look() {
+                        return Outcome::Retired(Box::new(self.let_go(born)), why);
                     }
                 }
             }
@@ -225,19 +229,62 @@ impl Life<'_, '_> {
         Outcome::Ended(Lived { ending, death, alive: born.elapsed() })
     }
 
-    fn is_replaceable(&self) -> bool {
-        self.served
-            && self.open
-            && self.drain_by.is_none()
-            && self.killed.is_none()
-            && self.setting.replaceable.is_some_and(|at| at <= Instant::now())
-            && self.setting.retiring.is_none_or(JoinHandle::is_finished)
+    /// Whether it serves, and nothing has begun to end it.
+    fn is_sound(&self) -> bool {
+        let is_ending = self.drain_by.is_some() || self.exit_by.is_some();
+        self.served && self.open && !is_ending && self.killed.is_none()
     }
 
-    fn retire(self, born: Instant, overdue: Overdue) -> Outcome {
-        let Self { setting, process, reader, orders, writer, .. } = self;
-        let retiree = Retiree { process, reader, orders, writer, grace: setting.grace, born };
-        Outcome::Retired(Box::new(retiree), overdue)
+    /// Whether another child may come up beside it: there are two boards, and so two children at most.
+    fn is_followable(&self) -> bool {
+        self.is_sound()
+            && self.setting.retiring.is_none_or(JoinHandle::is_finished)
+            && self.setting.reloading.as_ref().is_some_and(|reloading| !reloading.is_rising())
+    }
+
+    fn is_replaceable(&self) -> bool {
+        self.is_followable() && self.setting.replaceable.is_some_and(|at| at <= Instant::now())
+    }
+
+    /// Whether this is a child for handing over, and takes work.
+    fn is_up(&self) -> bool {
+        let is_wanted = self.setting.reloading.is_none() && self.is_sound();
+        is_wanted && self.setting.status.snapshot().consuming != Some(false)
+    }
+
+    /// Brings up another child, with what the order says.
+    fn begin(&mut self, order: Order, shutdown: &Shutdown) {
+        let Some(reloading) = &mut self.setting.reloading else { return };
+        let serving = self.setting.status.snapshot().plugins.into_iter().map(|plugin| plugin.name);
+        match self.setting.listener.as_ref().map(OwnedFd::try_clone).transpose() {
+            Ok(listener) => reloading.begin(order, listener, serving.collect(), shutdown.clone()),
+            Err(error) => order.refuse(Unfit::of(Exit::Unexpected, format!("the machine refuses: {error}"))),
+        }
+    }
+
+    fn let_go(self, born: Instant) -> Connected {
+        let Self { process, reader, orders, writer, .. } = self;
+        Connected { process, reader, orders, writer, born }
+    }
+
+    /// Why the child is to be replaced, if it is. One that is over its memory ceiling is killed.
+    fn look(&mut self) -> Option<Why> {
+        let resident_mb = self.process.id().and_then(wear::resident_mb);
+        let worn = match self.served {
+            true => self.wear.look(self.setting.board.tasks_begun(), resident_mb),
+            false => None,
+        };
+        if let Some(Verdict::Ceiling(resident_mb)) = worn
+            && self.killed.is_none()
+        {
+            tracing::error!(resident_mb, "the child is over its memory ceiling");
+            self.kill(OVER_CEILING);
+        }
+        if !self.is_replaceable() {
+            return None;
+        }
+        let overdue = self.watch.look(&self.setting.board, now_unix_ms());
+        overdue.map(Why::Overdue).or(worn.map(Why::Worn))
     }
 
     /// The next deadline, and what the child is killed for when it passes.
@@ -246,7 +293,8 @@ impl Life<'_, '_> {
             .phase
             .as_ref()
             .map(|_| (self.heard + self.setting.load_timeout, "hung while loading a plugin"));
-        let starting = (!self.served).then_some((self.heard + START_SILENCE, "hung in its start"));
+        let is_starting = !self.served || self.setting.reloading.is_none();
+        let starting = is_starting.then_some((self.heard + START_SILENCE, "hung in its start"));
         let drain = self.drain_by.map(|by| (by, "did not finish within the grace"));
         drain.or(self.exit_by.map(|by| (by, "was at its end and did not exit"))).or(loading).or(starting)
     }
@@ -317,6 +365,7 @@ impl Life<'_, '_> {
             ToSupervisor::Restored => status.update(|now| now.degraded.clear()),
             ToSupervisor::Consuming { active } => self.consuming(active),
             ToSupervisor::Quarantined { plugins } => status.update(|now| now.quarantined = plugins),
+            ToSupervisor::Blocked { plugins } => status.update(|now| now.blocked = plugins),
             ToSupervisor::MetricsText { id, text } => {
                 if let Some(waiting) = self.pending.remove(&id) {
                     // Whoever asked may have given up.
@@ -346,7 +395,7 @@ impl Life<'_, '_> {
     }
 
     fn ready(&mut self, ready: super::control::Ready) {
-        self.phase = None;
+        (self.phase, self.heard) = (None, Instant::now());
         self.served = true;
         let refused = self.setting.status.snapshot().refused;
         if refused.iter().any(|one| one.required || self.setting.required.contains(&one.plugin)) {
@@ -362,6 +411,7 @@ impl Life<'_, '_> {
             now.status = Stage::Serving;
             now.responding = true;
             now.plugins = ready.plugins;
+            now.blocked.clear();
             now.bound = ready.bound;
         });
     }
@@ -369,32 +419,5 @@ impl Life<'_, '_> {
     fn closed(&mut self) {
         self.open = false;
         self.exit_by.get_or_insert(Instant::now() + EXIT_WAIT);
-    }
-
-    fn ending(self, death: &Death) -> Ending {
-        if self.drain_by.is_some() || self.forced {
-            return Ending::Stopped(self.stopped(death));
-        }
-        match (self.failed, self.phase) {
-            (Some(failed), _) => failed,
-            (None, Some(phase)) => Ending::Loading(phase),
-            (None, None) if self.served => Ending::Serving,
-            (None, None) => Ending::Starting,
-        }
-    }
-
-    fn stopped(&self, death: &Death) -> Exit {
-        let late = i32::from(Exit::DrainDeadline.code());
-        match death {
-            _ if self.forced => Exit::DrainDeadline,
-            _ if !self.served => Exit::Success,
-            Death::Exited(0) => Exit::Success,
-            Death::Exited(code) if *code == late => Exit::DrainDeadline,
-            // The grace was exceeded: the child's watchdog and the supervisor both use SIGKILL.
-            Death::Killed(_) => Exit::DrainDeadline,
-            Death::Signalled(name) if name == "SIGKILL" => Exit::DrainDeadline,
-            Death::OutOfMemory => Exit::DrainDeadline,
-            Death::Exited(_) | Death::Signalled(_) => Exit::Unexpected,
-        }
     }
 }

@@ -21,8 +21,10 @@
 
 mod backoff;
 pub mod child;
+mod connected;
 pub mod control;
 mod crash_report;
+mod culprit;
 mod death;
 mod fate;
 mod grave;
@@ -31,12 +33,14 @@ mod life;
 mod oom;
 mod overdue;
 mod pulse;
+mod reload;
 mod retiree;
 mod shutdown;
 mod spawn;
 mod status;
 mod supervisor;
 mod watchdog;
+mod wear;
 
 #[cfg(test)]
 pub(crate) mod testing;
@@ -47,9 +51,13 @@ pub use crash_report::{Cause, CrashReport, Work};
 pub use death::Death;
 pub use fate::{Fate, Scene};
 pub use lease::{LeaseKeeper, Renewer};
+pub use reload::{Plan, Reloads, Unfit};
 pub use shutdown::{Shutdown, ShutdownHandle};
 #[cfg(debug_assertions)]
 pub(crate) use spawn::SUBCOMMAND;
 pub use spawn::{Process, SelfExecutable, Spawn};
-pub use status::{ChildMetrics, Handle, QuarantinedPlugin, Snapshot, Stage, Status};
+pub use status::{
+    BlockedPlugin, ChildMetrics, DutyMetrics, Handle, QuarantinedPlugin, Snapshot, Stage, Status,
+};
 pub use supervisor::{Aftermath, Supervisor, SupervisorOptions};
+pub use wear::Limits;

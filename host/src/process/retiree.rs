@@ -1,4 +1,5 @@
-//! A child that is to go, because a handler in it holds a thread and does not give it back.
+//! A child that is to go, because another one takes its place: a handler in it holds a thread and does not give it back,
+//! or the host was given a new plugin set.
 //!
 //! It serves on until its successor does. Then it drains: what is not stuck finishes within the grace, the rest is handed
 //! back. What is left on its board when it has ended is answered as for any dead child.
@@ -6,25 +7,20 @@
 //! Invariants: it has ended, and is reaped, when [`Retiree::run`] returns; it gets no longer than the grace and a margin
 //! once its successor serves, or once nobody will follow any more.
 
-use super::control::{Reader, ToChild, ToSupervisor, encode};
+use super::connected::Connected;
+use super::control::{ToChild, ToSupervisor, encode};
 use super::life::GRACE_MARGIN;
-use super::spawn::Process;
 use super::{Death, Shutdown};
 use std::time::Duration;
-use tokio::net::unix::OwnedReadHalf;
-use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinSet;
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
 
 /// A child on its way out.
 pub(super) struct Retiree {
-    pub(super) process: Box<dyn Process>,
-    pub(super) reader: Reader<OwnedReadHalf>,
-    pub(super) orders: mpsc::UnboundedSender<Vec<u8>>,
-    /// Writes the orders; ends with the child.
-    pub(super) writer: JoinSet<()>,
+    pub(super) child: Connected,
     pub(super) grace: Duration,
-    pub(super) born: Instant,
+    /// Whether those who come again to it find another child.
+    pub(super) hands_over: bool,
 }
 
 impl Retiree {
@@ -38,37 +34,41 @@ impl Retiree {
         let mut drain_by: Option<Instant> = None;
         let (mut open, mut killed) = (true, false);
         let status = loop {
-            let (is_draining, until) = (drain_by.is_some(), drain_by.unwrap_or(self.born));
+            let (is_draining, until) = (drain_by.is_some(), drain_by.unwrap_or(self.child.born));
             tokio::select! {
-                status = self.process.wait() => break status,
+                status = self.child.process.wait() => break status,
                 // It is no longer asked for anything; what it says is read so that it can go on.
-                said = self.reader.next::<ToSupervisor>(), if open => open = matches!(said, Ok(Some(_))),
+                said = self.child.reader.next::<ToSupervisor>(), if open => open = matches!(said, Ok(Some(_))),
                 _ = &mut successor, if !is_draining => drain_by = Some(self.drain()),
                 () = first.drain(), if !is_draining => drain_by = Some(self.drain()),
                 () = second.now(), if !killed => {
                     killed = true;
-                    self.process.kill();
+                    self.child.process.kill();
                 }
                 () = sleep_until(until), if is_draining && !killed => {
                     killed = true;
-                    self.process.kill();
+                    self.child.process.kill();
                 }
             }
         };
-        self.writer.abort_all();
+        self.child.writer.abort_all();
         let death = match status {
             Ok(_) if killed => Death::Killed("did not finish within the grace"),
             Ok(status) => Death::of(status),
             Err(error) => Death::Signalled(format!("a cause that is not known ({error})")),
         };
-        (death, self.born.elapsed())
+        (death, self.child.born.elapsed())
     }
 
     fn drain(&self) -> Instant {
         let grace_ms = u64::try_from(self.grace.as_millis()).unwrap_or(u64::MAX);
-        if let Ok(frame) = encode(&ToChild::Drain { grace_ms }) {
+        let order = match self.hands_over {
+            true => ToChild::HandOver { grace_ms },
+            false => ToChild::Drain { grace_ms },
+        };
+        if let Ok(frame) = encode(&order) {
             // No receiver: it is dying, which `wait` notices.
-            let _ = self.orders.send(frame);
+            let _ = self.child.orders.send(frame);
         }
         Instant::now() + self.grace + GRACE_MARGIN
     }

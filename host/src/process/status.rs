@@ -35,6 +35,19 @@ pub struct QuarantinedPlugin {
     pub reason: String,
 }
 
+/// A plugin whose runtime does not run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlockedPlugin {
+    /// Its name.
+    pub plugin: String,
+    /// Its version.
+    pub version: String,
+    /// Since when.
+    pub since: cardcage_protocol::Timestamp,
+    /// Its handlers that were being polled then, by name and id.
+    pub held_by: Vec<String>,
+}
+
 /// A supervisor's status at one moment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Snapshot {
@@ -58,14 +71,21 @@ pub struct Snapshot {
     pub plugins: Vec<LoadedPlugin>,
     /// Those of them that take no work, because they crashed too often.
     pub quarantined: Vec<QuarantinedPlugin>,
+    /// Those of them whose runtime is held up by a handler, or by something that it started.
+    pub blocked: Vec<BlockedPlugin>,
     /// Where the child listens.
     pub bound: Vec<String>,
     /// The child's process id, while one runs.
     pub child_pid: Option<u32>,
-    /// How many children were started after the first.
+    /// How many children were started in place of one that died, or was replaced for a handler.
     pub restarts: u64,
+    /// How many times another plugin set, or other settings, took over.
+    pub reloads: u64,
     /// How the last child ended that did not end as it should.
     pub last_crash: Option<CrashReport>,
+    /// How many were replaced while they served, by why.
+    #[serde(skip)]
+    pub replaced: BTreeMap<&'static str, u64>,
     /// How many did so, by cause and plugin.
     #[serde(skip)]
     pub crashes: BTreeMap<(Cause, Option<String>), u64>,
@@ -81,6 +101,15 @@ impl Snapshot {
         let count = self.crashes.entry((report.cause, report.plugin.clone())).or_default();
         *count = count.saturating_add(1);
         self.last_crash = Some(report);
+    }
+
+    /// Shows the child that was followed, as it was seen while it came up.
+    pub(super) fn take_over(&mut self, seen: Snapshot) {
+        (self.status, self.responding) = (Stage::Serving, true);
+        (self.consuming, self.degraded) = (seen.consuming, seen.degraded);
+        (self.refused, self.plugins) = (seen.refused, seen.plugins);
+        (self.quarantined, self.bound) = (seen.quarantined, seen.bound);
+        self.reloads += 1;
     }
 
     /// Shows a refusal; one per plugin, the first stands.
@@ -110,10 +139,13 @@ impl Status {
             refused: Vec::new(),
             plugins: Vec::new(),
             quarantined: Vec::new(),
+            blocked: Vec::new(),
             bound: Vec::new(),
             child_pid: None,
             restarts: 0,
+            reloads: 0,
             last_crash: None,
+            replaced: BTreeMap::new(),
             crashes: BTreeMap::new(),
         };
         Self { sender: Arc::new(watch::Sender::new(snapshot)) }
@@ -169,4 +201,27 @@ pub struct Handle {
     pub status: Status,
     /// Its child's metrics.
     pub metrics: ChildMetrics,
+    /// The metrics of what it does beside watching its child.
+    pub duties: DutyMetrics,
+}
+
+/// Text of metrics, made when it is asked for. Clones are cheap.
+#[derive(Clone, Default)]
+pub struct DutyMetrics(Option<Arc<dyn Fn() -> String + Send + Sync>>);
+
+impl DutyMetrics {
+    /// What `text` says, without an end mark.
+    pub fn new(text: impl Fn() -> String + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(text)))
+    }
+
+    pub(crate) fn text(&self) -> String {
+        self.0.as_ref().map_or_else(String::new, |text| text())
+    }
+}
+
+impl std::fmt::Debug for DutyMetrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("DutyMetrics").field(&self.0.is_some()).finish()
+    }
 }

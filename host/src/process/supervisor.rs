@@ -12,24 +12,26 @@
 //!              draining ── ended: exit 0 │ grace exceeded or second signal: exit 75
 //! ```
 //!
-//! Invariants: one child at a time; while a handler holds a thread for ever, a second one until the first has
-//! drained. A dead child's board is read and emptied before the next child
+//! Invariants: one child at a time; while a handler holds a thread for ever, or the host takes over a new plugin set
+//! (`reload`), a second one until the first has drained. A dead child's board is read and emptied before the next child
 //! starts. A plugin that took a child down while loading is never loaded again by this supervisor.
 
 use super::backoff::Backoff;
-use super::control::{Excluded, LoadedPlugin, Phase, Refusal, Role, Start};
+use super::connected::Connected;
+use super::control::{Error, LoadedPlugin, Phase, Refusal, Role};
+use super::culprit::refusal;
 use super::grave::Grave;
-use super::life::{Ending, Lived, Outcome, Setting, live};
+use super::life::{Ending, Lived, Outcome, Setting, Why, live, live_on};
 use super::overdue::Overdue;
+use super::reload::{Means, Plan, Reloading, Reloads, Risen};
 use super::retiree::Retiree;
 use super::spawn::Spawn;
-use super::status::{ChildMetrics, Handle, Snapshot, Stage, Status};
+use super::status::{ChildMetrics, DutyMetrics, Handle, Snapshot, Stage, Status};
+use super::wear::Verdict;
 use super::{Death, Fate, Shutdown};
 use crate::crash::{Board, Entry};
 use crate::exit::Exit;
-use crate::loader::Code;
 use futures_util::future::BoxFuture;
-use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -63,19 +65,13 @@ pub struct SupervisorOptions {
     pub role: Role,
     /// The instance's name.
     pub instance: String,
-    /// The resolved settings, for the child.
-    pub settings: serde_json::Value,
-    /// How long a drain may take.
-    pub grace: Duration,
-    /// How long each step of loading a plugin may take.
-    pub load_timeout: Duration,
+    /// What the configuration says.
+    pub plan: Plan,
     /// The bound HTTP listener of an API; it stays open between two children.
     pub listener: Option<OwnedFd>,
     /// A board for the child, and one for its successor while both live; created by the caller, who needs them for the
     /// leases too.
     pub boards: [Board; 2],
-    /// Names of the plugins without which the host must not serve.
-    pub required: BTreeSet<String>,
     /// Answers for the dead.
     pub hooks: Arc<dyn Aftermath>,
     /// Starts the children; [`super::SelfExecutable`] outside tests.
@@ -106,6 +102,8 @@ pub struct Supervisor {
     /// When a child may be replaced again.
     replaceable: Instant,
     replacing: Backoff,
+    reloading: Reloading,
+    reloads: Reloads,
 }
 
 impl Supervisor {
@@ -114,6 +112,14 @@ impl Supervisor {
     pub fn new(options: SupervisorOptions) -> Self {
         let status = Status::new(options.role, options.instance.clone());
         let (metrics, metrics_requests) = ChildMetrics::channel();
+        let means = Means {
+            role: options.role,
+            instance: options.instance.clone(),
+            spawn: options.spawn.clone(),
+            hooks: options.hooks.clone(),
+        };
+        let [_, second] = options.boards;
+        let (reloads, reloading) = Reloading::new(means, second);
         Self {
             options,
             status,
@@ -125,18 +131,33 @@ impl Supervisor {
             successor: None,
             replaceable: Instant::now(),
             replacing: Backoff::default(),
+            reloading,
+            reloads,
         }
+    }
+
+    /// Where another plugin set is handed in.
+    #[must_use]
+    pub fn reloads(&self) -> Reloads {
+        self.reloads.clone()
     }
 
     /// What the admin listener needs to know.
     #[must_use]
     pub fn handle(&self) -> Handle {
-        Handle { status: self.status.clone(), metrics: self.metrics.clone() }
+        Handle { status: self.status.clone(), metrics: self.metrics.clone(), duties: DutyMetrics::default() }
     }
 
     /// Keeps a child alive until a stop is asked for or nothing more can be done; says how to exit.
     pub async fn run(mut self, mut shutdown: Shutdown) -> Exit {
         let exit = self.generations(&mut shutdown).await;
+        // One that comes up for nobody goes as it came.
+        if let Some(risen) = self.reloading.outcome().await {
+            let board = self.reloading.board;
+            let (hooks, status) = (self.options.hooks.clone(), self.status.clone());
+            let grave = Grave { board, hooks, plugins: risen.now.plugins, status };
+            send_away(risen.child, risen.plan.grace, grave, shutdown.clone()).await;
+        }
         // Nobody follows any more: what is retiring drains now, if it does not yet.
         self.successor = None;
         if let Some(retiring) = self.retiring.take() {
@@ -166,6 +187,7 @@ impl Supervisor {
             let pause = match self.verdict(ended) {
                 Next::Exit(exit) => return exit,
                 Next::AtOnce => Duration::ZERO,
+                Next::AfterPause if self.reloading.is_rising() => Duration::ZERO,
                 Next::AfterPause => backoff.after(alive),
             };
             tokio::select! {
@@ -202,60 +224,91 @@ impl Supervisor {
         }
     }
 
-    /// One child's life and what follows at once from its end; `None` when none could be started.
+    /// A child's life, and the lives of those that follow it without a gap; what follows at once from the end of the last.
+    /// `None` when none could be started.
     async fn live_once(&mut self, shutdown: &Shutdown) -> Option<Lived> {
-        let start = self.start();
-        // While the one before serves, so does the host.
         if self.retiring.as_ref().is_none_or(JoinHandle::is_finished) {
             (self.retiring, self.successor) = (None, None);
+        }
+        // While the one before serves, so does the host.
+        if self.successor.is_none() {
             self.status.update(|now| renew(now, &self.banned));
         }
-        let board = self.board();
-        let mut setting = Setting {
+        let mut outcome = match self.reloading.outcome().await {
+            Some(risen) => Ok(self.follow(*risen, shutdown).await),
+            None => self.begin(shutdown).await,
+        };
+        loop {
+            outcome = match outcome {
+                Ok(Outcome::Followed(before, risen)) => {
+                    let grace = self.options.plan.grace;
+                    let grave = self.grave(self.board());
+                    let leaving = send_away(*before, grace, grave, shutdown.clone());
+                    self.retiring = Some(tokio::spawn(leaving));
+                    Ok(self.follow(*risen, shutdown).await)
+                }
+                Ok(Outcome::Retired(child, why)) => {
+                    return Some(self.retire(*child, why, shutdown).await);
+                }
+                Ok(Outcome::Ended(lived)) => {
+                    self.status.update(|now| {
+                        now.child_pid = None;
+                        if now.status == Stage::Serving {
+                            now.status = Stage::Starting;
+                        }
+                    });
+                    self.grave(self.board()).bury(&lived).await;
+                    return Some(lived);
+                }
+                // Only of one that is to be handed over.
+                Ok(Outcome::Up(_)) => return None,
+                Err(error) => {
+                    tracing::error!(%error, "no child can be started");
+                    return None;
+                }
+            };
+        }
+    }
+
+    /// Starts a child and stays with it.
+    async fn begin(&mut self, shutdown: &Shutdown) -> Result<Outcome, Error> {
+        let options = &self.options;
+        let start = options.plan.start(options.role, &options.instance, &self.banned, Vec::new());
+        live(&mut self.setting(), start, shutdown).await
+    }
+
+    /// Stays with a child that has come up with another plan: from now on this is the host's.
+    async fn follow(&mut self, risen: Risen, shutdown: &Shutdown) -> Outcome {
+        self.reloading.board = self.board();
+        self.board = 1 - self.board;
+        self.options.plan = risen.plan.clone();
+        self.banned.clone_from(&risen.banned);
+        let (pid, seen) = (risen.child.process.id(), risen.now.clone());
+        self.status.update(|now| {
+            now.take_over(seen);
+            now.child_pid = pid;
+        });
+        tracing::info!(pid, "the child with the new plugin set has taken over");
+        let child = risen.followed(self.status.snapshot());
+        live_on(&mut self.setting(), child, shutdown).await
+    }
+
+    fn setting(&mut self) -> Setting<'_> {
+        Setting {
+            board: self.board(),
             spawn: &*self.options.spawn,
-            board,
             listener: &mut self.options.listener,
-            grace: self.options.grace,
-            load_timeout: self.options.load_timeout,
-            required: &self.options.required,
+            grace: self.options.plan.grace,
+            load_timeout: self.options.plan.load_timeout,
+            required: &self.options.plan.required,
+            limits: self.options.plan.limits,
             status: &self.status,
             metrics: &mut self.metrics_requests,
             successor: &mut self.successor,
             // Inline handlers of an API have no limit, and are on no board.
             replaceable: (self.options.role == Role::Worker).then_some(self.replaceable),
             retiring: self.retiring.as_ref(),
-        };
-        match live(&mut setting, start, shutdown).await {
-            Ok(Outcome::Retired(retiree, overdue)) => Some(self.retire(*retiree, overdue, shutdown).await),
-            Ok(Outcome::Ended(lived)) => {
-                self.status.update(|now| {
-                    now.child_pid = None;
-                    if now.status == Stage::Serving {
-                        now.status = Stage::Starting;
-                    }
-                });
-                self.grave(board).bury(&lived).await;
-                Some(lived)
-            }
-            Err(error) => {
-                tracing::error!(%error, "no child can be started");
-                None
-            }
-        }
-    }
-
-    fn start(&self) -> Start {
-        let options = &self.options;
-        Start {
-            role: options.role,
-            instance: options.instance.clone(),
-            settings: options.settings.clone(),
-            grace_ms: u64::try_from(options.grace.as_millis()).unwrap_or(u64::MAX),
-            excluded: self
-                .banned
-                .iter()
-                .map(|one| Excluded { plugin: one.plugin.clone(), reason: one.message.clone() })
-                .collect(),
+            reloading: Some(&mut self.reloading),
         }
     }
 
@@ -270,8 +323,40 @@ impl Supervisor {
         Grave { board, hooks, plugins, status: self.status.clone() }
     }
 
-    /// Sends a child away that a handler holds up; another one takes its place first.
-    async fn retire(&mut self, retiree: Retiree, overdue: Overdue, shutdown: &Shutdown) -> Lived {
+    /// Sends a child away that a handler holds up, or that has served its time; another one takes its place first.
+    async fn retire(&mut self, child: Connected, why: Why, shutdown: &Shutdown) -> Lived {
+        let word = match why {
+            Why::Overdue(overdue) => {
+                self.tell_overdue(overdue).await;
+                "overdue"
+            }
+            Why::Worn(Verdict::Tasks(tasks)) => {
+                tracing::info!(tasks, "the child has run its number of tasks; it is replaced");
+                "tasks"
+            }
+            Why::Worn(Verdict::Memory(resident_mb) | Verdict::Ceiling(resident_mb)) => {
+                tracing::info!(resident_mb, "the child has grown over its limit; it is replaced");
+                "memory"
+            }
+        };
+        self.status.update(|now| *now.replaced.entry(word).or_default() += 1);
+        let alive = child.born.elapsed();
+        let retiree = Retiree { child, grace: self.options.plan.grace, hands_over: false };
+        let (sender, successor) = oneshot::channel();
+        let (grave, shutdown) = (self.grave(self.board()), shutdown.clone());
+        self.successor = Some(sender);
+        self.retiring = Some(tokio::spawn(async move {
+            let (death, alive) = retiree.run(successor, shutdown).await;
+            tracing::info!(how = %death, "the child that was replaced has ended");
+            grave.bury(&Lived { ending: Ending::Replaced, death, alive }).await;
+        }));
+        self.reloading.board = self.board();
+        self.board = 1 - self.board;
+        self.replaceable = Instant::now() + self.replacing.after(alive);
+        Lived { ending: Ending::Replaced, death: Death::Killed("was replaced"), alive }
+    }
+
+    async fn tell_overdue(&self, overdue: Overdue) {
         let Overdue { entry, is_held } = overdue;
         tracing::error!(
             plugin = entry.plugin,
@@ -285,23 +370,11 @@ impl Supervisor {
                 tracing::error!("a task that is over its limit could not be handed back; its lease runs out");
             }
         }
-        let alive = retiree.born.elapsed();
-        let (sender, successor) = oneshot::channel();
-        let (grave, shutdown) = (self.grave(self.board()), shutdown.clone());
-        self.successor = Some(sender);
-        self.retiring = Some(tokio::spawn(async move {
-            let (death, alive) = retiree.run(successor, shutdown).await;
-            tracing::info!(how = %death, "the child that was replaced has ended");
-            grave.bury(&Lived { ending: Ending::Replaced, death, alive }).await;
-        }));
-        self.board = 1 - self.board;
-        self.replaceable = Instant::now() + self.replacing.after(alive);
-        Lived { ending: Ending::Replaced, death: Death::Killed("was replaced"), alive }
     }
 
     /// Refuses a plugin that took a child down; true when the host cannot do without it.
     fn ban(&mut self, phase: &Phase, death: &Death) -> bool {
-        let refusal = refusal(phase, death, self.options.load_timeout, &self.options.required);
+        let refusal = refusal(phase, death, self.options.plan.load_timeout, &self.options.plan.required);
         tracing::error!(
             plugin = refusal.plugin,
             file = refusal.file,
@@ -324,6 +397,16 @@ impl Supervisor {
     }
 }
 
+/// Lets a child finish what it has, after another one took its place.
+async fn send_away(child: Connected, grace: Duration, grave: Grave, shutdown: Shutdown) {
+    let retiree = Retiree { child, grace, hands_over: true };
+    // The other one serves already.
+    let (_, successor) = oneshot::channel();
+    let (death, alive) = retiree.run(successor, shutdown).await;
+    tracing::info!(how = %death, "the child before the reload has ended");
+    grave.bury(&Lived { ending: Ending::Replaced, death, alive }).await;
+}
+
 /// The status at the start of a child's life.
 fn renew(now: &mut Snapshot, banned: &[Refusal]) {
     now.status = Stage::Starting;
@@ -331,39 +414,6 @@ fn renew(now: &mut Snapshot, banned: &[Refusal]) {
     now.refused = banned.to_vec();
     now.degraded.clear();
     now.plugins.clear();
+    now.blocked.clear();
     now.bound.clear();
-}
-
-/// The refusal of a plugin that took its child down while loading: the same codes and sentences as `check` has.
-fn refusal(phase: &Phase, death: &Death, limit: Duration, required: &BTreeSet<String>) -> Refusal {
-    let Phase { plugin, file, step, .. } = phase;
-    let (code, fault, remedy) = match death {
-        Death::Exited(code) => (
-            Code::Died,
-            format!("called exit({code}) in its {step}"),
-            "a plugin must return an error instead of ending the process",
-        ),
-        Death::Signalled(name) => (
-            Code::Died,
-            format!("died of {name} in its {step}"),
-            "mend the plugin; its last words may stand above",
-        ),
-        Death::OutOfMemory => (
-            Code::Died,
-            format!("was ended by the kernel in its {step}, because memory ran out"),
-            "give the host more memory, or the plugin less to do",
-        ),
-        Death::Killed(_) => (
-            Code::Hung,
-            format!("hung in its {step}: it did not return within {} ms", limit.as_millis()),
-            "make it faster or raise `loading.timeout_ms`",
-        ),
-    };
-    Refusal {
-        plugin: plugin.clone(),
-        file: file.clone(),
-        code: code.as_str().to_owned(),
-        message: format!("{file}: {fault}; {remedy}"),
-        required: required.contains(plugin),
-    }
 }

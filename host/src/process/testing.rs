@@ -28,5 +28,8 @@ pub(crate) fn handle(
             }
         }
     });
-    (StatusHandle(status.clone()), Handle { status, metrics: child })
+    (
+        StatusHandle(status.clone()),
+        Handle { status, metrics: child, duties: crate::process::DutyMetrics::default() },
+    )
 }

@@ -87,7 +87,9 @@ impl Orders {
     fn take_messages(&mut self) -> bool {
         loop {
             match self.decoder.take() {
-                Ok(Some(ToChild::Drain { grace_ms })) => self.drain(Duration::from_millis(grace_ms)),
+                Ok(Some(order @ (ToChild::Drain { grace_ms } | ToChild::HandOver { grace_ms }))) => {
+                    self.drain(Duration::from_millis(grace_ms), order);
+                }
                 Ok(Some(order)) => self.pass_on(order),
                 Ok(None) => return true,
                 Err(error) => {
@@ -103,18 +105,19 @@ impl Orders {
         if self.until.is_none() {
             tracing::warn!("the supervisor is gone; draining");
         }
-        self.drain(self.grace);
+        let grace_ms = u64::try_from(self.grace.as_millis()).unwrap_or(u64::MAX);
+        self.drain(self.grace, ToChild::Drain { grace_ms });
         let (end, grace) = self.until.unwrap_or((Instant::now(), self.grace));
         std::thread::sleep(end.saturating_duration_since(Instant::now()));
         grace
     }
 
-    fn drain(&mut self, grace: Duration) {
+    fn drain(&mut self, grace: Duration, order: ToChild) {
         // A grace so long that it cannot be added to a clock is as good as a year.
         let end = Instant::now().checked_add(grace.saturating_add(MARGIN));
         let end = end.unwrap_or_else(|| Instant::now() + Duration::from_secs(365 * 86_400));
         self.until.get_or_insert((end, grace));
-        self.pass_on(ToChild::Drain { grace_ms: u64::try_from(grace.as_millis()).unwrap_or(u64::MAX) });
+        self.pass_on(order);
     }
 
     fn pass_on(&self, order: ToChild) {

@@ -76,20 +76,15 @@ pub(super) async fn serve(mut context: Context) -> Result<Exit, Failure> {
         let _ = tokio::time::timeout(BROKER_MOMENT, broker.ensure_layout(&plugin_names(&set))).await;
     }
     tokio::spawn(keep_layout(context.outbox.clone(), broker.clone(), plugin_names(&set)));
-    let grace = Arc::new(std::sync::OnceLock::new());
-    let (served_grace, served_stop) = (grace.clone(), stop.clone());
-    let default_grace = Duration::from_millis(context.settings.drain.grace_ms);
-    let serving = tokio::spawn(async move {
-        let grace = move || *served_grace.get().unwrap_or(&default_grace);
-        server.run(served_stop, grace).await
-    });
+    let departure = Arc::new(std::sync::OnceLock::new());
+    let serving = tokio::spawn(server.run(stop.clone(), departure.clone()));
     context.ready(&set, bound);
     let text = {
         let (edge, metrics) = (edge.clone(), metrics.clone());
         move || text(&edge, &metrics)
     };
     let ordered = context.drain_ordered(text).await;
-    let _ = grace.set(ordered);
+    let _ = departure.set(ordered);
     stop.cancel();
     let in_time = serving.await.unwrap_or(false);
     let unfinished = u64::try_from(edge.in_flight()).unwrap_or(u64::MAX);

@@ -1,9 +1,11 @@
 //! A child: attaches to its supervisor, loads the plugins, and becomes an API or a worker.
 
+use super::blocked::Blocked;
 use super::metrics::line;
 use super::{api, options, worker};
 use crate::broker::{Broker, Error};
 use crate::config::Settings;
+use crate::edge::Departure;
 use crate::exit::Exit;
 use crate::loader::{self, Lending, LoadOptions, PluginSet, Refusal, Services, Trust};
 use crate::logging;
@@ -25,7 +27,10 @@ pub(super) struct Context {
     pub(super) orders: mpsc::UnboundedReceiver<ToChild>,
     pub(super) listener: Option<std::net::TcpListener>,
     pub(super) excluded: Vec<control::Excluded>,
+    /// What a child before this one serves.
+    needed: Vec<String>,
     lending: Arc<Lending>,
+    blocked: Blocked,
 }
 
 /// A start that failed: the exit code that fits, and a sentence for people.
@@ -76,7 +81,9 @@ async fn serve(attached: Attached) -> Result<Exit, Failure> {
         orders: attached.orders,
         listener: attached.listener.map(std::net::TcpListener::from),
         excluded: start.excluded,
+        needed: start.needed,
         lending,
+        blocked: Blocked::default(),
         settings,
     };
     match start.role {
@@ -104,7 +111,8 @@ impl Context {
     }
 
     fn is_required(&self, plugin: &str) -> bool {
-        self.settings.plugins.get(plugin).is_none_or(|settings| settings.required)
+        let is_needed = self.needed.iter().any(|needed| needed == plugin);
+        is_needed || self.settings.plugins.get(plugin).is_none_or(|settings| settings.required)
     }
 
     /// Loads the plugin set, telling the supervisor each step, and each refusal.
@@ -150,6 +158,7 @@ impl Context {
             loading.await.map_err(|error| (Exit::Unexpected, format!("loading ended early: {error}")))?;
         self.judge(&set.refused)?;
         self.judge_tasks(&set)?;
+        self.blocked.watch(&set, self.board, &self.outbox);
         Ok(set)
     }
 
@@ -204,19 +213,23 @@ impl Context {
         line(&mut text, "cardcage_handlers_ended_in_place_total", "", self.lending.ended_in_place());
         text.push_str("# TYPE cardcage_lent_threads_held_up gauge\n");
         line(&mut text, "cardcage_lent_threads_held_up", "", self.lending.held_up());
+        text.push_str(&self.blocked.text());
         text
     }
 
     /// The next drain order, answering requests for metrics until then. `None` of a channel means drain too.
-    pub(super) async fn drain_ordered(&mut self, metrics: impl Fn() -> String) -> Duration {
+    pub(super) async fn drain_ordered(&mut self, metrics: impl Fn() -> String) -> Departure {
+        let departure =
+            |grace_ms, is_followed| Departure { grace: Duration::from_millis(grace_ms), is_followed };
         loop {
             match self.orders.recv().await {
-                Some(ToChild::Drain { grace_ms }) => return Duration::from_millis(grace_ms),
+                Some(ToChild::Drain { grace_ms }) => return departure(grace_ms, false),
+                Some(ToChild::HandOver { grace_ms }) => return departure(grace_ms, true),
                 Some(ToChild::Metrics { id }) => {
                     self.report(&ToSupervisor::MetricsText { id, text: metrics() + &self.lent() })
                 }
                 Some(ToChild::Start(_)) => {}
-                None => return Duration::from_millis(self.settings.drain.grace_ms),
+                None => return departure(self.settings.drain.grace_ms, false),
             }
         }
     }

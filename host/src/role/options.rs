@@ -5,6 +5,7 @@ use crate::config::{Settings, Storage, Stores};
 use crate::edge::EdgeLimits;
 use crate::loader::{Placement, Source};
 use crate::process::control::Excluded;
+use crate::process::{Limits, Plan};
 use crate::stream::Silence;
 use cardcage_protocol::{NameError, Namespace};
 use std::collections::BTreeMap;
@@ -36,6 +37,22 @@ pub fn broker_options(settings: &Settings, client_name: &str) -> Result<broker::
         queue_max_bytes: broker.queue_max_bytes,
         ack_pending_max: tasks.ack_pending_max,
         stores: store_bounds(&settings.stores),
+    })
+}
+
+/// What a child is started with.
+pub(super) fn plan(settings: &Settings) -> Result<Plan, serde_json::Error> {
+    let required = settings.plugins.iter().filter(|(_, plugin)| plugin.required);
+    Ok(Plan {
+        settings: serde_json::to_value(settings)?,
+        grace: Duration::from_millis(settings.drain.grace_ms),
+        load_timeout: Duration::from_millis(settings.loading.timeout_ms),
+        required: required.map(|(name, _)| name.clone()).collect(),
+        limits: Limits {
+            recycle_after_tasks: settings.worker.recycle_after_tasks,
+            recycle_above_mb: settings.worker.recycle_above_mb,
+            memory_max_mb: settings.worker.memory_max_mb,
+        },
     })
 }
 

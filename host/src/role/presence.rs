@@ -5,13 +5,17 @@
 //!
 //! It survives messages without a reply subject, and what is no question.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use cardcage_protocol::presence::{Presence, PresentPlugin, Question, RunningTask};
 use cardcage_protocol::{InstanceId, Name, TaskId, Timestamp};
 
+use tokio::sync::watch;
+
 use crate::broker::{Broker, Incoming};
+use crate::config::Settings;
 use crate::crash::{Board, Entry, Kind};
 use crate::process::{Snapshot, Stage, Status};
 use crate::worker::tasks::slots_per_plugin;
@@ -26,7 +30,8 @@ pub(super) struct Present {
     pub(super) instance: InstanceId,
     pub(super) boards: [Board; 2],
     pub(super) status: Status,
-    pub(super) task_concurrency: usize,
+    /// What the child that serves was given.
+    pub(super) settings: watch::Receiver<Arc<Settings>>,
     pub(super) started_at: Timestamp,
 }
 
@@ -65,7 +70,7 @@ impl Present {
     fn presence(&self, host: &str, question: Question, snapshot: &Snapshot) -> Presence {
         let held: Vec<Entry> =
             self.boards.iter().flat_map(Board::live).filter(|entry| entry.kind == Kind::Task).collect();
-        let slots = slots_per_plugin(self.task_concurrency, snapshot.plugins.len());
+        let slots = slots_per_plugin(self.settings.borrow().worker.task_concurrency, snapshot.plugins.len());
         let plugins: Vec<PresentPlugin> = snapshot
             .plugins
             .iter()

@@ -2,27 +2,40 @@
 
 use super::addresses;
 use super::aftermath::{BrokerAftermath, BrokerRenewer, NoAftermath};
-use super::options::broker_options;
+use super::options::{broker_options, plan};
 use super::presence::Present;
-use crate::broker::{Broker, Pump};
+use super::reload::{Reconfiguration, Reloader};
+use super::{pumps, reload};
+use crate::admin::{self, Desk, Office};
+use crate::broker::Broker;
 use crate::config::Settings;
 use crate::crash::Board;
 use crate::exit::Exit;
+use crate::logging;
 use crate::process::control::Role;
-use crate::process::{Aftermath, LeaseKeeper, SelfExecutable, Shutdown, Supervisor, SupervisorOptions};
-use crate::{admin, logging};
-use cardcage_protocol::{InstanceId, Name, QuarantinePolicy, Timestamp};
+use crate::process::{
+    Aftermath, DutyMetrics, LeaseKeeper, SelfExecutable, Shutdown, Supervisor, SupervisorOptions,
+};
+use crate::worker::tasks::Sweeper;
+use cardcage_protocol::{InstanceId, QuarantinePolicy, Timestamp};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-/// Runs a role until it is told to stop. `shutdown` comes from signals, or from a parent that goes away.
-pub async fn run(role: Role, settings: Settings, shutdown: Shutdown) -> Exit {
+/// Runs a role until it is told to stop. `shutdown` comes from signals, or from a parent that goes away; `source` is where a
+/// reload reads the settings again.
+pub async fn run(
+    role: Role,
+    settings: Settings,
+    source: Arc<dyn Reconfiguration>,
+    shutdown: Shutdown,
+) -> Exit {
     logging::start(&settings.log);
-    match start(role, &settings, shutdown).await {
+    match start(role, &settings, source, shutdown).await {
         Ok(exit) => exit,
         Err((exit, message)) => {
             tracing::error!(code = exit.code(), "{message}");
@@ -31,16 +44,18 @@ pub async fn run(role: Role, settings: Settings, shutdown: Shutdown) -> Exit {
     }
 }
 
-/// Time the pump has to finish what it is moving.
-const PUMP_STOP: Duration = Duration::from_secs(2);
-
 type Failure = (Exit, String);
 
 fn unexpected(what: &str, error: impl std::fmt::Display) -> Failure {
     (Exit::Unexpected, format!("{what}: {error}"))
 }
 
-async fn start(role: Role, settings: &Settings, shutdown: Shutdown) -> Result<Exit, Failure> {
+async fn start(
+    role: Role,
+    settings: &Settings,
+    source: Arc<dyn Reconfiguration>,
+    shutdown: Shutdown,
+) -> Result<Exit, Failure> {
     let instance =
         InstanceId::generate(role.as_str()).map_err(|error| unexpected("no instance name", error))?;
     let admin_address = match role {
@@ -58,6 +73,7 @@ async fn start(role: Role, settings: &Settings, shutdown: Shutdown) -> Result<Ex
         broker_options(settings, instance.as_str()).map_err(|error| (Exit::Config, error.to_string()))?;
     let started_at = Timestamp::now();
     let mut duties = Duties::default();
+    let current = watch::Sender::new(Arc::new(settings.clone()));
     let mut present = None;
     let hooks: Arc<dyn Aftermath> = match role {
         Role::Api => Arc::new(NoAftermath),
@@ -68,7 +84,9 @@ async fn start(role: Role, settings: &Settings, shutdown: Shutdown) -> Result<Ex
             let lease = Duration::from_millis(settings.tasks.lease_ms);
             let keeper = LeaseKeeper::start(boards.to_vec(), lease, renewer);
             duties.leases = Some(keeper.map_err(|error| unexpected("no thread for the leases", error))?);
-            duties.start_pumps(&broker, settings);
+            let stop = CancellationToken::new();
+            let pumps = pumps::run(broker.clone(), current.subscribe(), stop.clone());
+            duties.pumps = Some((stop, tokio::spawn(pumps)));
             present = Some(broker.clone());
             let quarantine = QuarantinePolicy {
                 after: settings.tasks.quarantine_after,
@@ -84,23 +102,29 @@ async fn start(role: Role, settings: &Settings, shutdown: Shutdown) -> Result<Ex
     let supervisor = Supervisor::new(SupervisorOptions {
         role,
         instance: instance.as_str().to_owned(),
-        settings: serde_json::to_value(settings).map_err(|error| unexpected("settings", error))?,
-        grace: Duration::from_millis(settings.drain.grace_ms),
-        load_timeout: Duration::from_millis(settings.loading.timeout_ms),
+        plan: plan(settings).map_err(|error| unexpected("settings", error))?,
         listener: api_listener.map(OwnedFd::from),
         boards,
-        required: settings.plugins.iter().filter(|(_, p)| p.required).map(|(name, _)| name.clone()).collect(),
         hooks,
         spawn: Arc::new(SelfExecutable),
     });
+    let sweeps = present.clone();
     duties.present = present.map(|broker| {
         let status = supervisor.handle().status;
-        let task_concurrency = settings.worker.task_concurrency;
-        let present =
-            Present { broker, instance: instance.clone(), boards, status, task_concurrency, started_at };
+        let settings = current.subscribe();
+        let present = Present { broker, instance: instance.clone(), boards, status, settings, started_at };
         tokio::spawn(present.answer())
     });
-    let admin = tokio::spawn(admin::serve(admin_listener, supervisor.handle()));
+    let mut handle = supervisor.handle();
+    if let Some(broker) = sweeps {
+        handle.duties = duties.start_sweeper(broker);
+    }
+    let desk = Desk::default();
+    let office = Office { handle, desk: desk.clone(), remote_reload: settings.admin.remote_reload };
+    let admin = tokio::spawn(admin::serve(admin_listener, office));
+    let hangups = reload::on_hangup(desk.clone()).map_err(|error| unexpected("no signal handler", error))?;
+    let (reloads, status) = (supervisor.reloads(), supervisor.handle().status);
+    let reloader = tokio::spawn(Reloader { source, desk, reloads, status, settings: current }.run());
     tracing::info!(
         role = role.as_str(),
         instance = instance.as_str(),
@@ -112,6 +136,9 @@ async fn start(role: Role, settings: &Settings, shutdown: Shutdown) -> Result<Ex
     addresses::publish(api_address, admin_address)
         .map_err(|error| unexpected("the addresses file", error))?;
     let exit = supervisor.run(shutdown).await;
+    for helper in [reloader, hangups] {
+        helper.abort();
+    }
     admin.abort();
     duties.end().await;
     tracing::info!(code = exit.code(), "stopped");
@@ -122,32 +149,28 @@ async fn start(role: Role, settings: &Settings, shutdown: Shutdown) -> Result<Ex
 #[derive(Default)]
 struct Duties {
     leases: Option<LeaseKeeper>,
-    pumps: Option<(CancellationToken, JoinSet<()>)>,
+    pumps: Option<(CancellationToken, JoinHandle<()>)>,
     /// Says that it is there, as long as it is.
     present: Option<JoinHandle<()>>,
+    sweeper: Option<JoinHandle<()>>,
 }
 
 impl Duties {
-    /// Two for each plugin that is configured: a plugin's name there is its own.
-    fn start_pumps(&mut self, broker: &Broker, settings: &Settings) {
-        let (stop, mut running) = (CancellationToken::new(), JoinSet::new());
-        for plugin in settings.plugins.keys().filter_map(|name| Name::new(name).ok()) {
-            for pump in [Pump::new(broker, &plugin), Pump::slots(broker, &plugin)] {
-                running.spawn(pump.run(stop.clone().cancelled_owned()));
-            }
-        }
-        self.pumps = Some((stop, running));
+    fn start_sweeper(&mut self, broker: Broker) -> DutyMetrics {
+        let sweeper = Sweeper::new(broker);
+        let report = sweeper.report();
+        self.sweeper = Some(tokio::spawn(sweeper.run()));
+        DutyMetrics::new(move || report.text())
     }
 
     async fn end(self) {
         drop(self.leases);
-        if let Some(present) = self.present {
-            present.abort();
-        }
+        // A sweep may be broken off anywhere.
+        self.present.iter().chain(&self.sweeper).for_each(JoinHandle::abort);
         if let Some((stop, running)) = self.pumps {
             stop.cancel();
-            // What they have not acknowledged comes again, to whichever pump is there then.
-            let _ = tokio::time::timeout(PUMP_STOP, running.join_all()).await;
+            // It does not panic; if it did, there is nothing left to wait for.
+            let _ = running.await;
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::process::control::ToSupervisor;
 use crate::quarantine::Quarantines;
 use crate::stream::Mux;
 use crate::worker::calls::{self, CallOptions, Calls};
+use crate::worker::deployed;
 use crate::worker::places::Places;
 use crate::worker::schedules::{Declared, ScheduleKeeper};
 use crate::worker::tasks::{TaskEngine, TaskEngineOptions};
@@ -73,6 +74,7 @@ pub(super) async fn serve(mut context: Context) -> Result<Exit, Failure> {
         instance: context.instance.clone(),
         plugins: plugins(&set),
         tasks: context.settings.tasks.clone(),
+        time_scale: context.settings.retry.time_scale,
         task_concurrency: context.settings.worker.task_concurrency,
         quarantines,
         live_limits,
@@ -82,11 +84,13 @@ pub(super) async fn serve(mut context: Context) -> Result<Exit, Failure> {
     context.ready(&set, Vec::new());
     let absent_after = Duration::from_secs(context.settings.tasks.schedule_absent_s);
     let schedules = tokio::spawn(ScheduleKeeper::new(broker.clone(), declared(&set), absent_after).run());
+    let deployed = tokio::spawn(deployed::keep(broker.clone(), described(&set)));
     let consuming = tokio::spawn(tell_consuming(context.outbox.clone(), engine.watch_consuming()));
-    let grace = context.drain_ordered(|| text(&calls, &engine, &metrics)).await;
+    let grace = context.drain_ordered(|| text(&calls, &engine, &metrics)).await.grace;
 
     consuming.abort();
     schedules.abort();
+    deployed.abort();
     stop.cancel();
     let began = tokio::time::Instant::now();
     let calls_ended = async {
@@ -158,6 +162,12 @@ fn declared(set: &PluginSet) -> Vec<Declared> {
         })
     };
     set.plugins.iter().filter_map(|(_, plugin)| declared(plugin)).collect()
+}
+
+/// Where each plugin is mounted, and how it describes itself.
+fn described(set: &PluginSet) -> Vec<(String, Arc<Description>)> {
+    let described = set.plugins.iter();
+    described.map(|(source, plugin)| (source.prefix.clone(), plugin.description.clone())).collect()
 }
 
 fn plugins(set: &PluginSet) -> Vec<Arc<Plugin>> {

@@ -2,6 +2,7 @@
 
 mod bodies;
 pub mod calls;
+pub mod deployed;
 pub mod places;
 pub mod schedules;
 pub mod tasks;

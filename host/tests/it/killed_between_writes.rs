@@ -43,6 +43,12 @@ impl Killed {
 
     /// A worker that is killed at `point` while it does `order`; then one that is not. Answers the task's id.
     pub(crate) async fn at(&self, point: &str, path: &str, order: &Value) -> (String, Cardcage) {
+        let id = self.kill_at(point, path, order).await;
+        (id, self.serving.worker().await)
+    }
+
+    /// A worker that is killed at `point` while it does `order`. Answers the task's id.
+    pub(crate) async fn kill_at(&self, point: &str, path: &str, order: &Value) -> String {
         let doomed = Launch::new(["worker"]).config(&self.serving.config).env("CARDCAGE_FAILPOINT", point);
         let mut doomed = doomed.ready().await.unwrap();
         let reply = self.serving.http.post_json(path, order).await.unwrap();
@@ -53,7 +59,7 @@ impl Killed {
         eventually(soon(), "its child is gone", async || doomed.child_pids().is_empty().then_some(()))
             .await
             .unwrap();
-        (id, self.serving.worker().await)
+        id
     }
 
     /// Waits for the task's end and until its message is gone.

@@ -8,9 +8,12 @@
     reason = "tests may; clippy.toml reaches only what stands inside a test function"
 )]
 
+mod abi;
 mod acceptance;
+mod against;
 mod appointed;
 mod batches;
+mod blocked;
 mod broker;
 mod calls;
 mod cancel;
@@ -34,6 +37,7 @@ mod in_flight;
 mod isolation;
 mod keys;
 mod killed_between_writes;
+mod kit;
 mod lifecycle;
 mod live_limits;
 mod loading;
@@ -47,6 +51,7 @@ mod priorities;
 mod promises;
 mod quarantine;
 mod recycling;
+mod reload;
 mod repeats;
 mod rubbish;
 mod schedules;
@@ -54,8 +59,10 @@ mod serving;
 mod soft_limit;
 mod stores;
 mod streams;
+mod sweeper;
 mod tasks;
 mod upcast;
 mod waiting;
 mod webhooks;
 mod wire;
+mod worn;

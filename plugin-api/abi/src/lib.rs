@@ -5,8 +5,14 @@
 //! they share: hand-written vtables as `abi_stable` prefix structs, plain structs for what crosses with each call,
 //! and three owned types ([`FfiBytes`], [`FfiWaker`], [`FfiCallback`]) that free themselves on the side that made them.
 //!
+//! # Policy
+//! The major version is the promise (docs/abi-policy.md, shown by host/tests/it/abi.rs):
+//! * A plugin built against 1.x loads in every host of 1.y, y ≥ x.
+//! * A plugin built against 1.x loads in a host of 1.y, y < x, too, and finds missing what came after y, unless it
+//!   needs that and says so by `needs_abi` of [`export_manifest!`]: then it is refused before it runs.
+//! * Another major is refused before it runs.
+//!
 //! # Rules of change (append only)
-//! * The major version is the promise: a plugin built against 1.x loads in every host of 1.y, y ≥ x.
 //! * Vtables ([`Host`], [`Plugin`], [`Root`]) grow at the end only, after `#[sabi(last_prefix_field)]`, which never
 //!   moves. Each appended field names the minor version that brought it and is `#[sabi(missing_field(option))]`.
 //! * Plain structs ([`CallHead`], [`Reply`], …) never change: what is new goes into their `ext` block.

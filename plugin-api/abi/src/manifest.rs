@@ -40,9 +40,15 @@ pub const fn concat<const N: usize>(parts: &[&str]) -> [u8; N] {
 }
 
 /// Puts a library's manifest into its own section. All values are literals or constants without `"` or `\`.
+///
+/// `needs_abi` is for a library that is of no use in an older host: the first minor version that it can live with, as in
+/// `"1.2"`.
 #[macro_export]
 macro_rules! export_manifest {
-    ($name:expr, $version:expr, $sdk:expr, $rustc:expr, $target:expr, $panic:expr, $revision:expr) => {
+    (
+        $name:expr, $version:expr, $sdk:expr, $rustc:expr, $target:expr, $panic:expr, $revision:expr
+        $(, needs_abi = $needs:expr)?
+    ) => {
         const _: () = {
             const PARTS: &[&str] = &[
                 "{\"name\":\"",
@@ -61,6 +67,7 @@ macro_rules! export_manifest {
                 $panic,
                 "\",\"git_revision\":\"",
                 $revision,
+                $("\",\"needs_abi\":\"", $needs,)?
                 "\"}",
             ];
             #[unsafe(link_section = ".cardcage")]

@@ -88,8 +88,11 @@ pub struct Plugin {
     /// The plugin's own word on its health, JSON `{"ok", "detail"?}`.
     pub health: extern "C" fn(Instance) -> Answer,
     /// The task was cancelled: tells the handler, which goes on and decides itself how it ends. Of no use after the end.
-    #[sabi(last_prefix_field)]
     pub cancel_softly: extern "C" fn(Running),
+    /// Answers `OK` from a thread of the plugin's runtime as soon as one has a moment, so that the host notices where none
+    /// has; drops the callback where the runtime was stopped.
+    #[sabi(last_prefix_field)]
+    pub pulse: extern "C" fn(Instance, FfiCallback),
 }
 
 /// What a library exports.

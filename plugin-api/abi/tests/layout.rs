@@ -104,7 +104,19 @@ const FIRST: [(&str, Layout, &[&str]); 3] = [
     (
         "Plugin",
         || pointee(PluginRef::LAYOUT),
-        &["describe", "init", "call", "task", "cancel", "forget", "drain", "stop", "health", "cancel_softly"],
+        &[
+            "describe",
+            "init",
+            "call",
+            "task",
+            "cancel",
+            "forget",
+            "drain",
+            "stop",
+            "health",
+            "cancel_softly",
+            "pulse",
+        ],
     ),
 ];
 
@@ -141,4 +153,34 @@ fn every_head_can_grow_by_its_extension_block() {
         let mut fields = layout.get_fields().into_iter().flatten();
         assert!(fields.any(|field| field.name() == "ext"), "{} has no ext", layout.name());
     }
+}
+
+/// The entries of a vtable's source that came after 1.0 and of which nobody is told that they may be missing.
+fn unguarded(source: &str, vtable: &str) -> Vec<String> {
+    let (_, from) = source.split_once(&format!("pub struct {vtable} {{")).unwrap();
+    let (fields, _) = from.split_once("\n}\n").unwrap();
+    let (_, suffix) = fields.split_once("#[sabi(last_prefix_field)]").unwrap();
+    let (mut unguarded, mut is_guarded) = (Vec::new(), false);
+    for line in suffix.lines().map(str::trim).skip_while(|line| !line.starts_with("pub ")).skip(1) {
+        is_guarded |= line == "#[sabi(missing_field(option))]";
+        if let Some((name, _)) = line.strip_prefix("pub ").and_then(|field| field.split_once(':')) {
+            if !std::mem::take(&mut is_guarded) {
+                unguarded.push(name.to_owned());
+            }
+        }
+    }
+    unguarded
+}
+
+#[test]
+fn whoever_calls_an_appended_entry_learns_that_it_may_be_missing() {
+    let source = include_str!("../src/vtable.rs");
+    for (name, ..) in FIRST {
+        let unguarded = unguarded(source, name);
+        assert!(unguarded.is_empty(), "{name} needs `#[sabi(missing_field(option))]` at {unguarded:?}");
+    }
+    // None was appended yet; so that the test can fail, one that was appended well and one that was not.
+    let grown = "pub struct Grown {\n    #[sabi(last_prefix_field)]\n    pub first: u8,\n    \
+                 #[sabi(missing_field(option))]\n    pub good: u8,\n    pub bad: u8,\n}\n";
+    assert_eq!(unguarded(grown, "Grown"), ["bad"]);
 }

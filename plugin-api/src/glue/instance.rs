@@ -57,11 +57,6 @@ impl Started {
         let routes = routes.into_iter().map(Handler::new).collect();
         Self { router, routes, tasks: tasks.into_iter().map(erase).collect() }
     }
-
-    /// The plugin's routes, for `cardcage-testkit`.
-    pub(crate) fn into_router(self) -> axum::Router {
-        self.router
-    }
 }
 
 /// See the module. Never freed: its threads may run the library's code until the process ends.

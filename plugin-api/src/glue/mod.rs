@@ -16,13 +16,13 @@ mod lane;
 mod run;
 mod start;
 
-pub(crate) use guarded::current;
+pub(crate) use guarded::{Guarded, Work, current};
 pub use instance::Started;
 
 use crate::plugin::Definition;
 use cardcage_abi::{
-    Answer, CallHead, CallToken, HostCtx, HostRef, InitHead, InitReply, Instance, Plugin, Running, TaskHead,
-    TaskToken, code,
+    Answer, CallHead, CallToken, FfiCallback, HostCtx, HostRef, InitHead, InitReply, Instance, Plugin,
+    Running, TaskHead, TaskToken, code,
 };
 use instance::PluginInstance;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -42,6 +42,7 @@ pub fn vtable<D: Definition>() -> Plugin {
         stop,
         health,
         cancel_softly,
+        pulse,
     }
 }
 
@@ -143,4 +144,9 @@ extern "C" fn stop(this: Instance, within_ms: u64) {
 extern "C" fn health(this: Instance) -> Answer {
     let alive = catch_unwind(AssertUnwindSafe(|| instance(this).is_running())).unwrap_or(false);
     Answer::ok(format!("{{\"ok\":{alive}}}"))
+}
+
+extern "C" fn pulse(this: Instance, callback: FfiCallback) {
+    let answer = async move { callback.answer(Answer::ok(String::new())) };
+    let _ = catch_unwind(AssertUnwindSafe(|| instance(this).handle().spawn(answer)));
 }

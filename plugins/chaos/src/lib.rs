@@ -30,6 +30,8 @@
 
 mod batch;
 mod doomed;
+#[cfg(test)]
+mod levels;
 mod neighbour;
 mod order;
 mod ranked;

@@ -1,22 +1,48 @@
 //! The smallest plugin: one route that runs in the API instance, one that runs on a worker, and one task.
 
 use plugin_api::prelude::*;
+use std::sync::Arc;
 
-/// Nothing to keep between requests.
+#[cfg(test)]
+mod tests;
+
+/// What an operator can set, in `[plugins.hello.config]`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Settings {
+    /// The word before the name.
+    #[serde(default = "default_greeting")]
+    greeting: String,
+}
+
+fn default_greeting() -> String {
+    "Hello".into()
+}
+
+/// What is kept between requests: a connection pool, say, or as here a setting.
 #[derive(Debug, Clone)]
-struct App;
+struct App {
+    greeting: Arc<str>,
+}
 
 impl App {
-    async fn start(_ctx: PluginContext) -> Result<App, InitError> {
-        Ok(App)
+    async fn start(ctx: PluginContext) -> Result<App, InitError> {
+        let settings: Settings = ctx.config()?;
+        Ok(App { greeting: settings.greeting.into() })
     }
 }
 
+#[derive(Debug, Deserialize, IntoParams)]
+struct Who {
+    /// Who is greeted.
+    name: Option<String>,
+}
+
 /// Greets, in the API instance.
-#[utoipa::path(get, path = "/inline", params(("name" = Option<String>, Query, description = "Who is greeted")),
+#[utoipa::path(get, path = "/inline", params(Who),
     responses((status = 200, description = "A greeting", body = String, content_type = "text/plain")))]
-async fn inline(Query(query): Query<std::collections::HashMap<String, String>>) -> String {
-    format!("Hello, {}!", query.get("name").map_or("world", String::as_str))
+async fn inline(State(app): State<App>, Query(who): Query<Who>) -> String {
+    format!("{}, {}!", app.greeting, who.name.as_deref().unwrap_or("world"))
 }
 
 /// Answers with the body it got, on a worker.
@@ -41,6 +67,7 @@ async fn echo(ctx: TaskContext<App>, body: Value) -> TaskResult<Value> {
 plugin! {
     name = "hello",
     build = Plugin::new(App::start)
+        .config::<Settings>()
         .inline(routes!(inline))
         .routes(routes!(call))
         .enqueue(Method::POST, "/task", echo)

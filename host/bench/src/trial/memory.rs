@@ -39,7 +39,7 @@ async fn succeeded(worker: &Cardcage, count: u64) -> Result<()> {
 }
 
 /// Of supervisor and children.
-fn mebibytes(host: &Cardcage) -> f64 {
+pub(super) fn mebibytes(host: &Cardcage) -> f64 {
     let kibibytes = |pid: u32| -> Option<u64> {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
         let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;

@@ -7,6 +7,7 @@ mod backlog;
 mod crew;
 mod due;
 mod memory;
+mod residue;
 mod workers;
 
 use std::fmt;
@@ -32,6 +33,8 @@ pub(crate) enum Trial {
     Due,
     /// A worker's resident memory over 1,000,000 tasks.
     Memory,
+    /// What is left of 100,000 tasks after their time to live.
+    Residue,
 }
 
 /// One figure of a trial.
@@ -44,8 +47,8 @@ pub(crate) struct Finding {
 }
 
 impl Trial {
-    pub(crate) const ALL: [Trial; 5] =
-        [Trial::Workers, Trial::HalfLoad, Trial::Backlog, Trial::Due, Trial::Memory];
+    pub(crate) const ALL: [Trial; 6] =
+        [Trial::Workers, Trial::HalfLoad, Trial::Backlog, Trial::Due, Trial::Memory, Trial::Residue];
 
     pub(crate) async fn run(self, settings: &Settings) -> Result<Vec<Finding>> {
         table::trial(self);
@@ -55,6 +58,7 @@ impl Trial {
             Self::Backlog => backlog::run(settings).await,
             Self::Due => due::run(settings).await,
             Self::Memory => memory::run(settings).await,
+            Self::Residue => residue::run(settings).await,
         }
     }
 
@@ -71,6 +75,7 @@ impl fmt::Display for Trial {
             Self::Backlog => "backlog",
             Self::Due => "due in a minute",
             Self::Memory => "memory",
+            Self::Residue => "residue",
         })
     }
 }

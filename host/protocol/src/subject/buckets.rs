@@ -80,6 +80,18 @@ impl Subjects {
         format!("$KV.{}_LIMITS.once.{id}.{hash}", self.ns)
     }
 
+    /// The entries of all unique keys.
+    #[must_use]
+    pub fn unique_keys(&self) -> String {
+        format!("$KV.{}_LIMITS.unique.*", self.ns)
+    }
+
+    /// Says that a round of sweeping has been begun lately.
+    #[must_use]
+    pub fn sweep(&self) -> String {
+        format!("$KV.{}_LIMITS.sweep", self.ns)
+    }
+
     /// The locks of all serial keys.
     #[must_use]
     pub fn locks(&self) -> String {
@@ -98,6 +110,19 @@ impl Subjects {
     pub fn crash_histories(&self, plugin: Option<&Name>) -> String {
         let plugin = plugin.map_or("*", Name::as_str);
         format!("$KV.{}_LIMITS.crashes.{plugin}.*", self.ns)
+    }
+
+    /// How one plugin version describes itself, as a worker that has it said.
+    #[must_use]
+    pub fn deployed(&self, plugin: &Name, version: &str) -> String {
+        let version = version.replace('.', "_").replace('+', "=");
+        format!("$KV.{}_LIMITS.deployed.{plugin}.{version}", self.ns)
+    }
+
+    /// How all plugin versions describe themselves.
+    #[must_use]
+    pub fn all_deployed(&self) -> String {
+        format!("$KV.{}_LIMITS.deployed.*.*", self.ns)
     }
 
     // Tasks that wait for their turn.

@@ -25,6 +25,24 @@ impl Subjects {
         format!("{}.state.*", self.ns)
     }
 
+    /// The note that one task's record owes publishes. It stands beside the records and is not republished.
+    #[must_use]
+    pub fn owed(&self, id: TaskId) -> String {
+        format!("{}.owed.{id}", self.ns)
+    }
+
+    /// All such notes.
+    #[must_use]
+    pub fn all_owed(&self) -> String {
+        format!("{}.owed.*", self.ns)
+    }
+
+    /// Reads the task of such a note.
+    #[must_use]
+    pub fn parse_owed(&self, subject: &str) -> Option<TaskId> {
+        self.tail("owed", subject)?.parse().ok()
+    }
+
     /// Where the stored records of one task are republished. Waiters listen here, never on the record's own subject,
     /// which also carries refused writes.
     #[must_use]

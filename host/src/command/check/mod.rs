@@ -9,34 +9,47 @@
 //! code only in a child that may die. The report goes to stdout; the exit code is the first of 78, 70, 69 that
 //! applies. A refusal of a plugin with `required = false` is a warning, as it is for a host.
 //!
+//! With `--against` the plugins are held against what is deployed ([`against`]); 6 where that breaks.
+//!
 //! What it refuses to do: it does not start plugins (`init` may open connections and has side effects), and it
 //! does not go on to plugins and broker when the settings themselves are in doubt.
 
+mod against;
 mod broker;
 mod describer;
+pub(crate) mod fit;
 mod report;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use crate::cli::Configuration;
-use crate::config::{self, PluginSettings, Settings};
-use crate::edge::override_faults;
+use crate::cli::{Against, Configuration};
+use crate::config::{self, Settings};
 use crate::exit::Exit;
-use crate::loader::{Code, Description, Refusal, needs_refusal, schedule_faults, task_faults, unmet};
+use crate::loader::{Description, Refusal};
 
 use super::describe_child::Wanted;
 use super::output;
+use against::Candidate;
 use report::{ConfigurationReport, PluginReport, Report};
 
-/// Faults that are told of one plugin's settings.
-const FAULTS_TOLD: usize = 8;
+/// What is asked for beside the check itself.
+#[derive(Debug, Default)]
+pub struct Asked {
+    /// JSON instead of text.
+    pub json: bool,
+    /// What the plugins are held against.
+    pub against: Option<Against>,
+    /// Where their descriptions are written to.
+    pub save_manifest: Option<PathBuf>,
+}
 
 /// Checks, and writes the report.
-pub async fn run(configuration: Configuration, json: bool) -> Exit {
+pub async fn run(configuration: Configuration, asked: Asked) -> Exit {
+    let json = asked.json;
     let sources = configuration.sources();
     let mut report = Report::new(ConfigurationReport::new(&sources.files));
     match config::load(&sources) {
-        Ok(settings) => judge(&mut report, &settings).await,
+        Ok(settings) => judge(&mut report, &settings, &asked).await,
         Err(errors) => report.configuration.mistakes(&errors, output::styled() && !json),
     }
     report.exit_code = report.exit().code();
@@ -48,46 +61,27 @@ pub async fn run(configuration: Configuration, json: bool) -> Exit {
     report.exit()
 }
 
-async fn judge(report: &mut Report, settings: &Settings) {
-    let (described, (mut found, broker)) =
-        tokio::join!(describer::describe(settings), broker::probe(settings));
-    if let Some(broker) = broker {
-        broker::compare(&mut found, &broker, settings, described.descriptions.values()).await;
+async fn judge(report: &mut Report, settings: &Settings, asked: &Asked) {
+    let (set, (mut found, broker)) = tokio::join!(fit::judge(settings), broker::probe(settings));
+    if let Some(broker) = &broker {
+        broker::compare(&mut found, broker, settings, set.descriptions.values()).await;
     }
     report.broker = Some(found);
-    let unmet = unmet(described.descriptions.values());
+    let candidate = Candidate { settings, descriptions: &set.descriptions };
+    if let Some(against) = &asked.against {
+        report.against = Some(against::compare(against, broker.as_ref(), &candidate).await);
+    }
+    if let Some(path) = &asked.save_manifest
+        && let Err(error) = against::save(path, &candidate)
+    {
+        report.unexpected = Some(format!("{} cannot be written ({error})", path.display()));
+    }
     let plugins = settings.plugins.iter().map(|(name, plugin)| {
-        let description = described.descriptions.get(name);
-        let refusal = described.refused.iter().find(|refusal| refusal.plugin == *name).cloned();
-        let refusal =
-            refusal.or_else(|| Some(needs_refusal(name, &plugin.library, unmet.get(name.as_str())?)));
-        let refusal = refusal.or_else(|| unfit_settings(name, plugin, description?));
-        if let Some(description) = description {
-            let faults = override_faults(name, plugin.routes.keys(), description);
-            report.configuration.overrides.extend(faults);
-            report.configuration.overrides.extend(task_faults(name, &plugin.tasks, description));
-            report.configuration.overrides.extend(schedule_faults(name, &plugin.schedules, description));
-        }
-        PluginReport::new(name, plugin, description, refusal.as_ref())
+        PluginReport::new(name, plugin, set.descriptions.get(name), set.refused.get(name))
     });
     report.plugins = Some(plugins.collect());
-    report.unexpected = described.unexpected;
-}
-
-/// What the plugin's `init` would say to its settings, as far as its schema tells.
-fn unfit_settings(name: &str, settings: &PluginSettings, description: &Description) -> Option<Refusal> {
-    let schema = jsonschema::validator_for(description.config_schema.as_ref()?).ok()?;
-    let config = serde_json::Value::Object(settings.config.expose().clone());
-    // Masked: a setting may be a secret.
-    let faults = schema.iter_errors(&config).map(|error| {
-        let path = error.instance_path().as_str().trim_start_matches('/').replace('/', ".");
-        let at = if path.is_empty() { String::new() } else { format!(".{path}") };
-        format!("plugins.{name}.config{at}: {}", error.masked())
-    });
-    let faults: Vec<String> = faults.take(FAULTS_TOLD).collect();
-    let fault = format!("could not start with these settings ({})", faults.join("; "));
-    let refusal = Refusal::new(&settings.library, Code::InitFailed, fault, "correct the settings");
-    (!faults.is_empty()).then(|| refusal.of(name))
+    report.configuration.overrides = set.overrides;
+    report.unexpected = set.unexpected.or(report.unexpected.take());
 }
 
 /// Lets one plugin of the configuration describe itself, with what the operator has laid over it. `None`: it is not in

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::against::AgainstReport;
 use crate::command::inspect::Refused;
 use crate::command::output;
 use crate::config::{Errors, PluginSettings};
@@ -20,6 +21,8 @@ pub(super) struct Report {
     pub(super) plugins: Option<Vec<PluginReport>>,
     /// `None`: not looked at, because the configuration is in doubt.
     pub(super) broker: Option<BrokerReport>,
+    /// What would break of what is deployed; `None`: nobody asked, or it was not looked at.
+    pub(super) against: Option<AgainstReport>,
     /// What went wrong and is nobody's fault but ours or the machine's.
     pub(super) unexpected: Option<String>,
 }
@@ -133,7 +136,7 @@ fn placement(settings: &PluginSettings, route: &str, declared: Placement) -> &'s
 
 impl Report {
     pub(super) fn new(configuration: ConfigurationReport) -> Self {
-        Self { exit_code: 0, configuration, plugins: None, broker: None, unexpected: None }
+        Self { exit_code: 0, configuration, plugins: None, broker: None, against: None, unexpected: None }
     }
 
     /// The worst of what was found.
@@ -147,7 +150,8 @@ impl Report {
             (self.unexpected.is_some(), Exit::Unexpected),
         ];
         let found = found.into_iter().filter(|(found, _)| *found).map(|(_, exit)| exit);
-        found.fold(Exit::Success, Exit::or_worse)
+        let against = self.against.as_ref().map_or(Exit::Success, AgainstReport::exit);
+        found.fold(against, Exit::or_worse)
     }
 
     /// The report for people.
@@ -160,6 +164,9 @@ impl Report {
         match &self.broker {
             None => text.push_str("\nBroker: not checked, because the configuration must be right first.\n"),
             Some(broker) => text.push_str(&broker.section()),
+        }
+        if let Some(against) = &self.against {
+            text.push_str(&against.section());
         }
         if let Some(fault) = &self.unexpected {
             let _ = writeln!(text, "\nThe check itself failed: {}", output::shown(fault));
@@ -179,6 +186,7 @@ fn reason(exit: Exit) -> &'static str {
         Exit::Config => "the configuration is wrong, or differs from what is on the broker.",
         Exit::PluginRefused => "a required plugin would be refused.",
         Exit::Unavailable => "the broker is unreachable or unfit.",
+        Exit::Breaks => "something that is deployed would break.",
         _ => exit.sentence(),
     }
 }

@@ -2,6 +2,7 @@
 //! process at the other end of the channel where the protocol does.
 
 mod channel;
+mod reloading;
 mod supervising;
 
 use super::child::{Attached, attach_to};
@@ -103,7 +104,7 @@ fn phase(plugin: &str, step: Step) -> ToSupervisor {
 /// Serves until told to drain, and exits with 0.
 fn good_child(mut child: Attached) -> i32 {
     child.outbox.send(&ready()).unwrap();
-    while !matches!(child.orders.blocking_recv(), Some(ToChild::Drain { .. }) | None) {}
+    while let Some(ToChild::Metrics { .. } | ToChild::Start(_)) = child.orders.blocking_recv() {}
     child.outbox.send(&ToSupervisor::Drained { unfinished: 0 }).unwrap();
     0
 }
@@ -131,6 +132,7 @@ struct Running {
     deaths: Arc<Deaths>,
     board: Board,
     exit: tokio::task::JoinHandle<Exit>,
+    reloads: Reloads,
 }
 
 impl Running {
@@ -154,12 +156,15 @@ fn options(
     SupervisorOptions {
         role: Role::Api,
         instance: "test".into(),
-        settings: serde_json::json!({"some": "settings"}),
-        grace: LONG,
-        load_timeout: LONG,
+        plan: Plan {
+            settings: serde_json::json!({"some": "settings"}),
+            grace: LONG,
+            load_timeout: LONG,
+            required: BTreeSet::from(["orders".to_owned()]),
+            limits: Limits::default(),
+        },
         listener: None,
         boards: [Board::create().unwrap(), Board::create().unwrap()],
-        required: BTreeSet::from(["orders".to_owned()]),
         hooks: Arc::new(Deaths::default()),
         spawn: Arc::new(Script { children: Box::new(children), started: AtomicUsize::new(0) }),
     }
@@ -170,7 +175,7 @@ fn run(mut options: SupervisorOptions) -> Running {
     options.hooks = deaths.clone();
     let board = options.boards[0];
     let supervisor = Supervisor::new(options);
-    let handle = supervisor.handle();
+    let (handle, reloads) = (supervisor.handle(), supervisor.reloads());
     let (stop, shutdown) = Shutdown::manual();
-    Running { handle, stop, deaths, board, exit: tokio::spawn(supervisor.run(shutdown)) }
+    Running { handle, stop, deaths, board, exit: tokio::spawn(supervisor.run(shutdown)), reloads }
 }

@@ -38,7 +38,7 @@ async fn plugin_that_hangs_while_loading_is_killed_and_refused() {
         0 => shell(control, &[phase("hello", Step::Open)], "exec sleep 1000"),
         _ => fake(control, good_child),
     });
-    options.load_timeout = Duration::from_millis(100);
+    options.plan.load_timeout = Duration::from_millis(100);
     let running = run(options);
     let now = running.wait_for(|now| now.ready).await;
     assert_eq!(now.refused[0].code, "hung");
@@ -168,13 +168,13 @@ async fn drain_makes_unready_closes_the_listener_and_ends_with_0() {
 async fn grace_exceeded_and_second_signal_both_end_with_75() {
     let hangs = |_, control| shell(control, &[ready()], "exec sleep 1000");
     let mut short = options(hangs);
-    short.grace = Duration::from_millis(10);
+    short.plan.grace = Duration::from_millis(10);
     let running = run(short);
     running.wait_for(|now| now.ready).await;
     assert_eq!(running.stop().await, Exit::DrainDeadline);
 
     let mut long = options(hangs);
-    long.grace = Duration::from_secs(3600);
+    long.plan.grace = Duration::from_secs(3600);
     let running = run(long);
     running.wait_for(|now| now.ready).await;
     running.stop.request();
@@ -185,7 +185,7 @@ async fn grace_exceeded_and_second_signal_both_end_with_75() {
 #[tokio::test]
 async fn stop_before_the_child_serves_ends_with_0() {
     let mut options = options(|_, control| shell(control, &[phase("orders", Step::Init)], "exec sleep 1000"));
-    options.grace = Duration::from_millis(10);
+    options.plan.grace = Duration::from_millis(10);
     let running = run(options);
     running.wait_for(|now| now.child_pid.is_some()).await;
     assert_eq!(running.stop().await, Exit::Success);

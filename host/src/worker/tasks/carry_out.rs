@@ -5,17 +5,14 @@
 
 use super::plan::{Last, Plan, Write};
 use super::unit::Shared;
-use crate::broker::{Ack, DeadLetter, Delivery, Error};
+use crate::broker::{Ack, Delivery, Error};
 use crate::failpoint::{Point, reach};
-use cardcage_protocol::{FollowUp, TaskEnvelope, TaskRecord};
-use std::future::Future;
+use cardcage_protocol::{TaskEnvelope, TaskRecord};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// First pause after a failure; doubled up to [`AGAIN_MAX`].
+/// First pause after a failure; doubled from then on.
 pub(super) const AGAIN_MIN: Duration = Duration::from_millis(50);
-/// Longest pause.
-const AGAIN_MAX: Duration = Duration::from_secs(2);
 /// Time for one publish, with its repeats.
 pub(super) const PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -51,10 +48,16 @@ impl Shared {
         let record = plan.write.as_ref().map(|write| &write.record).or(current);
         for owed in &plan.then {
             let again = plan.write.is_none();
-            if Box::pin(self.follow_up(envelope, record, owed, again, until)).await.is_err() {
+            if Box::pin(self.payer.follow_up(envelope, record, owed, again, until)).await.is_err() {
                 return Carried::GivenUp;
             }
             reach(Point::AfterFollowUp);
+        }
+        if !plan.then.is_empty()
+            && let Some(record) = record
+            && Box::pin(self.payer.settle(record, until)).await.is_err()
+        {
+            return Carried::GivenUp;
         }
         if plan.last == Last::Done && (envelope.unique_key.is_some() || envelope.serial_key.is_some()) {
             // Without a record it was never promised, and never will be.
@@ -90,7 +93,7 @@ impl Shared {
                 Err(Error::Conflict { .. }) => return Err(Carried::Conflict),
                 Err(error) => {
                     tracing::warn!(task = %id, %error, "a task's record could not be written; trying again");
-                    Box::pin(self.pause(&mut pause, until)).await?;
+                    Box::pin(self.payer.pause(&mut pause, until)).await?;
                 }
             }
         }
@@ -102,99 +105,10 @@ impl Shared {
         envelope: &TaskEnvelope,
         until: Instant,
     ) -> Result<Option<(TaskRecord, u64)>, Carried> {
-        self.again(until, "a task's record could not be read; trying again", || {
-            self.broker.read_record(envelope.id)
-        })
-        .await
-    }
-
-    async fn follow_up(
-        &self,
-        envelope: &TaskEnvelope,
-        record: Option<&TaskRecord>,
-        owed: &FollowUp,
-        again: bool,
-        until: Instant,
-    ) -> Result<(), Carried> {
-        match owed {
-            FollowUp::ScheduleRetry { attempt, at } => {
-                let next = TaskEnvelope { attempt: *attempt, ..envelope.retry() };
-                let publish = || self.broker.schedule_task(&next, *at, PUBLISH_TIMEOUT);
-                self.again(until, "a retry could not be scheduled; trying again", publish).await.map(|_| ())
-            }
-            FollowUp::Children => match record {
-                Some(record) => self.publish_children(record, again, until).await,
-                None => Ok(()),
-            },
-            FollowUp::Exhausted => match record {
-                Some(record) => Box::pin(self.publish_hook(envelope, record, again, until)).await,
-                None => Ok(()),
-            },
-            FollowUp::DeadLetter { reason } => {
-                let error = record.and_then(|record| record.error.as_ref());
-                let letter = DeadLetter {
-                    envelope,
-                    reason,
-                    code: error.map_or("unknown", |error| &error.code),
-                    attempts: record.map_or(&[][..], |record| &record.attempts),
-                    attempts_omitted: record.map_or(0, |record| record.attempts_omitted),
-                };
-                let publish = || self.broker.publish_dead(letter, PUBLISH_TIMEOUT);
-                self.again(until, "a dead letter could not be published; trying again", publish)
-                    .await
-                    .map(|_| ())
-            }
-            FollowUp::Unknown => {
-                // Its delivery is left to its lease, and comes to another host then.
-                tracing::warn!(task = %envelope.id, "a task's record owes what only a newer version knows");
-                Err(Carried::GivenUp)
-            }
-            FollowUp::Park => {
-                let Some((record, parking)) =
-                    record.and_then(|record| Some((record, record.parked.as_ref()?)))
-                else {
-                    return Ok(());
-                };
-                let reason = record.error.as_ref().map_or("", |error| error.message.as_str());
-                let publish = || self.broker.publish_parked(envelope, parking, reason, PUBLISH_TIMEOUT);
-                self.again(until, "a task could not be parked; trying again", publish).await.map(|_| ())
-            }
-        }
-    }
-
-    pub(super) async fn again<T, F>(
-        &self,
-        until: Instant,
-        says: &'static str,
-        mut step: impl FnMut() -> F,
-    ) -> Result<T, Carried>
-    where
-        F: Future<Output = Result<T, Error>>,
-    {
-        let mut pause = AGAIN_MIN;
-        loop {
-            match step().await {
-                Ok(done) => return Ok(done),
-                Err(error) => {
-                    tracing::warn!(%error, "{says}");
-                    Box::pin(self.pause(&mut pause, until)).await?;
-                }
-            }
-        }
-    }
-
-    /// Waits for the next try, and for the connection; there is none after `until` or when the engine gives up.
-    pub(super) async fn pause(&self, pause: &mut Duration, until: Instant) -> Result<(), Carried> {
-        let wait = async {
-            tokio::time::sleep(*pause).await;
-            *pause = (*pause * 2).min(AGAIN_MAX);
-            let left = until.saturating_duration_since(Instant::now());
-            let _ = self.broker.wait_connected(left).await;
-        };
-        tokio::select! {
-            biased;
-            () = self.give_up.cancelled() => Err(Carried::GivenUp),
-            () = wait => if Instant::now() < until { Ok(()) } else { Err(Carried::GivenUp) },
-        }
+        self.payer
+            .again(until, "a task's record could not be read; trying again", || {
+                self.broker.read_record(envelope.id)
+            })
+            .await
     }
 }

@@ -4,7 +4,7 @@
 //! redoes the publishes looks first.
 
 use super::carry_out::{AGAIN_MIN, Carried, PUBLISH_TIMEOUT};
-use super::unit::Shared;
+use super::payer::Payer;
 use crate::enqueue::{self, Fixed, NewTask};
 use crate::failpoint::{Point, reach};
 use crate::loader::Identity;
@@ -18,7 +18,7 @@ use tokio::time::Instant;
 /// Half of the time for which the broker knows a message id again.
 const REMEMBERED: Duration = Duration::from_secs(60);
 
-impl Shared {
+impl Payer {
     /// Publishes the record's children. `again`: somebody may have done so before.
     pub(super) async fn publish_children(
         &self,

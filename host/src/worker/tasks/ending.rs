@@ -103,7 +103,8 @@ pub(super) fn end(
             if counted >= max {
                 return fail(record, format!("all {max} attempts are used up; the last one: {message}"));
             }
-            let delay_ms = delay_ms.unwrap_or_else(|| limits.retry.backoff_ms(counted, rng));
+            let asked_for = delay_ms.map(|delay_ms| limits.time_scale.ms(delay_ms));
+            let delay_ms = asked_for.unwrap_or_else(|| limits.retry.backoff_ms(counted, rng));
             let at = now.plus_ms(delay_ms.min(limits::RETRY_DELAY_MAX_MS));
             retry(record, fence, facts.attempt.saturating_add(1), at)
         }

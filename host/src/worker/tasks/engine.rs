@@ -5,16 +5,16 @@ use super::counters::TaskCounters;
 use super::exhausted::Hook;
 use super::find;
 use super::held::{Held, HeldTasks};
-use super::keys;
 use super::limits::TaskLimits;
 use super::parked;
+use super::payer::Payer;
 use super::progress::ProgressReports;
 use super::settling::Settling;
 use super::slots::Slots;
 use super::staging::Staging;
 use super::unit::{OneTask, Room, Shared, Unit};
 use crate::broker::Broker;
-use crate::config::Tasks;
+use crate::config::{Tasks, TimeScale};
 use crate::crash::{Board, ENTRIES};
 use crate::live_limits::AllLiveLimits;
 use crate::loader::Plugin;
@@ -52,6 +52,8 @@ pub struct TaskEngineOptions {
     pub plugins: Vec<Arc<Plugin>>,
     /// The operator's limits.
     pub tasks: Tasks,
+    /// Factor of waits between attempts.
+    pub time_scale: TimeScale,
     /// Handlers at the same time, per plugin.
     pub task_concurrency: usize,
     /// Which plugins take no tasks.
@@ -82,6 +84,7 @@ impl TaskEngine {
             instance,
             plugins,
             tasks,
+            time_scale,
             task_concurrency,
             quarantines,
             live_limits,
@@ -89,7 +92,9 @@ impl TaskEngine {
         let lease = broker.options().lease;
         // The name is one, so the fallback is never taken.
         let unknown = InstanceId::new("unknown").unwrap_or_else(|_| instance.clone());
+        let give_up = CancellationToken::new();
         let shared = Arc::new(Shared {
+            payer: Payer { broker: broker.clone(), give_up: give_up.clone() },
             settling: Settling::new(lease, broker.link().generation),
             broker,
             board,
@@ -102,7 +107,7 @@ impl TaskEngine {
             suspects: Semaphore::new(1),
             attempts: TaskTracker::new(),
             stop: CancellationToken::new(),
-            give_up: CancellationToken::new(),
+            give_up,
         });
         let (slots, ending) = capacity(task_concurrency, plugins.len());
         if slots < task_concurrency {
@@ -114,7 +119,9 @@ impl TaskEngine {
         }
         let units: Vec<_> = plugins
             .iter()
-            .flat_map(|plugin| units(&shared, plugin, (&quarantines, &live_limits), &tasks, slots, ending))
+            .flat_map(|plugin| {
+                units(&shared, plugin, (&quarantines, &live_limits), (&tasks, time_scale), slots, ending)
+            })
             .collect();
         let mut consumers = JoinSet::new();
         for unit in &units {
@@ -123,10 +130,6 @@ impl TaskEngine {
         let mut helpers = JoinSet::new();
         helpers.spawn(find::answer(shared.clone()));
         helpers.spawn(find::cancel(shared.clone()));
-        if plugins.iter().any(|plugin| plugin.description.tasks.iter().any(|task| task.serial_key.is_some()))
-        {
-            helpers.spawn(keys::sweep(shared.clone()));
-        }
         for unit in &units {
             helpers.spawn(parked::watch(unit.clone()));
         }
@@ -246,7 +249,7 @@ fn units(
     shared: &Arc<Shared>,
     plugin: &Arc<Plugin>,
     (quarantines, live_limits): (&Quarantines, &AllLiveLimits),
-    settings: &Tasks,
+    (settings, time_scale): (&Tasks, TimeScale),
     slots: usize,
     ending: usize,
 ) -> Vec<Arc<Unit>> {
@@ -263,7 +266,7 @@ fn units(
     });
     let unit = |(place, task): (usize, &crate::loader::TaskDescription)| {
         let (index, name) = (u32::try_from(place).ok()?, Name::new(&task.name).ok()?);
-        let limits = TaskLimits::of(task, settings);
+        let limits = TaskLimits::of(task, settings).scaled(time_scale);
         let live = live_limits.of(room.name.clone(), name.clone());
         let hook = hook_of(task, plugin);
         let schema = task.reader_hash(&plugin.identity.version);

@@ -4,8 +4,8 @@
 //! A task without an outcome of its own has none: what is cancelled, expired or no envelope at all is nobody's failure.
 
 use super::carry_out::Carried;
+use super::payer::Payer;
 use super::plan::Plan;
-use super::unit::Shared;
 use crate::terms::Terms;
 use bytes::Bytes;
 use cardcage_protocol::exhausted::Exhausted;
@@ -58,7 +58,7 @@ impl Plan {
     }
 }
 
-impl Shared {
+impl Payer {
     /// Publishes what the record of a dead task owes. `again`: somebody may have done so before.
     pub(super) async fn publish_hook(
         &self,

@@ -8,8 +8,6 @@ use super::unit::Shared;
 use crate::broker::{Ack, Delivery, Error, Turn};
 use crate::terms;
 use cardcage_protocol::TaskEnvelope;
-use std::sync::Arc;
-use std::time::Duration;
 use tokio::time::Instant;
 
 fn unique_hash(envelope: &TaskEnvelope) -> Option<String> {
@@ -65,7 +63,7 @@ impl Shared {
         }
         if let Some(key) = serial_hash(envelope) {
             let pass_on = || self.broker.pass_on(&key, turn(envelope));
-            self.again(until, "a serial key could not be passed on; trying again", pass_on).await?;
+            self.payer.again(until, "a serial key could not be passed on; trying again", pass_on).await?;
         }
         Ok(())
     }
@@ -78,19 +76,6 @@ impl Shared {
     ) -> Result<(), Carried> {
         let Some(key) = unique_hash(envelope) else { return Ok(()) };
         let release = || self.broker.release_unique(&key, envelope.id);
-        self.again(until, "a unique key could not be released; trying again", release).await
-    }
-}
-
-/// Looks for turns that nobody will end, until it is dropped.
-pub(super) async fn sweep(shared: Arc<Shared>) {
-    loop {
-        // Drawn, so that the workers do not all look at once.
-        tokio::time::sleep(shared.lease.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
-        match shared.broker.sweep_serial(shared.lease.max(Duration::from_secs(1))).await {
-            Ok(0) => {}
-            Ok(found) => tracing::warn!(found, "serial keys that nobody would have passed on were passed on"),
-            Err(error) => tracing::debug!(%error, "serial keys cannot be swept now"),
-        }
+        self.payer.again(until, "a unique key could not be released; trying again", release).await
     }
 }

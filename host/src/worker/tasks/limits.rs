@@ -1,7 +1,7 @@
 //! What bounds a task's attempts: its declaration, over which the operator's options for this task have been laid
 //! already (`loader::overrides`), and the operator's defaults for what it leaves open.
 
-use crate::config::{OnLost, Tasks};
+use crate::config::{OnLost, Tasks, TimeScale};
 use crate::loader::TaskDescription;
 use cardcage_protocol::{Rate, RetryPolicy, limits};
 use std::time::Duration;
@@ -14,6 +14,8 @@ const RESULT_TTL_MIN_S: u64 = 60;
 pub(super) struct TaskLimits {
     /// How often, and with which pauses.
     pub(super) retry: RetryPolicy,
+    /// Factor of a wait that the handler asked for; the policy's pauses are scaled already.
+    pub(super) time_scale: TimeScale,
     /// Hard limit of one attempt.
     pub(super) timeout: Duration,
     /// When the handler is told to come to an end; always before the hard limit.
@@ -50,6 +52,7 @@ impl TaskLimits {
         let timeout_ms = task.timeout_ms.unwrap_or(u64::MAX).clamp(1, settings.timeout_ms.max(1));
         Self {
             retry: RetryPolicy { max_attempts, initial_ms: initial_ms.min(max_ms), max_ms },
+            time_scale: TimeScale::REAL,
             timeout: Duration::from_millis(timeout_ms),
             soft_timeout: task
                 .soft_timeout_ms
@@ -69,5 +72,13 @@ impl TaskLimits {
             rate: task.rate,
             lost_is_final: task.on_lost == Some(OnLost::Fail),
         }
+    }
+
+    /// The same with every wait between attempts scaled.
+    pub(super) fn scaled(mut self, time_scale: TimeScale) -> Self {
+        self.retry.initial_ms = time_scale.ms(self.retry.initial_ms);
+        self.retry.max_ms = time_scale.ms(self.retry.max_ms);
+        self.time_scale = time_scale;
+        self
     }
 }

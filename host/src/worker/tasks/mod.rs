@@ -42,11 +42,13 @@ mod meter;
 mod note;
 pub mod obituary;
 mod parked;
+mod payer;
 mod plan;
 mod progress;
 mod settling;
 mod slots;
 mod staging;
+mod sweeper;
 mod unit;
 mod unreadable;
 
@@ -58,3 +60,4 @@ pub use engine::{TaskEngine, TaskEngineOptions, slots_per_plugin};
 pub use held::Held;
 pub use progress::ProgressReports;
 pub use staging::Staging;
+pub use sweeper::{SweepReport, Sweeper};

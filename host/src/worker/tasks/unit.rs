@@ -4,6 +4,7 @@ use super::counters::TaskCounters;
 use super::exhausted::Hook;
 use super::held::HeldTasks;
 use super::limits::TaskLimits;
+use super::payer::Payer;
 use super::settling::Settling;
 use super::slots::Slots;
 use crate::broker::{Broker, PullHealth};
@@ -39,6 +40,8 @@ pub(super) struct Shared {
     pub(super) attempts: TaskTracker,
     /// No more pulling.
     pub(super) stop: CancellationToken,
+    /// Publishes what records owe.
+    pub(super) payer: Payer,
     /// No more waiting for the broker.
     pub(super) give_up: CancellationToken,
 }

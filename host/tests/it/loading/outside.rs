@@ -17,6 +17,19 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join("outside")
 }
 
+/// Where cargo leaves what it builds outside, also for other tests; only with the [`lock`] held.
+pub(crate) fn target() -> PathBuf {
+    folder().join("target")
+}
+
+/// Another test process may be at it.
+pub(crate) fn lock() -> std::fs::File {
+    std::fs::create_dir_all(folder()).unwrap();
+    let lock = std::fs::File::create(folder().join("lock")).unwrap();
+    lock.lock().unwrap();
+    lock
+}
+
 /// The library of `outsider` or `twin`.
 pub(crate) fn library(name: &str) -> PathBuf {
     static BUILT: OnceLock<()> = OnceLock::new();
@@ -45,10 +58,7 @@ fn manifest(name: &str) -> String {
 
 fn build() {
     let folder = folder();
-    std::fs::create_dir_all(&folder).unwrap();
-    // Another test process may be at it.
-    let lock = std::fs::File::create(folder.join("lock")).unwrap();
-    lock.lock().unwrap();
+    let _lock = lock();
     let members = NAMES.map(|name| format!("\"{name}\"")).join(", ");
     let workspace =
         format!("[workspace]\nresolver = \"3\"\nmembers = [{members}]\n\n[profile.dev]\ndebug = false\n");
@@ -65,7 +75,7 @@ fn build() {
     }
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command.args(["build", "--offline", "--target-dir"]).arg(folder.join("target")).current_dir(&folder);
+    command.args(["build", "--offline", "--target-dir"]).arg(target()).current_dir(&folder);
     let output = command.output().unwrap();
     assert!(
         output.status.success(),

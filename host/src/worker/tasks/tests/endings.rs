@@ -297,6 +297,28 @@ fn the_authors_limits_stand_beside_the_operators_and_the_hard_limit_is_the_short
 }
 
 #[test]
+fn time_scale_shortens_every_wait_between_attempts_and_nothing_else() {
+    let limits = LIMITS.scaled(TimeScale::new(0.01).unwrap());
+    assert_eq!(limits.retry, RetryPolicy { max_attempts: 3, initial_ms: 10, max_ms: 600 });
+    assert_eq!(limits.timeout, LIMITS.timeout);
+    let envelope = envelope(1);
+    let me = worker("w1");
+    let facts = Facts {
+        envelope: &envelope,
+        me: &me,
+        attempt: 1,
+        message: 1,
+        schema: "s",
+        started_at: at(0),
+        ended_at: at(0),
+        told: false,
+    };
+    let asked = Ended::Handler(Outcome::RetryAfter(7_000, Bytes::from_static(b"later")));
+    let plan = end(&facts, None, 0, &asked, &limits, &mut fastrand::Rng::with_seed(1));
+    assert_eq!(plan.write.unwrap().record.next_at, Some(at(70)));
+}
+
+#[test]
 fn attempt_that_its_handler_gives_up_after_its_soft_limit_says_so_and_counts_as_ever() {
     let limits = TaskLimits { soft_timeout: Some(Duration::from_millis(50)), ..LIMITS };
     let gave_up = Ended::Handler(Outcome::Retry(Bytes::from_static(b"half done")));

@@ -9,6 +9,7 @@ mod transitions;
 use super::arrival::{Arrival, Decision, consider};
 use super::limits::TaskLimits;
 use super::plan::{Plan, Write};
+use crate::config::TimeScale;
 use bytes::Bytes;
 use cardcage_protocol::{
     InstanceId, Name, Priority, RetryPolicy, TaskAddress, TaskEnvelope, TaskId, TaskRecord, Timestamp,
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 const LIMITS: TaskLimits = TaskLimits {
     retry: RetryPolicy { max_attempts: 3, initial_ms: 1_000, max_ms: 60_000 },
+    time_scale: TimeScale::REAL,
     timeout: Duration::from_secs(10),
     soft_timeout: None,
     result_max_bytes: 100,

@@ -1,0 +1,376 @@
+//! `cardcage check --against DEPLOYED`: what would break if this plugin set took the place of what is deployed?
+//!
+//! ```text
+//! broker: which versions do live workers have? ─▶ how do they describe themselves? ─┐
+//! or a saved set                                                                    ├▶ routes, tasks, schedules
+//! the candidate's descriptions ─────────────────────────────────────────────────────┘
+//! broker: bodies of tasks that wait ─▶ do they fit the candidate's schemas?
+//! ```
+//!
+//! Invariants: nothing is changed at the broker; what could not be compared is told, never passed over as good.
+//!
+//! What it refuses to do: it does not judge whether a break is meant. A removed route is told as long as it is deployed.
+
+mod finding;
+mod routes;
+mod schema;
+mod waiting;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use cardcage_protocol::Timestamp;
+use cardcage_protocol::presence::Question;
+use serde::Serialize;
+
+use crate::broker::{Broker, Error};
+use crate::cli::Against;
+use crate::command::output;
+use crate::config::Settings;
+use crate::deployed::{Deployed, SavedSet};
+use crate::exit::Exit;
+use crate::loader::{Description, TaskDescription};
+use finding::{Finding, Kind};
+use routes::Served;
+use schema::{Misfit, Schema, misfits};
+use waiting::{Count, Group, Waiting};
+
+/// The source that is no file.
+const BROKER: &str = "broker";
+/// The largest saved set that is read: 64 MiB.
+const FILE_MAX_BYTES: u64 = 64 << 20;
+
+/// What was found.
+#[derive(Debug, Serialize)]
+pub(super) struct AgainstReport {
+    /// `broker`, or the file.
+    source: String,
+    /// What is deployed: plugin and version.
+    deployed: Vec<Version>,
+    findings: Vec<Finding>,
+    /// Tasks that wait, and dead letters; `None` where no broker was asked.
+    tasks: Option<Vec<Tasks>>,
+    /// How many findings break somebody.
+    breaks: usize,
+    /// Why nothing could be compared.
+    fault: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+struct Version {
+    plugin: String,
+    version: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Tasks {
+    #[serde(flatten)]
+    group: Group,
+    #[serde(flatten)]
+    count: Count,
+}
+
+/// The candidate: prefix and description of each plugin that could be described, and the names of all in the configuration.
+pub(super) struct Candidate<'a> {
+    pub(super) settings: &'a Settings,
+    pub(super) descriptions: &'a BTreeMap<String, Description>,
+}
+
+impl AgainstReport {
+    fn new(source: String) -> Self {
+        Self { source, deployed: Vec::new(), findings: Vec::new(), tasks: None, breaks: 0, fault: None }
+    }
+
+    /// What it comes to.
+    pub(super) fn exit(&self) -> Exit {
+        match (&self.fault, self.breaks) {
+            (Some(_), _) if self.source == BROKER => Exit::Unavailable,
+            (Some(_), _) => Exit::Unexpected,
+            (None, 0) => Exit::Success,
+            (None, _) => Exit::Breaks,
+        }
+    }
+}
+
+/// Compares. Without a broker there is nothing to hold against `broker`, and the fault says so.
+pub(super) async fn compare(
+    against: &Against,
+    broker: Option<&Broker>,
+    candidate: &Candidate<'_>,
+) -> AgainstReport {
+    match against {
+        Against::File(path) => {
+            let mut report = AgainstReport::new(path.display().to_string());
+            match read(path) {
+                Ok(deployed) => report.judge(&deployed, None, candidate),
+                Err(fault) => report.fault = Some(fault),
+            }
+            report
+        }
+        Against::Broker => {
+            let mut report = AgainstReport::new(BROKER.to_owned());
+            let Some(broker) = broker else {
+                report.fault =
+                    Some("the broker has not told what is deployed, for it could not be asked".into());
+                return report;
+            };
+            match ask(broker, candidate).await {
+                Ok((deployed, waiting)) => report.judge(&deployed, Some(&waiting), candidate),
+                Err(error) => {
+                    report.fault = Some(format!("the broker could not be read: {error}; try again"))
+                }
+            }
+            report
+        }
+    }
+}
+
+/// Reads a saved set.
+fn read(path: &Path) -> Result<Vec<Deployed>, String> {
+    let shown = path.display();
+    let unreadable = |error: &dyn std::fmt::Display| {
+        format!("{shown} cannot be read ({error}); write one with `cardcage check --save-manifest FILE`")
+    };
+    let length = std::fs::metadata(path).map_err(|error| unreadable(&error))?.len();
+    if length > FILE_MAX_BYTES {
+        return Err(unreadable(&format!("{length} bytes are too many")));
+    }
+    let text = std::fs::read(path).map_err(|error| unreadable(&error))?;
+    let saved: SavedSet = serde_json::from_slice(&text).map_err(|error| unreadable(&error))?;
+    if saved.v != 1 {
+        return Err(unreadable(&format!("it is of version {}, and this cardcage knows version 1", saved.v)));
+    }
+    Ok(saved.plugins)
+}
+
+/// Writes the candidate for a later comparison.
+pub(super) fn save(path: &Path, candidate: &Candidate<'_>) -> std::io::Result<()> {
+    let prefix =
+        |name: &str| candidate.settings.plugins.get(name).map_or("", |plugin| plugin.prefix.as_str());
+    let now = Timestamp::now();
+    let plugins = candidate.descriptions.iter();
+    let plugins =
+        plugins.map(|(name, description)| Deployed::new(prefix(name), description.clone(), now)).collect();
+    let saved = SavedSet { v: 1, cardcage: env!("CARGO_PKG_VERSION").to_owned(), plugins };
+    let mut text = serde_json::to_vec_pretty(&saved)?;
+    text.push(b'\n');
+    std::fs::write(path, text)
+}
+
+async fn ask(broker: &Broker, candidate: &Candidate<'_>) -> Result<(Vec<Deployed>, Waiting), Error> {
+    let described = broker.deployed().await?;
+    let workers = broker.ask_workers(Question::default()).await?;
+    let live: BTreeSet<Version> = workers
+        .iter()
+        .flat_map(|worker| &worker.plugins)
+        .map(|plugin| Version { plugin: plugin.name.to_string(), version: plugin.version.clone() })
+        .collect();
+    let waiting = waiting::count(broker, candidate.descriptions.values()).await?;
+    Ok((pick(described, &live), waiting))
+}
+
+/// Of each plugin the versions that live workers have; where none has it, the one that was there last.
+fn pick(mut described: Vec<Deployed>, live: &BTreeSet<Version>) -> Vec<Deployed> {
+    described.sort_by_key(|one| std::cmp::Reverse(one.said_at));
+    let mut picked: Vec<Deployed> = Vec::new();
+    for one in described {
+        let (plugin, version) = (&one.description.name, &one.description.version);
+        let is_live = live.contains(&Version { plugin: plugin.clone(), version: version.clone() });
+        let any_live = live.iter().any(|live| live.plugin == *plugin);
+        let is_latest = !picked.iter().any(|other| other.description.name == *plugin);
+        if is_live || (!any_live && is_latest) {
+            picked.push(one);
+        }
+    }
+    picked.sort_by(|a, b| {
+        (&a.description.name, &a.description.version).cmp(&(&b.description.name, &b.description.version))
+    });
+    picked
+}
+
+impl AgainstReport {
+    fn judge(&mut self, deployed: &[Deployed], waiting: Option<&Waiting>, candidate: &Candidate<'_>) {
+        for one in deployed {
+            let description = &one.description;
+            let version = Version { plugin: description.name.clone(), version: description.version.clone() };
+            self.deployed.push(version);
+            self.findings.extend(judge_plugin(one, waiting, candidate));
+        }
+        if let Some(waiting) = waiting {
+            for (group, count) in &waiting.counts {
+                self.findings.extend(judge_tasks(group, count, deployed, candidate));
+            }
+            if !waiting.is_complete {
+                let message = "more tasks wait than were looked at: the counts are of the latest ones";
+                self.findings.push(Finding::note("", Kind::NotAllSeen, "", message));
+            }
+            let tasks = waiting.counts.iter();
+            self.tasks = Some(
+                tasks.map(|(group, count)| Tasks { group: group.clone(), count: count.clone() }).collect(),
+            );
+        }
+        // What two deployed versions have in common is told once.
+        self.findings.sort_by(|a, b| b.breaks.cmp(&a.breaks).then_with(|| a.cmp(b)));
+        self.findings.dedup();
+        self.breaks = self.findings.iter().filter(|finding| finding.breaks).count();
+    }
+}
+
+/// Routes, tasks and schedules of one deployed version.
+fn judge_plugin(deployed: &Deployed, waiting: Option<&Waiting>, candidate: &Candidate<'_>) -> Vec<Finding> {
+    let before = &deployed.description;
+    let plugin = before.name.as_str();
+    let (Some(settings), Some(after)) =
+        (candidate.settings.plugins.get(plugin), candidate.descriptions.get(plugin))
+    else {
+        return vec![if candidate.settings.plugins.contains_key(plugin) {
+            let message = "was refused, so it could not be compared";
+            Finding::breaking(plugin, Kind::PluginNotCompared, "", message)
+        } else {
+            let (routes, tasks) = (before.routes.len(), before.tasks.len());
+            let message =
+                format!("is not in the configuration: {routes} routes and {tasks} tasks go with it");
+            Finding::breaking(plugin, Kind::PluginRemoved, "", message)
+        }];
+    };
+    let served = Served::new(&deployed.prefix, before);
+    let mut findings =
+        routes::compare(plugin, &served, &Served::new(&settings.prefix, after), deployed.is_cut);
+    for task in &before.tasks {
+        findings.extend(judge_task(plugin, task, after, waiting.is_some()));
+    }
+    for schedule in &before.schedules {
+        let of = format!("schedule {}", schedule.name);
+        let rhythm = |one: &crate::loader::ScheduleDescription| {
+            one.every.clone().or_else(|| one.cron.clone()).unwrap_or_default()
+        };
+        match after.schedules.iter().find(|one| one.name == schedule.name) {
+            None => {
+                let message = format!("is gone: nothing starts {} by itself any more", schedule.task);
+                findings.push(Finding::breaking(plugin, Kind::ScheduleRemoved, of, message));
+            }
+            Some(new) if (rhythm(new), &new.task) != (rhythm(schedule), &schedule.task) => {
+                let message = format!(
+                    "was {} of {}, and is {} of {}",
+                    rhythm(schedule),
+                    schedule.task,
+                    rhythm(new),
+                    new.task
+                );
+                findings.push(Finding::note(plugin, Kind::ScheduleChanged, of, message));
+            }
+            Some(_) => {}
+        }
+    }
+    findings
+}
+
+/// One deployed task. Where the broker was asked, a task that goes lets down only those that wait (`judge_tasks`).
+fn judge_task(
+    plugin: &str,
+    task: &TaskDescription,
+    after: &Description,
+    broker_was_asked: bool,
+) -> Vec<Finding> {
+    let of = format!("task {}", task.name);
+    let Some(new) = after.tasks.iter().find(|one| one.name == task.name) else {
+        let message = "is gone: who enqueues it is refused";
+        let mut finding = Finding::breaking(plugin, Kind::TaskRemoved, of, message);
+        finding.breaks = !broker_was_asked;
+        return vec![finding];
+    };
+    let told = misfits(Schema::whole(&task.input_schema), Schema::whole(&new.input_schema));
+    let narrowed = |misfit: &Misfit| {
+        let message = format!("the body: {}", misfit.for_sender());
+        let finding = Finding::breaking(plugin, Kind::TaskSchemaNarrowed, of.clone(), message);
+        // Bodies of the earlier version are what an upcaster is for.
+        Finding { breaks: !new.upcasts, ..finding }
+    };
+    told.iter().map(narrowed).collect()
+}
+
+/// Tasks of one kind and version that wait.
+fn judge_tasks(
+    group: &Group,
+    count: &Count,
+    deployed: &[Deployed],
+    candidate: &Candidate<'_>,
+) -> Vec<Finding> {
+    let Group { plugin, major, task, version } = group;
+    let of = format!("task {task}");
+    let mut findings = Vec::new();
+    if count.unfit > 0 {
+        let (unfit, waiting) = (count.unfit, count.queued + count.delayed);
+        let fault = count.fault.as_deref().unwrap_or("no reason given");
+        let which = format!("{unfit} of {waiting} that wait, enqueued by {version},");
+        findings.push(if count.is_upcast {
+            let message = format!("{which} are left to its upcaster: {fault}");
+            Finding::note(plugin, Kind::WaitingTasksUnfit, of.clone(), message)
+        } else {
+            let message = format!("{which} would be parked: {fault}");
+            Finding::breaking(plugin, Kind::WaitingTasksUnfit, of.clone(), message)
+        });
+    }
+    if count.unfit_dead > 0 {
+        let (unfit, dead) = (count.unfit_dead, count.dead);
+        let fault = count.fault.as_deref().unwrap_or("no reason given");
+        let message = format!("{unfit} of {dead} dead letters of {version} could not be replayed: {fault}");
+        findings.push(Finding::note(plugin, Kind::DeadLettersUnfit, of.clone(), message));
+    }
+    // A plugin that was refused is told as that.
+    let is_known =
+        candidate.descriptions.contains_key(plugin) || !candidate.settings.plugins.contains_key(plugin);
+    if !count.is_taken && count.waiting() > 0 && is_known {
+        let waiting = count.waiting();
+        let message =
+            format!("{waiting} that wait for v{major}, enqueued by {version}, would find no worker");
+        let is_deployed = |one: &Deployed| {
+            let description = &one.description;
+            description.name == *plugin
+                && description.major() == *major
+                && description.tasks.iter().any(|known| known.name == *task)
+        };
+        let mut finding = Finding::breaking(plugin, Kind::WaitingTasksOrphaned, of, message);
+        // Of what no worker has today nothing is taken away.
+        finding.breaks = deployed.iter().any(is_deployed);
+        findings.push(finding);
+    }
+    findings
+}
+
+impl AgainstReport {
+    /// For people.
+    pub(super) fn section(&self) -> String {
+        let source = output::shown(&self.source);
+        if let Some(fault) = &self.fault {
+            return format!("\nAgainst {source}: not compared\n  error: {}\n", output::shown(fault));
+        }
+        if self.deployed.is_empty() && self.findings.is_empty() {
+            return format!("\nAgainst {source}: nothing is deployed there\n");
+        }
+        let deployed: Vec<String> = self
+            .deployed
+            .iter()
+            .map(|one| format!("{} {}", one.plugin, output::shown(&one.version)))
+            .collect();
+        let verdict = match self.breaks {
+            0 => "nothing breaks".to_owned(),
+            1 => "1 thing breaks".to_owned(),
+            more => format!("{more} things break"),
+        };
+        let mut text = format!("\nAgainst {source}: {verdict} ({})\n", deployed.join(", "));
+        let mut table = output::table();
+        for finding in &self.findings {
+            table.add_row([
+                if finding.breaks { "breaks" } else { "note" }.to_owned(),
+                finding.plugin.clone(),
+                output::shown(&finding.of),
+                output::shown(&finding.message),
+            ]);
+        }
+        for line in table.trim_fmt().lines() {
+            text.push_str(&format!(" {line}\n"));
+        }
+        text
+    }
+}

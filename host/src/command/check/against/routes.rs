@@ -1,0 +1,195 @@
+//! Routes that callers use today, held against the candidate's: gone, moved, asking for more, answering otherwise.
+//!
+//! What is compared is what a caller sees: method, whole path, and the operation of the OpenAPI document. Whether a route
+//! runs inline or on a worker is none of a caller's business; whether it answers with a receipt is.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::finding::{Finding, Kind};
+use super::schema::{Misfit, Schema, misfits};
+use crate::loader::{Description, Placement, RouteDescription};
+
+/// A plugin's routes as callers see them.
+pub(super) struct Served<'a> {
+    routes: BTreeMap<String, &'a RouteDescription>,
+    description: &'a Description,
+    /// What references in operations point into.
+    document: Value,
+}
+
+/// `METHOD /path`, with every parameter alike: its name is not part of what a caller writes.
+fn key(prefix: &str, route: &RouteDescription) -> String {
+    let segment = |segment: &str| {
+        if segment.starts_with("{*") {
+            "{*}".to_owned()
+        } else if segment.starts_with('{') {
+            "{}".to_owned()
+        } else {
+            segment.to_owned()
+        }
+    };
+    let path = format!("{}{}", prefix.trim_end_matches('/'), route.path);
+    let path: Vec<String> = path.split('/').map(segment).collect();
+    format!("{} {}", route.method, path.join("/"))
+}
+
+impl<'a> Served<'a> {
+    pub(super) fn new(prefix: &str, description: &'a Description) -> Self {
+        let routes = description.routes.iter().map(|route| (key(prefix, route), route)).collect();
+        let document = json!({ "components": { "schemas": description.openapi.schemas } });
+        Self { routes, description, document }
+    }
+
+    fn operation(&self, route: &RouteDescription) -> Option<&Value> {
+        self.description.openapi.paths.get(&route.path)?.get(route.method.to_ascii_lowercase())
+    }
+
+    fn schema<'s>(&'s self, node: &'s Value) -> Schema<'s> {
+        Schema { document: &self.document, node }
+    }
+}
+
+/// What callers of `deployed` would meet.
+pub(super) fn compare(
+    plugin: &str,
+    deployed: &Served<'_>,
+    candidate: &Served<'_>,
+    is_cut: bool,
+) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (key, before) in &deployed.routes {
+        let Some(after) = candidate.routes.get(key) else {
+            findings.push(Finding::breaking(
+                plugin,
+                Kind::RouteRemoved,
+                key,
+                "is gone: callers get 404 or 405",
+            ));
+            continue;
+        };
+        let (was, is) = (before.placement, after.placement);
+        if (was == Placement::Enqueue) != (is == Placement::Enqueue) {
+            let message =
+                format!("was `{}` and is `{}`: what callers get is another thing", was.as_str(), is.as_str());
+            findings.push(Finding::breaking(plugin, Kind::RouteChanged, key, message));
+            continue;
+        }
+        let operations = (deployed.operation(before), candidate.operation(after));
+        let (Some(before), Some(after)) = operations else {
+            if operations.0.is_some() && !is_cut {
+                let message = "is no longer part of the OpenAPI document";
+                findings.push(Finding::note(plugin, Kind::RouteChanged, key, message));
+            }
+            continue;
+        };
+        let compared = Operations { plugin, key, deployed, candidate, before, after };
+        compared.parameters(&mut findings);
+        compared.request(&mut findings);
+        compared.responses(&mut findings);
+    }
+    findings
+}
+
+struct Operations<'a> {
+    plugin: &'a str,
+    key: &'a str,
+    deployed: &'a Served<'a>,
+    candidate: &'a Served<'a>,
+    before: &'a Value,
+    after: &'a Value,
+}
+
+/// The schemas of a body by content type.
+fn content(body: &Value) -> impl Iterator<Item = (&String, &Value)> {
+    let types = body.get("content").and_then(Value::as_object).into_iter().flatten();
+    types.filter_map(|(content_type, media)| Some((content_type, media.get("schema")?)))
+}
+
+fn is_required(value: &Value) -> bool {
+    value.get("required").and_then(Value::as_bool).unwrap_or(false)
+}
+
+impl Operations<'_> {
+    fn breaks(&self, kind: Kind, message: impl Into<String>) -> Finding {
+        Finding::breaking(self.plugin, kind, self.key, message)
+    }
+
+    /// A parameter of the path has no name that counts: its place is compared with the path.
+    fn parameters(&self, findings: &mut Vec<Finding>) {
+        let all = |operation: &'_ Value| -> Vec<(String, Value)> {
+            let all = operation.get("parameters").and_then(Value::as_array).into_iter().flatten();
+            let named = all.filter_map(|one| {
+                let (place, name) = (one.get("in")?.as_str()?, one.get("name")?.as_str()?);
+                (place != "path").then(|| (format!("{place} parameter `{name}`"), one.clone()))
+            });
+            named.collect()
+        };
+        let before = all(self.before);
+        for (name, after) in all(self.after) {
+            let known = before.iter().find(|(known, _)| *known == name).map(|(_, one)| one);
+            if is_required(&after) && !known.is_some_and(is_required) {
+                let message = format!("the {name} is required, and was not");
+                findings.push(self.breaks(Kind::RequestNarrowed, message));
+            }
+            let schemas = (known.and_then(|one| one.get("schema")), after.get("schema"));
+            let (Some(sent), Some(taken)) = schemas else { continue };
+            for misfit in misfits(self.deployed.schema(sent), self.candidate.schema(taken)) {
+                findings
+                    .push(self.breaks(Kind::RequestNarrowed, format!("the {name} {}", misfit.for_sender())));
+            }
+        }
+    }
+
+    fn request(&self, findings: &mut Vec<Finding>) {
+        let body = |operation: &'_ Value| operation.get("requestBody").cloned().unwrap_or(Value::Null);
+        let (before, after) = (body(self.before), body(self.after));
+        if is_required(&after) && before.is_null() {
+            findings.push(self.breaks(Kind::RequestNarrowed, "a body is required, and there was none"));
+            return;
+        }
+        let taken: BTreeMap<&String, &Value> = content(&after).collect();
+        for (content_type, sent) in content(&before) {
+            // Without a body in the document it takes what it took.
+            let Some(taken) = taken.get(content_type) else {
+                if !taken.is_empty() {
+                    let message = format!("a body of {content_type} is not taken any more");
+                    findings.push(self.breaks(Kind::RequestNarrowed, message));
+                }
+                continue;
+            };
+            for misfit in misfits(self.deployed.schema(sent), self.candidate.schema(taken)) {
+                findings
+                    .push(self.breaks(Kind::RequestNarrowed, format!("the body: {}", misfit.for_sender())));
+            }
+        }
+    }
+
+    /// The other way round: what the candidate answers must fit what callers know.
+    fn responses(&self, findings: &mut Vec<Finding>) {
+        let none = serde_json::Map::new();
+        let all = |operation: &'_ Value| operation.get("responses").and_then(Value::as_object).cloned();
+        let (before, after) = (all(self.before), all(self.after));
+        let (before, after) = (before.as_ref().unwrap_or(&none), after.as_ref().unwrap_or(&none));
+        for (status, known) in before.iter().filter(|(status, _)| status.starts_with('2')) {
+            let Some(sent) = after.get(status) else {
+                findings
+                    .push(self.breaks(Kind::ResponseChanged, format!("{status} is not answered any more")));
+                continue;
+            };
+            let sent: BTreeMap<&String, &Value> = content(sent).collect();
+            for (content_type, known) in content(known) {
+                let Some(sent) = sent.get(content_type) else {
+                    let message = format!("{status} is no longer {content_type}");
+                    findings.push(self.breaks(Kind::ResponseChanged, message));
+                    continue;
+                };
+                let misfits = misfits(self.candidate.schema(sent), self.deployed.schema(known));
+                for lost in misfits.iter().filter_map(Misfit::for_receiver) {
+                    findings.push(self.breaks(Kind::ResponseChanged, format!("{status}: {lost}")));
+                }
+            }
+        }
+    }
+}

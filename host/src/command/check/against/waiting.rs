@@ -1,0 +1,187 @@
+//! Tasks that wait at the broker, held against what the candidate takes: counted by plugin, task and the version that
+//! enqueued them.
+//!
+//! Here nothing is compared in theory. Each body is held against the candidate's schema, as a host would do it.
+//!
+//! Invariant: nothing is changed, and each look is bounded (`broker/scan.rs`); one that was cut off is admitted.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+
+use cardcage_protocol::{Name, TaskEnvelope};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::broker::{Broker, Error, Extent, LetterFilter, Place};
+use crate::loader::Description;
+
+/// Dead letters that are looked at.
+const LETTERS_MAX: usize = 20_000;
+
+/// Tasks of one kind and version.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub(super) struct Group {
+    pub(super) plugin: String,
+    pub(super) major: u32,
+    pub(super) task: String,
+    /// The plugin's version that enqueued them.
+    pub(super) version: String,
+}
+
+/// How many there are, and how many of them the candidate cannot take.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub(super) struct Count {
+    pub(super) queued: u64,
+    pub(super) delayed: u64,
+    pub(super) parked: u64,
+    pub(super) dead: u64,
+    /// Queued or delayed ones whose body does not fit. Of those that are parked nobody expects that it does.
+    pub(super) unfit: u64,
+    /// Dead ones whose body does not fit.
+    pub(super) unfit_dead: u64,
+    /// What is wrong with the first that does not fit.
+    pub(super) fault: Option<String>,
+    /// The candidate has the plugin, in this major, with this task.
+    pub(super) is_taken: bool,
+    /// The candidate's task has an upcaster, which may take what does not fit.
+    pub(super) is_upcast: bool,
+}
+
+impl Count {
+    /// Those that are still to run.
+    pub(super) fn waiting(&self) -> u64 {
+        self.queued + self.delayed + self.parked
+    }
+}
+
+/// All that waits.
+#[derive(Debug, Default)]
+pub(super) struct Waiting {
+    pub(super) counts: BTreeMap<Group, Count>,
+    pub(super) is_complete: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum In {
+    Queue,
+    Schedule,
+    Parked,
+    Dead,
+}
+
+/// What the candidate takes, by plugin, major and task.
+struct Takers(BTreeMap<(String, u32, String), Taker>);
+
+struct Taker {
+    schema: jsonschema::Validator,
+    upcasts: bool,
+}
+
+impl Takers {
+    fn new<'a>(candidate: impl IntoIterator<Item = &'a Description>) -> Self {
+        let mut takers = BTreeMap::new();
+        for description in candidate {
+            for task in &description.tasks {
+                // One that no host could read would refuse nothing either.
+                let Ok(schema) = jsonschema::validator_for(&task.input_schema) else { continue };
+                let key = (description.name.clone(), description.major(), task.name.clone());
+                takers.insert(key, Taker { schema, upcasts: task.upcasts });
+            }
+        }
+        Self(takers)
+    }
+}
+
+/// Counts everything that waits.
+pub(super) async fn count<'a>(
+    broker: &Broker,
+    candidate: impl IntoIterator<Item = &'a Description>,
+) -> Result<Waiting, Error> {
+    let takers = Takers::new(candidate);
+    let mut waiting = Waiting { counts: BTreeMap::new(), is_complete: true };
+    let mut extents: Vec<Extent> = Vec::new();
+    let found = &mut waiting;
+    extents.push(
+        broker
+            .look_at_queues(None, |_, one| {
+                if let Some(envelope) = &one.envelope {
+                    found.add(&takers, In::Queue, envelope);
+                }
+                ControlFlow::Continue(())
+            })
+            .await?,
+    );
+    extents.push(
+        broker
+            .look_at_schedule(|place| {
+                if let Place::Scheduled(one, _) | Place::Due(one) = place
+                    && let Some(envelope) = &one.envelope
+                {
+                    found.add(&takers, In::Schedule, envelope);
+                }
+                ControlFlow::Continue(())
+            })
+            .await?,
+    );
+    extents.push(
+        broker
+            .look_at_parked(|one| {
+                if let Some(envelope) = &one.envelope {
+                    found.add(&takers, In::Parked, envelope);
+                }
+                ControlFlow::Continue(())
+            })
+            .await?,
+    );
+    let (letters, extent) = broker.newest_letters(&LetterFilter::default(), LETTERS_MAX).await?;
+    for envelope in letters.iter().filter_map(|letter| letter.envelope.as_ref().ok()) {
+        found.add(&takers, In::Dead, envelope);
+    }
+    extents.push(extent);
+    waiting.is_complete = extents.iter().all(|extent| extent.complete);
+    Ok(waiting)
+}
+
+impl Waiting {
+    fn add(&mut self, takers: &Takers, place: In, envelope: &TaskEnvelope) {
+        let (plugin, task) = (text(&envelope.plugin), text(&envelope.task));
+        let taker = takers.0.get(&(plugin.clone(), envelope.major, task.clone()));
+        let version = envelope.version.to_string();
+        let count = self.counts.entry(Group { plugin, major: envelope.major, task, version }).or_default();
+        count.is_taken = taker.is_some();
+        count.is_upcast = taker.is_some_and(|taker| taker.upcasts);
+        match place {
+            In::Queue => count.queued += 1,
+            In::Schedule => count.delayed += 1,
+            In::Parked => count.parked += 1,
+            In::Dead => count.dead += 1,
+        }
+        if place == In::Parked {
+            return;
+        }
+        let Some(fault) = taker.and_then(|taker| misfit(&taker.schema, &envelope.body)) else { return };
+        if place == In::Dead {
+            count.unfit_dead += 1;
+        } else {
+            count.unfit += 1;
+        }
+        count.fault.get_or_insert(fault);
+    }
+}
+
+fn text(name: &Name) -> String {
+    name.as_str().to_owned()
+}
+
+/// Why a body does not fit; `None` where it does.
+fn misfit(schema: &jsonschema::Validator, body: &[u8]) -> Option<String> {
+    let body: Value = match serde_json::from_slice(body) {
+        Ok(body) => body,
+        Err(error) => return Some(format!("it is no JSON ({error})")),
+    };
+    let error = schema.iter_errors(&body).next()?;
+    let path = error.instance_path().as_str().trim_start_matches('/').replace('/', ".");
+    // Masked: a body may hold what should not stand in a CI's log.
+    let what = error.masked().to_string();
+    Some(if path.is_empty() { what } else { format!("at `{path}`: {what}") })
+}

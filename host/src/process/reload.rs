@@ -1,0 +1,343 @@
+//! Another plugin set, or other settings, while the host serves.
+//!
+//! ```text
+//! asked ─▶ another child comes up beside the one that serves ─▶ up ─▶ it is followed, the one before drains
+//!                                                       └ refused, dead, hung: buried; nothing has changed
+//! ```
+//!
+//! The present child cannot be told to load other libraries: code that is loaded never leaves a process. So there is
+//! another child, and until it takes work nothing is taken from the one that does.
+//!
+//! Invariants: one at a time, and none while the child before the present one still drains; a plugin that serves now is
+//! never lost to a new set that refuses it; a child that came up and is not wanted any more is drained and buried as any other.
+//!
+//! What it refuses: it judges no configuration and no library. What it is given has been looked at.
+
+use super::Shutdown;
+use super::connected::Connected;
+use super::control::{Excluded, Refusal, Role, Start};
+use super::culprit::refusal;
+use super::death::Death;
+use super::grave::Grave;
+use super::life::{Ending, Outcome, Setting, live};
+use super::spawn::Spawn;
+use super::status::{ChildMetrics, Snapshot, Status};
+use super::supervisor::Aftermath;
+use super::wear::Limits;
+use crate::crash::Board;
+use crate::exit::Exit;
+use std::collections::BTreeSet;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+/// What a child is started with, as far as the configuration says.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// The resolved settings.
+    pub settings: serde_json::Value,
+    /// How long a drain may take.
+    pub grace: Duration,
+    /// How long each step of loading a plugin may take.
+    pub load_timeout: Duration,
+    /// Names of the plugins without which the host must not serve.
+    pub required: BTreeSet<String>,
+    /// When a worker's child has served its time.
+    pub limits: Limits,
+}
+
+impl Plan {
+    /// The start order of a child.
+    pub(super) fn start(
+        &self,
+        role: Role,
+        instance: &str,
+        without: &[Refusal],
+        needed: Vec<String>,
+    ) -> Start {
+        let excluded =
+            without.iter().map(|one| Excluded { plugin: one.plugin.clone(), reason: one.message.clone() });
+        Start {
+            role,
+            instance: instance.to_owned(),
+            settings: self.settings.clone(),
+            grace_ms: u64::try_from(self.grace.as_millis()).unwrap_or(u64::MAX),
+            excluded: excluded.collect(),
+            needed,
+        }
+    }
+}
+
+/// Why nothing has changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unfit {
+    /// The exit code that a start with it would have had.
+    pub exit: Exit,
+    /// One sentence each.
+    pub reasons: Vec<String>,
+}
+
+impl Unfit {
+    pub(super) fn of(exit: Exit, reason: impl Into<String>) -> Self {
+        Self { exit, reasons: vec![reason.into()] }
+    }
+}
+
+/// Asks a supervisor for a reload. Clones ask the same one.
+#[derive(Clone, Debug)]
+pub struct Reloads(mpsc::Sender<Order>);
+
+impl Reloads {
+    /// Waits until a child with this plan serves in place of the one before; says what it serves.
+    ///
+    /// # Errors
+    /// Why the one before serves on.
+    pub async fn reload(&self, plan: Plan) -> Result<Snapshot, Unfit> {
+        let stopping = || Unfit::of(Exit::Unavailable, "the host is stopping");
+        let (answer, answered) = oneshot::channel();
+        self.0.send(Order { plan, answer }).await.map_err(|_| stopping())?;
+        answered.await.map_err(|_| stopping())?
+    }
+}
+
+/// A wish for a reload.
+#[derive(Debug)]
+pub(super) struct Order {
+    plan: Plan,
+    answer: oneshot::Sender<Result<Snapshot, Unfit>>,
+}
+
+impl Order {
+    pub(super) fn refuse(self, unfit: Unfit) {
+        // Whoever asked may have given up.
+        let _ = self.answer.send(Err(unfit));
+    }
+}
+
+/// A child that came up with a new plan, and serves.
+pub(super) struct Risen {
+    pub(super) child: Connected,
+    pub(super) plan: Plan,
+    /// What it said of itself.
+    pub(super) now: Snapshot,
+    /// Plugins that took children before it down; none of them served.
+    pub(super) banned: Vec<Refusal>,
+    answer: oneshot::Sender<Result<Snapshot, Unfit>>,
+}
+
+impl Risen {
+    /// Tells whoever asked that it serves; answers the child.
+    pub(super) fn followed(self, now: Snapshot) -> Connected {
+        // Whoever asked may have given up.
+        let _ = self.answer.send(Ok(now));
+        self.child
+    }
+}
+
+/// What happens to a reload.
+pub(super) enum Turn {
+    /// One is asked for.
+    Asked(Order),
+    /// The child is up.
+    Risen(Box<Risen>),
+}
+
+/// The next turn; never for a child that is itself to be handed over. May be dropped and called again.
+pub(super) async fn turn(reloading: &mut Option<&mut Reloading>, may_begin: bool) -> Turn {
+    match reloading {
+        Some(reloading) => reloading.turn(may_begin).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What every child of a supervisor has in common.
+#[derive(Clone)]
+pub(super) struct Means {
+    pub(super) role: Role,
+    pub(super) instance: String,
+    pub(super) spawn: Arc<dyn Spawn>,
+    pub(super) hooks: Arc<dyn Aftermath>,
+}
+
+/// A supervisor's end of it.
+pub(super) struct Reloading {
+    means: Means,
+    orders: mpsc::Receiver<Order>,
+    rising: Option<JoinHandle<Option<Box<Risen>>>>,
+    /// The board that the present child does not have.
+    pub(super) board: Board,
+}
+
+impl Reloading {
+    pub(super) fn new(means: Means, board: Board) -> (Reloads, Self) {
+        let (sender, orders) = mpsc::channel(8);
+        (Reloads(sender), Self { means, orders, rising: None, board })
+    }
+
+    /// Whether a child is coming up.
+    pub(super) fn is_rising(&self) -> bool {
+        self.rising.is_some()
+    }
+
+    /// Brings up a child beside the one that serves these plugins.
+    pub(super) fn begin(
+        &mut self,
+        order: Order,
+        listener: Option<OwnedFd>,
+        serving: BTreeSet<String>,
+        shutdown: Shutdown,
+    ) {
+        tracing::info!("another child is started, with the new plugin set");
+        let birth = Birth {
+            means: self.means.clone(),
+            board: self.board,
+            listener,
+            plan: order.plan,
+            serving,
+            shutdown,
+        };
+        let answer = order.answer;
+        self.rising = Some(tokio::spawn(async move {
+            match birth.bring_up().await {
+                Ok((child, now, plan, banned)) => Some(Box::new(Risen { child, plan, now, banned, answer })),
+                Err(unfit) => {
+                    tracing::error!(
+                        reason = unfit.reasons.join("; "),
+                        "the new plugin set is not taken; nothing has changed"
+                    );
+                    let _ = answer.send(Err(unfit));
+                    None
+                }
+            }
+        }));
+    }
+
+    async fn turn(&mut self, may_begin: bool) -> Turn {
+        loop {
+            match &mut self.rising {
+                Some(rising) => {
+                    // It does not panic; if it did, its child is gone with it.
+                    let risen = rising.await.ok().flatten();
+                    self.rising = None;
+                    if let Some(risen) = risen {
+                        return Turn::Risen(risen);
+                    }
+                }
+                None if may_begin => match self.orders.recv().await {
+                    Some(order) => return Turn::Asked(order),
+                    None => return std::future::pending().await,
+                },
+                None => return std::future::pending().await,
+            }
+        }
+    }
+
+    /// Waits for the child that is coming up, if one is.
+    pub(super) async fn outcome(&mut self) -> Option<Box<Risen>> {
+        self.rising.take()?.await.ok().flatten()
+    }
+}
+
+type Up = (Connected, Snapshot, Plan, Vec<Refusal>);
+
+struct Birth {
+    means: Means,
+    board: Board,
+    listener: Option<OwnedFd>,
+    plan: Plan,
+    /// The plugins that serve now.
+    serving: BTreeSet<String>,
+    shutdown: Shutdown,
+}
+
+impl Birth {
+    /// Tries until a child is up, or until one fails for which no plugin is to blame that can be done without.
+    async fn bring_up(mut self) -> Result<Up, Unfit> {
+        let plugins = self.plan.settings.get("plugins").and_then(serde_json::Value::as_object);
+        // What serves now and is still wanted.
+        let kept = |name: &&String| plugins.is_some_and(|plugins| plugins.contains_key(*name));
+        let needed: BTreeSet<String> =
+            self.serving.iter().filter(kept).chain(&self.plan.required).cloned().collect();
+        let mut banned: Vec<Refusal> = Vec::new();
+        loop {
+            let status = Status::new(self.means.role, self.means.instance.clone());
+            let names = needed.iter().cloned().collect();
+            let start = self.plan.start(self.means.role, &self.means.instance, &banned, names);
+            status.update(|now| now.refused.clone_from(&banned));
+            let outcome = self.live(start, &status, &needed).await;
+            let lived = match outcome {
+                Ok(Outcome::Up(child)) => return Ok((*child, status.snapshot(), self.plan, banned)),
+                Ok(Outcome::Ended(lived)) => lived,
+                // Neither happens to a child that is to be handed over.
+                Ok(Outcome::Retired(..) | Outcome::Followed(..)) => {
+                    return Err(Unfit::of(Exit::Unexpected, "the new child was lost: a fault of cardcage"));
+                }
+                Err(error) => {
+                    return Err(Unfit::of(Exit::Unexpected, format!("no child can be started: {error}")));
+                }
+            };
+            let snapshot = status.snapshot();
+            let grave = Grave {
+                board: self.board,
+                hooks: self.means.hooks.clone(),
+                plugins: snapshot.plugins.clone(),
+                // What is shown is the host's, which serves.
+                status: status.clone(),
+            };
+            grave.bury(&lived).await;
+            match lived.ending {
+                Ending::Loading(phase) => {
+                    let culprit = refusal(&phase, &lived.death, self.plan.load_timeout, &needed);
+                    let again = banned.iter().any(|one| one.plugin == culprit.plugin);
+                    if culprit.required || again {
+                        return Err(Unfit::of(Exit::PluginRefused, culprit.message));
+                    }
+                    banned.push(culprit);
+                }
+                ending => return Err(unfit(ending, &lived.death, snapshot.refused, &needed)),
+            }
+        }
+    }
+
+    async fn live(
+        &mut self,
+        start: Start,
+        status: &Status,
+        needed: &BTreeSet<String>,
+    ) -> Result<Outcome, super::control::Error> {
+        // Nobody asks it for metrics yet.
+        let (_metrics, mut requests) = ChildMetrics::channel();
+        let mut setting = Setting {
+            spawn: &*self.means.spawn,
+            board: self.board,
+            listener: &mut self.listener,
+            grace: self.plan.grace,
+            load_timeout: self.plan.load_timeout,
+            required: needed,
+            limits: self.plan.limits,
+            status,
+            metrics: &mut requests,
+            successor: &mut None,
+            replaceable: None,
+            retiring: None,
+            reloading: None,
+        };
+        live(&mut setting, start, &self.shutdown).await
+    }
+}
+
+/// Why a child did not come up.
+fn unfit(ending: Ending, death: &Death, refused: Vec<Refusal>, needed: &BTreeSet<String>) -> Unfit {
+    let refused: Vec<String> =
+        refused.into_iter().filter(|one| needed.contains(&one.plugin)).map(|one| one.message).collect();
+    match ending {
+        Ending::Stopped(_) => Unfit::of(Exit::Unavailable, "the host is stopping"),
+        _ if !refused.is_empty() => Unfit { exit: Exit::PluginRefused, reasons: refused },
+        Ending::Failed { exit_code, message, .. } => {
+            Unfit::of(Exit::from_code(exit_code.into()).unwrap_or(Exit::Unexpected), message)
+        }
+        _ => Unfit::of(Exit::Unexpected, format!("the new child {death} before it took over")),
+    }
+}

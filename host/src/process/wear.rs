@@ -1,0 +1,115 @@
+//! When a child has served its time: after a number of tasks, or over a number of megabytes.
+//!
+//! Plugins leak, and heaps fragment. A child that is worn is replaced as one that is held up is: another one first, then
+//! the old one drains. One over its ceiling is ended at once, before the kernel ends something else.
+//!
+//! Invariants: a child that is over the softer limit as soon as it serves is not worn, for the next one would be no better.
+//!
+//! What it refuses: memory is looked at twice a second, so what grows faster than that is the kernel's to stop.
+
+/// Limits of a child; `None`: without.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Attempts that it starts before it is replaced.
+    pub recycle_after_tasks: Option<u64>,
+    /// Resident memory over which it is replaced.
+    pub recycle_above_mb: Option<u64>,
+    /// Resident memory over which it is ended.
+    pub memory_max_mb: Option<u64>,
+}
+
+/// What follows from a look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It has started so many tasks.
+    Tasks(u64),
+    /// It has so much memory.
+    Memory(u64),
+    /// It is over its ceiling.
+    Ceiling(u64),
+}
+
+/// What a child was like at first.
+#[derive(Debug)]
+pub(super) struct Wear {
+    limits: Limits,
+    fresh_mb: Option<u64>,
+}
+
+impl Wear {
+    pub(super) fn new(limits: Limits) -> Self {
+        Self { limits, fresh_mb: None }
+    }
+
+    /// Judges a child that serves.
+    pub(super) fn look(&mut self, tasks_begun: u64, resident_mb: Option<u64>) -> Option<Verdict> {
+        let over = |limit: Option<u64>, value: u64| limit.is_some_and(|limit| value > limit);
+        if let Some(now_mb) = resident_mb {
+            if over(self.limits.memory_max_mb, now_mb) {
+                return Some(Verdict::Ceiling(now_mb));
+            }
+            let is_first = self.fresh_mb.is_none();
+            let fresh_mb = *self.fresh_mb.get_or_insert(now_mb);
+            if over(self.limits.recycle_above_mb, fresh_mb) {
+                if is_first {
+                    tracing::warn!(
+                        resident_mb = now_mb,
+                        "a fresh child is over `worker.recycle_above_mb`; it is not replaced for its memory"
+                    );
+                }
+            } else if over(self.limits.recycle_above_mb, now_mb) {
+                return Some(Verdict::Memory(now_mb));
+            }
+        }
+        let is_worn = self.limits.recycle_after_tasks.is_some_and(|limit| tasks_begun >= limit);
+        is_worn.then_some(Verdict::Tasks(tasks_begun))
+    }
+}
+
+/// How many MB of memory a process has resident; `None` where it has ended.
+pub(super) fn resident_mb(pid: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
+    Some(kib / 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wear() -> Wear {
+        let limits =
+            Limits { recycle_after_tasks: Some(10), recycle_above_mb: Some(100), memory_max_mb: Some(200) };
+        Wear::new(limits)
+    }
+
+    #[test]
+    fn child_is_worn_by_tasks_and_by_memory_and_ended_over_its_ceiling() {
+        let mut wear = wear();
+        assert_eq!(wear.look(9, Some(100)), None);
+        assert_eq!(wear.look(10, Some(100)), Some(Verdict::Tasks(10)));
+        assert_eq!(wear.look(0, Some(101)), Some(Verdict::Memory(101)));
+        assert_eq!(wear.look(0, Some(201)), Some(Verdict::Ceiling(201)));
+        assert_eq!(wear.look(10, None), Some(Verdict::Tasks(10)), "its memory is not known");
+    }
+
+    #[test]
+    fn fresh_child_over_the_softer_limit_is_left_alone_and_the_ceiling_holds() {
+        let mut wear = wear();
+        assert_eq!(wear.look(0, Some(150)), None);
+        assert_eq!(wear.look(0, Some(180)), None);
+        assert_eq!(wear.look(0, Some(201)), Some(Verdict::Ceiling(201)));
+    }
+
+    #[test]
+    fn without_limits_nothing_is_worn() {
+        assert_eq!(Wear::new(Limits::default()).look(u64::MAX, Some(u64::MAX)), None);
+    }
+
+    #[test]
+    fn a_living_process_has_memory_and_a_dead_one_has_none() {
+        assert!(resident_mb(std::process::id()).unwrap() > 0);
+        assert_eq!(resident_mb(u32::MAX), None);
+    }
+}

@@ -1,0 +1,243 @@
+//! `cardcage check --against`: what would break if a plugin set took the place of what is deployed, asked of real workers,
+//! with tasks that wait at a real broker.
+
+use std::path::{Path, PathBuf};
+
+use cardcage_harness::{Cardcage, Config, Deadline, Http, Launch, Nats, Output, eventually, plugin_library};
+use serde_json::{Value, json};
+
+use crate::serving::{restored, soon};
+
+fn skew(version: &str) -> PathBuf {
+    plugin_library(&format!("skew-{version}")).unwrap()
+}
+
+async fn check(config: &Config, arguments: &[&str]) -> Output {
+    let arguments = [&["check"], arguments].concat();
+    Launch::new(arguments).config(config).run(Deadline::seconds(60)).await.unwrap()
+}
+
+/// The JSON report of `check --against`, and its exit code.
+async fn report(config: &Config, against: &str) -> (Value, i32) {
+    let output = check(config, &["--json", "--against", against]).await;
+    let report: Value =
+        serde_json::from_str(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
+    (report["against"].clone(), output.status.code().unwrap())
+}
+
+/// Kind, of what, and message of the findings that break.
+fn breaking(report: &Value) -> Vec<(&str, &str, &str)> {
+    let breaking = report["findings"].as_array().unwrap().iter().filter(|finding| finding["breaks"] == true);
+    breaking
+        .map(|one| {
+            (one["kind"].as_str().unwrap(), one["of"].as_str().unwrap(), one["message"].as_str().unwrap())
+        })
+        .collect()
+}
+
+/// Version 1.1 of `skew` and `hello`, deployed: an API and a worker, and the queue of `skew.pay` paused.
+struct Deployed {
+    http: Http,
+    config: Config,
+    _hosts: (Cardcage, Cardcage),
+    // Last, so that hosts stop before their broker.
+    nats: Nats,
+}
+
+impl Deployed {
+    async fn new() -> Self {
+        let nats = Nats::start().await.unwrap();
+        let config = Config::new(&nats).plugin("hello").unwrap().plugin_at("skew", &skew("new"));
+        let hosts = (Cardcage::api(&config).await.unwrap(), Cardcage::worker(&config).await.unwrap());
+        restored(&hosts.0).await;
+        // The worker tells how its plugins describe themselves once it is ready.
+        eventually(soon(), "the worker has described its plugins", async || {
+            let (report, _) = report(&config, "broker").await;
+            (report["deployed"].as_array()?.len() == 2).then_some(())
+        })
+        .await
+        .unwrap();
+        let paused = Launch::new(["queues", "pause", "skew.pay"]).config(&config).run(soon()).await.unwrap();
+        assert_eq!(paused.status.code(), Some(0), "{paused:?}");
+        Self { http: hosts.0.http().unwrap(), config, _hosts: hosts, nats }
+    }
+
+    async fn pay(&self, amount: Value) {
+        let reply = self.http.post_json("/skew/pay", &json!({ "amount": amount })).await.unwrap();
+        assert_eq!(reply.status, 202, "{}", reply.text());
+    }
+
+    fn candidate(&self, skew: &Path) -> Config {
+        self.config.clone().plugin_at("skew", skew)
+    }
+}
+
+#[tokio::test]
+async fn what_is_deployed_does_not_break_itself() {
+    let deployed = Deployed::new().await;
+    deployed.pay(json!({ "units": 5, "currency": "eur" })).await;
+    let (report, code) = report(&deployed.config, "broker").await;
+    assert_eq!((code, &report["findings"], &report["breaks"]), (0, &json!([]), &json!(0)), "{report}");
+    let version = |plugin: &str, version: &str| json!({ "plugin": plugin, "version": version });
+    assert_eq!(report["deployed"], json!([version("hello", "0.1.0"), version("skew", "1.1.0")]));
+}
+
+#[tokio::test]
+async fn waiting_bodies_that_a_candidate_cannot_read_are_counted_by_version_before_it_is_deployed() {
+    let deployed = Deployed::new().await;
+    deployed.pay(json!(7)).await;
+    deployed.pay(json!({ "units": 5, "currency": "eur" })).await;
+    deployed.pay(json!({ "units": 6, "currency": "eur" })).await;
+    // Back to 1.0, which takes numbers only.
+    let (report, code) = report(&deployed.candidate(&skew("old")), "broker").await;
+    assert_eq!(code, 6, "{report}");
+    let breaks = breaking(&report);
+    let of_kind = |kind: &str| {
+        breaks.iter().find(|(one, ..)| *one == kind).unwrap_or_else(|| panic!("{kind}: {report}"))
+    };
+    let (_, of, message) = of_kind("waiting_tasks_unfit");
+    assert_eq!(*of, "task pay");
+    assert!(
+        message.starts_with("2 of 3 that wait, enqueued by 1.1.0, would be parked: at `amount`: "),
+        "{message}"
+    );
+    assert!(!message.contains("eur"), "bodies are not shown: {message}");
+    // And whoever sends what 1.1 allows, through the task as through the route, would be refused.
+    assert!(of_kind("task_schema_narrowed").2.contains("`amount` "), "{report}");
+    assert_eq!(of_kind("request_narrowed").1, "POST /skew/pay");
+    let tasks = json!([{ "plugin": "skew", "major": 1, "task": "pay", "version": "1.1.0", "queued": 3, "delayed": 0,
+        "parked": 0, "dead": 0, "unfit": 2, "unfit_dead": 0, "is_taken": true, "is_upcast": false, "fault": report["tasks"][0]["fault"] }]);
+    assert_eq!(report["tasks"], tasks);
+
+    // 1.2 has an upcaster for them; callers of the route still have to change.
+    let (report, code) = self::report(&deployed.candidate(&skew("upcast")), "broker").await;
+    let kinds: std::collections::BTreeSet<&str> = breaking(&report).iter().map(|(kind, ..)| *kind).collect();
+    assert_eq!((code, kinds), (6, ["request_narrowed"].into()), "{report}");
+    let notes =
+        report["findings"].as_array().unwrap().iter().filter(|one| one["kind"] == "waiting_tasks_unfit");
+    let notes: Vec<&str> = notes.map(|one| one["message"].as_str().unwrap()).collect();
+    assert!(
+        notes[0].starts_with("3 of 3 that wait, enqueued by 1.1.0, are left to its upcaster"),
+        "{report}"
+    );
+
+    let text = check(&deployed.candidate(&skew("old")), &["--against", "broker"]).await;
+    assert_eq!(text.status.code(), Some(6), "{text:?}");
+    for words in
+        ["Against broker: ", "hello 0.1.0, skew 1.1.0", "breaks  skew", "2 of 3 that wait", "Exit code 6"]
+    {
+        assert!(text.stdout.contains(words), "{words}: {}", text.stdout);
+    }
+}
+
+#[tokio::test]
+async fn plugin_that_is_left_out_is_told_with_the_tasks_that_would_find_no_worker() {
+    let deployed = Deployed::new().await;
+    deployed.pay(json!(7)).await;
+    let nats_and_hello = Config::default()
+        .set("broker.url", deployed.nats.url())
+        .set("broker.namespace", deployed.config.namespace())
+        .plugin("hello")
+        .unwrap();
+    let (report, code) = report(&nats_and_hello, "broker").await;
+    assert_eq!(code, 6, "{report}");
+    assert_eq!(
+        breaking(&report),
+        [
+            ("plugin_removed", "", "is not in the configuration: 1 routes and 1 tasks go with it"),
+            (
+                "waiting_tasks_orphaned",
+                "task pay",
+                "1 that wait for v1, enqueued by 1.1.0, would find no worker"
+            ),
+        ]
+    );
+}
+
+#[tokio::test]
+async fn route_that_is_gone_breaks_against_a_saved_set_and_a_new_one_does_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let nats = Nats::start().await.unwrap();
+    let before = Config::new(&nats).plugin("hello").unwrap();
+    let file = folder.path().join("deployed.json");
+    let file = file.to_str().unwrap();
+    let saved = check(&before, &["--save-manifest", file]).await;
+    assert_eq!(saved.status.code(), Some(0), "{saved:?}");
+
+    let mut deployed: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+    let routes = deployed["plugins"][0]["description"]["routes"].as_array().unwrap().len();
+    // Where it is mounted is part of what callers write.
+    let (told, code) = report(&before.clone().set("plugins.hello.prefix", "/greet"), file).await;
+    assert_eq!((code, breaking(&told).len()), (6, routes), "{told}");
+
+    // What is deployed has a route more, and its other one answered otherwise.
+    let description = &mut deployed["plugins"][0]["description"];
+    let farewell =
+        json!({ "name": "farewell", "method": "GET", "path": "/farewell/{to}", "placement": "inline" });
+    description["routes"].as_array_mut().unwrap().push(farewell);
+    description["openapi"]["paths"]["/inline"]["get"]["responses"]["203"] = json!({ "description": "" });
+    std::fs::write(file, deployed.to_string()).unwrap();
+    let (told, code) = report(&before, file).await;
+    assert_eq!(code, 6, "{told}");
+    assert_eq!(
+        breaking(&told),
+        [
+            ("route_removed", "GET /hello/farewell/{}", "is gone: callers get 404 or 405"),
+            ("response_changed", "GET /hello/inline", "203 is not answered any more"),
+        ]
+    );
+    let saved = check(&before, &["--save-manifest", file]).await;
+    assert_eq!(saved.status.code(), Some(0), "{saved:?}");
+    // More plugins break nobody.
+    let (told, code) = report(&before.plugin_at("skew", &skew("new")), file).await;
+    assert_eq!((code, &told["findings"]), (0, &json!([])), "{told}");
+}
+
+#[tokio::test]
+async fn schedule_that_a_candidate_no_longer_declares_breaks_and_another_rhythm_is_a_note() {
+    let nats = Nats::start().await.unwrap();
+    let config = Config::new(&nats).plugin("chaos").unwrap();
+    let declare = |every: &str| {
+        let nightly = json!({ "nightly": { "every": every, "order": { "mode": "ok" } } });
+        ("CARDCAGE_CHAOS_SCHEDULES", nightly.to_string())
+    };
+    let (name, value) = declare("1h");
+    let _worker = Launch::new(["worker"]).config(&config).env(name, value).ready().await.unwrap();
+    let told = eventually(soon(), "the worker has described its plugins", async || {
+        let (report, code) = report(&config, "broker").await;
+        (!report["deployed"].as_array()?.is_empty()).then_some((report, code))
+    });
+    let (told, code) = told.await.unwrap();
+    assert_eq!(code, 6, "{told}");
+    let gone = "is gone: nothing starts chaos by itself any more";
+    assert_eq!(breaking(&told), [("schedule_removed", "schedule nightly", gone)]);
+
+    let (name, value) = declare("2h");
+    let check = Launch::new(["check", "--against", "broker"]).config(&config).env(name, value);
+    let output = check.run(soon()).await.unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(output.stdout.contains("was 1h of chaos, and is 2h of chaos"), "{output:?}");
+}
+
+#[tokio::test]
+async fn comparison_that_cannot_be_made_is_no_success() {
+    let folder = tempfile::tempdir().unwrap();
+    let nats = Nats::start().await.unwrap();
+    let config = Config::new(&nats).plugin("hello").unwrap();
+    let broken = folder.path().join("broken.json");
+    std::fs::write(&broken, "{}").unwrap();
+    for file in [folder.path().join("missing.json"), broken] {
+        let output = check(&config, &["--against", file.to_str().unwrap()]).await;
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        assert!(
+            output.stdout.contains("not compared") && output.stdout.contains("--save-manifest"),
+            "{output:?}"
+        );
+    }
+    let (_, code) = report(&config.set("broker.url", "nats://127.0.0.1:1"), "broker").await;
+    assert_eq!(code, 69);
+    // Where no worker ever was there is nothing to break, and it is said.
+    let output = check(&Config::new(&nats).plugin("hello").unwrap(), &["--against", "broker"]).await;
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(output.stdout.contains("nothing is deployed there"), "{output:?}");
+}

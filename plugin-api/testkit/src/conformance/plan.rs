@@ -1,0 +1,107 @@
+//! What is sent to what, and which answers are wrong.
+
+use crate::{Outcome, Reply};
+use plugin_api::bytes::Bytes;
+use plugin_api::http::Method;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+/// As deep as no parser should follow.
+const DEEP: usize = 20_000;
+/// The largest request that hosts accept, as `api.body_max_bytes` has it.
+const BODY_MAX_BYTES: usize = 2_097_152;
+
+/// Routes and tasks of a plugin.
+pub(super) struct Declared {
+    name: String,
+    pub(super) routes: Vec<(Method, String)>,
+    pub(super) tasks: Vec<String>,
+}
+
+impl Declared {
+    pub(super) fn read(description: &Value) -> Self {
+        let list = |name: &str| description.get(name).and_then(Value::as_array).cloned().unwrap_or_default();
+        let text = |value: &Value, name: &str| {
+            value.get(name).and_then(Value::as_str).map(str::to_owned).unwrap_or_default()
+        };
+        let route = |route: &Value| Some((text(route, "method").parse().ok()?, filled(&text(route, "path"))));
+        Self {
+            name: text(description, "name"),
+            routes: list("routes").iter().filter_map(route).collect(),
+            tasks: list("tasks").iter().map(|task| text(task, "name")).collect(),
+        }
+    }
+}
+
+/// A path whose parameters are what nobody meant.
+fn filled(template: &str) -> String {
+    let parts = template.split('/');
+    let parts: Vec<&str> =
+        parts.map(|part| if part.starts_with('{') { "%FF%00..%2F" } else { part }).collect();
+    parts.join("/")
+}
+
+/// One attempt each: it is about attempts, not about waiting for them; and no crash hides the next one.
+pub(super) fn options(declared: &Declared) -> BTreeMap<String, Value> {
+    let mut options = BTreeMap::from([
+        ("tasks.quarantine_after".to_owned(), json!(0)),
+        ("tasks.crash_limit".to_owned(), json!(1)),
+        ("tasks.timeout_ms".to_owned(), json!(20_000)),
+        ("api.call_timeout_ms".to_owned(), json!(20_000)),
+    ]);
+    for task in &declared.tasks {
+        let name = format!("plugins.{}.tasks.{task}.max_attempts", declared.name);
+        options.insert(name, json!(1));
+    }
+    options
+}
+
+/// Bodies that nobody means, each with a media type.
+pub(super) fn bodies() -> Vec<(&'static str, &'static str, Bytes)> {
+    let json = "application/json";
+    let largest = format!("\"{}\"", "x".repeat(BODY_MAX_BYTES - 2));
+    vec![
+        ("no body", json, Bytes::new()),
+        ("bytes that are no UTF-8", json, Bytes::from_static(&[0xff, 0xfe, 0x00, 0x80])),
+        ("half a body", json, Bytes::from_static(b"{\"id\": \"a")),
+        ("null", json, Bytes::from_static(b"null")),
+        ("an empty object", json, Bytes::from_static(b"{}")),
+        ("numbers", json, Bytes::from_static(b"[1e308, -0, 18446744073709551616]")),
+        ("depth", json, Bytes::from("[".repeat(DEEP))),
+        ("bytes of no type", "application/octet-stream", Bytes::from_static(&[0; 64])),
+        ("the largest body", json, Bytes::from(largest)),
+    ]
+}
+
+/// JSON that no version of a task ever meant.
+pub(super) fn task_bodies() -> [Value; 4] {
+    [json!(null), json!({}), json!([1, "\u{0}"]), json!({ "id": { "\u{ffff}": -1 } })]
+}
+
+/// What is wrong with an answer. A plugin may say 503 itself, where something that it needs is away.
+pub(super) fn fault_of_reply(reply: &Reply) -> Option<String> {
+    let status = reply.status.as_u16();
+    let code = reply.code().unwrap_or_default();
+    let of_the_host = ["no_worker", "worker_busy", "plugin_quarantined", "overloaded"];
+    if status < 500 || status == 503 && !of_the_host.contains(&code.as_str()) {
+        return None;
+    }
+    Some(format!("it is answered {status} {code}"))
+}
+
+/// What is wrong with how a task ended.
+pub(super) fn fault_of_outcome(outcome: &Outcome) -> Option<String> {
+    match outcome.code() {
+        code @ ("panicked" | "timeout" | "crashed" | "lease_lost" | "dropped" | "result_too_large"
+        | "interrupted") => {
+            let message = outcome.error.as_ref().map(|error| error.message.as_str());
+            Some(format!("it ended {} ({code}): {}", outcome.state, message.unwrap_or_default()))
+        }
+        _ => None,
+    }
+}
+
+/// Whether a fault is one of [`super::Rule::Size`].
+pub(super) fn is_about_size(fault: &str) -> bool {
+    fault.contains("reply_too_large") || fault.contains("result_too_large")
+}

@@ -1,0 +1,252 @@
+//! The unit level by itself: its clock, its awaits, what it refuses.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests may; clippy.toml reaches only what stands inside a test function"
+)]
+
+use plugin_api::prelude::*;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+use testkit::Bench;
+
+/// What handlers did outside.
+#[derive(Debug, Clone, Default)]
+struct App {
+    done: Arc<Mutex<Vec<String>>>,
+}
+
+impl App {
+    fn did(&self, what: impl Into<String>) {
+        self.done.lock().unwrap_or_else(PoisonError::into_inner).push(what.into());
+    }
+
+    fn all(&self) -> Vec<String> {
+        self.done.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Charges once, then ships; gives way between all steps.
+#[task(retry(max_attempts = 2, backoff = "1h..24h"))]
+async fn order(ctx: TaskContext<App>, item: String) -> TaskResult<String> {
+    tokio::task::yield_now().await;
+    let app = ctx.state();
+    let charged: String = ctx
+        .once("charge", async || {
+            tokio::task::yield_now().await;
+            app.did(format!("charge {item}"));
+            Ok::<_, TaskError>("charged".to_owned())
+        })
+        .await?;
+    tokio::task::yield_now().await;
+    app.did(format!("ship {item}"));
+    Ok(charged)
+}
+
+/// Charges anew in each attempt.
+#[task]
+async fn careless(ctx: TaskContext<App>, item: String) -> TaskResult<()> {
+    ctx.state().did(format!("charge {item}"));
+    tokio::task::yield_now().await;
+    Ok(())
+}
+
+/// Never succeeds.
+#[task(retry(max_attempts = 3, backoff = "1h..24h"), exhausted = "give_up")]
+async fn hopeless(ctx: TaskContext<App>, item: String) -> TaskResult<()> {
+    ctx.tasks().enqueue(careless, item).await?;
+    let since = ctx.now().duration_since(ctx.enqueued_at()).unwrap_or_default();
+    ctx.state().did(format!("try {} after {} h", ctx.attempt(), since.as_secs() / 3_600));
+    info!(attempt = ctx.attempt(), "no hope");
+    Err(TaskError::retry("never"))
+}
+
+/// Has another one run, at its second try.
+#[task]
+async fn parent(ctx: TaskContext<App>, item: String) -> TaskResult<Uuid> {
+    let child = ctx.tasks().enqueue(careless, format!("{item} {}", ctx.attempt())).await?;
+    if ctx.attempt() == 1 { Err(TaskError::retry("again")) } else { Ok(child.id) }
+}
+
+/// Hears of it.
+#[task]
+async fn give_up(ctx: TaskContext<App>, dead: Exhausted<String>) -> TaskResult<()> {
+    ctx.state().did(format!("give up {} ({})", dead.body.unwrap_or_default(), dead.code));
+    Ok(())
+}
+
+/// Sleeps, or is stopped at its limit.
+#[task(timeout = "1s", retry(max_attempts = 1, backoff = "1s..1s"))]
+async fn sleeper(_ctx: TaskContext<App>, ms: u64) -> TaskResult<()> {
+    tokio::time::sleep(Duration::from_millis(ms)).await;
+    Ok(())
+}
+
+/// One at a time.
+#[task(unique_key = "id")]
+async fn unique(_ctx: TaskContext<App>, _body: Value) -> TaskResult<()> {
+    Ok(())
+}
+
+/// Enqueues all of them.
+#[utoipa::path(post, path = "/all", responses((status = 202, description = "Enqueued")))]
+async fn all(tasks: Tasks, Json(items): Json<Vec<String>>) -> Result<AcceptedAll, Problem> {
+    let each = items.iter().map(|item| tasks.enqueue(careless, item.clone()));
+    tasks.enqueue_all(each).idempotency_key("all").await
+}
+
+/// Enqueues for tomorrow.
+#[utoipa::path(post, path = "/tomorrow", responses((status = 202, description = "Enqueued")))]
+async fn tomorrow(tasks: Tasks, Json(item): Json<String>) -> Result<Accepted, Problem> {
+    tasks.enqueue(careless, item).delay(Duration::from_secs(86_400)).idempotency_key("tomorrow").await
+}
+
+fn definition(app: &App) -> Plugin<App> {
+    let app = app.clone();
+    Plugin::new(async move |_| Ok(app))
+        .routes(routes!(tomorrow))
+        .routes(routes!(all))
+        .task(order)
+        .task(careless)
+        .task(hopeless)
+        .task(give_up)
+        .task(sleeper)
+        .task(unique)
+        .task(parent)
+        .schedule("nightly", Schedule::cron("0 0 2 * * *"), careless, "night".into())
+}
+
+async fn bench() -> (Bench, App) {
+    let app = App::default();
+    let of = app.clone();
+    (Bench::unit(move || definition(&of)).start().await.unwrap(), app)
+}
+
+#[tokio::test]
+async fn hours_between_attempts_pass_at_once_and_the_handler_sees_them_passed() {
+    let (bench, app) = bench().await;
+    let began = Instant::now();
+    let id = bench.enqueue("hopeless", &json!("a")).await.unwrap();
+    let outcome = bench.outcome(id).await.unwrap();
+    assert_eq!((outcome.state.as_str(), outcome.attempts, outcome.code()), ("failed", 3, "error"));
+    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
+    bench.advance(Duration::ZERO).await.unwrap();
+    // What a failed attempt staged is dropped.
+    let expected = ["try 1 after 0 h", "try 2 after 1 h", "try 3 after 3 h", "give up a (error)"];
+    assert_eq!(app.all(), expected);
+    let logs = bench.logs();
+    let line = logs.lines().find(|line| line.contains("no hope")).unwrap();
+    assert!(line.starts_with("INFO unit: no hope attempt=1"), "{line}");
+    assert!(line.contains(&format!("task_id={id}")), "{line}");
+}
+
+#[tokio::test]
+async fn only_the_attempt_that_succeeds_has_children() {
+    let (bench, app) = bench().await;
+    let id = bench.enqueue("parent", &json!("a")).await.unwrap();
+    let child = bench.outcome(id).await.unwrap().succeeded().unwrap();
+    let child: Uuid = serde_json::from_value(child).unwrap();
+    bench.outcome(child).await.unwrap().succeeded().unwrap();
+    assert_eq!(bench.task(child).await.unwrap().unwrap()["parent_id"], json!(id));
+    assert_eq!(app.all(), ["charge a 2"]);
+}
+
+#[tokio::test]
+async fn tasks_enqueued_together_run_each_and_a_repeat_runs_none() {
+    let (bench, app) = bench().await;
+    let first = bench.post("/all", &json!(["a", "b"])).await.unwrap();
+    bench.advance(Duration::ZERO).await.unwrap();
+    let mut done = app.all();
+    done.sort();
+    assert_eq!(done, ["charge a", "charge b"]);
+    let again = bench.post("/all", &json!(["a", "b"])).await.unwrap();
+    assert_eq!(again.json()["tasks"][1]["id"], first.json()["tasks"][1]["id"]);
+    bench.advance(Duration::ZERO).await.unwrap();
+    assert_eq!(app.all().len(), 2);
+}
+
+#[tokio::test]
+async fn delayed_task_waits_for_its_time_and_not_longer() {
+    let (bench, app) = bench().await;
+    let first = bench.post("/tomorrow", &json!("a")).await.unwrap();
+    let id = first.task_id().unwrap();
+    assert_eq!(bench.post("/tomorrow", &json!("a")).await.unwrap().task_id().unwrap(), id);
+    let other = bench.post("/tomorrow", &json!("b")).await.unwrap();
+    assert_eq!(other.code().as_deref(), Some("idempotency_conflict"), "{}", other.text());
+    bench.advance(Duration::from_secs(86_000)).await.unwrap();
+    assert_eq!(bench.task(id).await.unwrap().unwrap()["state"], "scheduled");
+    assert!(app.all().is_empty());
+    bench.advance(Duration::from_secs(500)).await.unwrap();
+    assert_eq!(bench.task(id).await.unwrap().unwrap()["state"], "succeeded");
+    assert_eq!(app.all(), ["charge a"]);
+}
+
+#[tokio::test]
+async fn task_that_is_lost_at_any_await_charges_once() {
+    let (bench, app) = bench().await;
+    let outcomes = bench.lost_at_every_await("order", &json!("a")).await.unwrap();
+    assert!(outcomes.len() >= 3, "{outcomes:?}");
+    for outcome in &outcomes {
+        assert_eq!((outcome.state.as_str(), outcome.attempts), ("succeeded", 2), "{outcome:?}");
+    }
+    // One more than were lost: the run that was not.
+    let charges = app.all().iter().filter(|done| done.starts_with("charge")).count();
+    assert_eq!(charges, outcomes.len() + 1);
+}
+
+#[tokio::test]
+async fn task_that_charges_anew_in_each_attempt_is_found_out() {
+    let (bench, app) = bench().await;
+    let outcomes = bench.lost_at_every_await("careless", &json!("a")).await.unwrap();
+    assert_eq!(outcomes.len(), 1);
+    assert_eq!(
+        app.all().len(),
+        3,
+        "once in the lost attempt, once after it, once in the run that was not lost"
+    );
+}
+
+#[tokio::test]
+async fn handler_that_takes_longer_than_its_limit_is_ended_there() {
+    let (bench, _) = bench().await;
+    let short = bench.enqueue("sleeper", &json!(0)).await.unwrap();
+    bench.outcome(short).await.unwrap().succeeded().unwrap();
+    let long = bench.enqueue("sleeper", &json!(60_000)).await.unwrap();
+    let outcome = bench.outcome(long).await.unwrap();
+    assert_eq!((outcome.state.as_str(), outcome.code()), ("failed", "timeout"));
+}
+
+#[tokio::test]
+async fn schedule_is_fired_by_hand() {
+    let (bench, app) = bench().await;
+    let id = bench.fire("nightly").await.unwrap();
+    bench.outcome(id).await.unwrap().succeeded().unwrap();
+    assert_eq!(app.all(), ["charge night"]);
+    let error = bench.fire("weekly").await.unwrap_err().to_string();
+    assert!(error.contains("no schedule `weekly`"), "{error}");
+}
+
+#[tokio::test]
+async fn body_that_the_handler_cannot_read_parks_and_costs_no_attempt() {
+    let (bench, _) = bench().await;
+    let id = bench.enqueue("careless", &json!({ "not": "a text" })).await.unwrap();
+    let outcome = bench.outcome(id).await.unwrap();
+    assert_eq!((outcome.state.as_str(), outcome.attempts, outcome.code()), ("parked", 0, "undecodable"));
+    assert_eq!(bench.cancel(id).await.unwrap().status, StatusCode::OK);
+    assert_eq!(bench.outcome(id).await.unwrap().state, "cancelled");
+}
+
+#[tokio::test]
+async fn unknown_names_are_refused_by_name() {
+    let (bench, _) = bench().await;
+    let error = bench.enqueue("fulfill", &json!(1)).await.unwrap_err().to_string();
+    assert!(error.contains("no task `fulfill`"), "{error}");
+    assert!(bench.outcome(Uuid::nil()).await.unwrap_err().to_string().contains("no task"));
+    assert_eq!(bench.task(Uuid::nil()).await.unwrap(), None);
+    let same = bench.enqueue("unique", &json!({ "id": 1 })).await.unwrap();
+    assert_eq!(bench.enqueue("unique", &json!({ "id": 1 })).await.unwrap(), same);
+    assert_ne!(bench.enqueue("unique", &json!({ "id": 2 })).await.unwrap(), same);
+}
