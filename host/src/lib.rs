@@ -14,6 +14,7 @@ pub mod enqueue;
 pub mod exit;
 pub mod failpoint;
 pub mod follow;
+pub mod fuzz;
 pub mod kit;
 pub mod live_limits;
 pub mod loader;

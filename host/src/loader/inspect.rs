@@ -197,7 +197,18 @@ fn manifest(path: &Path, elf: &ElfFile64<'_>) -> Result<Manifest, Refusal> {
         let fault = format!("has a manifest that cannot be read ({what})");
         Refusal::new(path, Code::BadManifest, fault, "build it again with the SDK's `plugin!` macro")
     };
-    let data = section.data().map_err(|error| bad(error.to_string()))?;
+    manifest_of(path, section.data().map_err(|error| bad(error.to_string()))?)
+}
+
+/// Reads the content of a manifest's section.
+///
+/// # Errors
+/// A [`Refusal`] that says what is wrong with it.
+pub fn manifest_of(path: &Path, data: &[u8]) -> Result<Manifest, Refusal> {
+    let bad = |what: String| {
+        let fault = format!("has a manifest that cannot be read ({what})");
+        Refusal::new(path, Code::BadManifest, fault, "build it again with the SDK's `plugin!` macro")
+    };
     if data.len() > cardcage_abi::manifest::MAX_BYTES {
         return Err(bad(format!("{} bytes are too many", data.len())));
     }

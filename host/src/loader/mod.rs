@@ -55,7 +55,7 @@ pub use open::exit_now;
 pub use overrides::task_faults;
 pub use plugin::{Call, CallFuture, KeepRunning, Plugin, TaskStart};
 pub use plugins_lock::{Locked, PluginsLock};
-pub use refusal::{Code, Refusal};
+pub use refusal::{Code, Refusal, markdown as refusals_markdown};
 pub use schedule::{ScheduleDescription, schedule_faults};
 pub use services::{
     Asker, EnqueueAllRequest, EnqueueRequest, Identity, OutgoingCall, Question, Receipt, Receipts,

@@ -1,5 +1,6 @@
 //! Why a library is not loaded: the codes, each with a page, and the sentence of one refusal.
 
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 macro_rules! codes {
@@ -102,6 +103,25 @@ codes! {
         "Author: mend the crash; `last_crash` of `/readyz?verbose` says where it is. Operator: nothing, it is tried again by itself.";
     Died "died" "The plugin ended the process while it was loaded."
         "Author: return an error instead of ending the process, and mend crashes.";
+}
+
+/// `docs/reference/refusals.md`.
+#[must_use]
+pub fn markdown() -> String {
+    let mut text = String::from(
+        "# Refused plugins\n\n\
+         <!-- Generated from host/src/loader/refusal.rs; `CARDCAGE_BLESS=1 cargo test -p cardcage --test it config`. -->\n\n\
+         A library that a host does not load is refused in one sentence: file, reason and remedy, with one of these codes, which\n\
+         never change their meaning. It stands in the log, in `/readyz?verbose`, in what `cardcage check`, `plugin verify`, `inspect`\n\
+         and `describe` say, and each has a page at `/problems/<code>` of an API host. A plugin with `required = true` ends the start\n\
+         with exit code 70; one with `required = false` leaves the rest running, degraded, with the reason.\n\n\
+         They are in the order in which a library meets them: everything down to `duplicate` is judged before any of its code runs.\n\n\
+         | code | what is wrong | what to do |\n|---|---|---|\n",
+    );
+    for code in Code::ALL {
+        let _ = writeln!(text, "| `{}` | {} | {} |", code.as_str(), code.title(), code.advice());
+    }
+    text
 }
 
 /// A library that is not loaded: one sentence with file, fault and remedy.

@@ -16,7 +16,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// Runs the real binary to its end.
-fn cardcage(arguments: &[&str]) -> Output {
+pub(crate) fn cardcage(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_cardcage")).args(arguments).stdin(Stdio::null()).output().unwrap()
 }
 
@@ -24,23 +24,23 @@ fn stdout(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
-fn stderr(output: &Output) -> String {
+pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 
-fn json(output: &Output) -> Value {
+pub(crate) fn json(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
 }
 
 /// Files made for one test.
-struct Folder(TempDir);
+pub(crate) struct Folder(TempDir);
 
 impl Folder {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
 
-    fn file(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+    pub(crate) fn file(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
         let path = self.0.path().join(name);
         std::fs::write(&path, content).unwrap();
         path
@@ -51,7 +51,7 @@ impl Folder {
     }
 
     /// The hello plugin, with its bytes changed.
-    fn hello(&self, name: &str, change: impl FnOnce(&mut Vec<u8>)) -> PathBuf {
+    pub(crate) fn hello(&self, name: &str, change: impl FnOnce(&mut Vec<u8>)) -> PathBuf {
         let mut bytes = std::fs::read(hello()).unwrap();
         change(&mut bytes);
         self.file(name, bytes)
@@ -89,7 +89,7 @@ fn libc() -> PathBuf {
 }
 
 /// Every kind of file that is no plugin for this host: name, file, stable code, a word of the sentence.
-fn unfit(folder: &Folder) -> Vec<(PathBuf, &'static str, &'static str)> {
+pub(crate) fn unfit(folder: &Folder) -> Vec<(PathBuf, &'static str, &'static str)> {
     symlink(folder.path("nowhere"), folder.path("dangling.so")).unwrap();
     let machine = if cfg!(target_arch = "x86_64") { 0xB7 } else { 0x3E };
     vec![
@@ -148,7 +148,7 @@ fn unfit(folder: &Folder) -> Vec<(PathBuf, &'static str, &'static str)> {
 }
 
 /// A library with a manifest, written in C: `source` is what it has besides.
-fn c_library(folder: &Folder, name: &str, source: &str, arguments: &[&str]) -> PathBuf {
+pub(crate) fn c_library(folder: &Folder, name: &str, source: &str, arguments: &[&str]) -> PathBuf {
     let manifest = format!(r#"{{"name":"{name}","version":"1.0.0","abi":"1.0.0"}}"#);
     let quoted = manifest.replace('"', "\\\"");
     let source = format!(
@@ -207,7 +207,7 @@ fn nobody() -> (Port, String) {
 }
 
 /// A library with a manifest whose constructor does `what` as soon as it is opened.
-fn trap(folder: &Folder, name: &str, what: &str) -> PathBuf {
+pub(crate) fn trap(folder: &Folder, name: &str, what: &str) -> PathBuf {
     let manifest = format!(r#"{{"name":"{name}","version":"1.0.0","abi":"1.0.0"}}"#);
     let source = format!(
         r##"

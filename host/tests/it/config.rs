@@ -44,6 +44,11 @@ fn the_config_reference_is_generated() {
 }
 
 #[test]
+fn the_refusals_are_generated() {
+    is_generated("docs/reference/refusals.md", &cardcage::loader::refusals_markdown());
+}
+
+#[test]
 fn the_exit_codes_are_generated() {
     is_generated("docs/reference/exit-codes.md", &cardcage::exit::markdown());
 }

@@ -2,6 +2,7 @@
 //! each other's way, and those that are as they should be.
 
 pub(crate) mod outside;
+mod refusals;
 mod trust;
 
 use std::collections::BTreeMap;

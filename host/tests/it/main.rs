@@ -34,6 +34,7 @@ mod edge;
 mod errors;
 mod exhausted;
 mod follow;
+mod fuzzed;
 mod hops;
 mod in_flight;
 mod isolation;

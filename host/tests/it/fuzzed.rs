@@ -1,0 +1,296 @@
+//! Fuzzing as a plain test: each target on 20,000 inputs made from real ones, and a real library damaged in 128 ways.
+//!
+//! The seed is fixed, so what fails here fails again.
+
+use std::sync::{Mutex, OnceLock};
+
+use cardcage::fuzz::{TARGETS, Target};
+use cardcage_harness::{plugin_library, workspace_root};
+use fastrand::Rng;
+use serde_json::{Value, json};
+
+use crate::command::{Folder, c_library, cardcage, json, stderr};
+
+const INPUTS: usize = 20_000;
+const SEED: u64 = 0x_CA5D_CA6E;
+
+fn target(name: &str) -> Target {
+    TARGETS.iter().find(|(known, _)| *known == name).unwrap().1
+}
+
+/// Runs a target on what `mutate` makes of the seeds. Answers how many inputs differed from theirs.
+fn run(name: &str, seeds: &[Vec<u8>], mutate: impl Fn(&mut Rng, &[u8]) -> Vec<u8>) {
+    let target = target(name);
+    for seed in seeds {
+        assert_eq!(target(seed), Ok(()), "{name} takes what is real");
+    }
+    let mut rng = Rng::with_seed(SEED);
+    let mut changed = 0;
+    for nth in 0..INPUTS {
+        let seed = &seeds[rng.usize(..seeds.len())];
+        let input = mutate(&mut rng, seed);
+        changed += usize::from(input != *seed);
+        if let Err(broken) = target(&input) {
+            panic!("{name}, input {nth}: {broken}\n{}", String::from_utf8_lossy(&input));
+        }
+    }
+    assert!(changed > INPUTS / 2, "{name}: {changed} inputs were changed");
+}
+
+/// Numbers at which lengths and offsets go wrong.
+const EDGES: [u64; 8] = [0, 1, 0x7F, 0xFF, 0xFFFF, 0x7FFF_FFFF, 0xFFFF_FFFF, u64::MAX];
+
+/// One to eight changes, anywhere.
+fn bytes(rng: &mut Rng, seed: &[u8]) -> Vec<u8> {
+    let mut out = seed.to_vec();
+    for _ in 0..rng.usize(1..=8) {
+        let at = rng.usize(..=out.len());
+        let length = rng.usize(..=16).min(out.len() - at);
+        match rng.u32(..7) {
+            0 => out.truncate(at),
+            1 => drop(out.drain(at..at + length)),
+            2 => out.splice(at..at, (0..length).map(|_| rng.u8(..)).collect::<Vec<_>>()).for_each(drop),
+            3 => {
+                let copied = out[at..at + length].to_vec();
+                let to = rng.usize(..=out.len());
+                out.splice(to..to, copied).for_each(drop);
+            }
+            4 | 5 => {
+                let edge = EDGES[rng.usize(..EDGES.len())].to_le_bytes();
+                let width = [1, 2, 4, 8][rng.usize(..4)].min(out.len() - at);
+                out[at..at + width].copy_from_slice(&edge[..width]);
+            }
+            _ => {
+                if let Some(byte) = out.get_mut(at) {
+                    *byte ^= 1 << rng.u32(..8);
+                }
+            }
+        }
+    }
+    out
+}
+
+/// JSON that is still JSON: one member is something else, gone, or there twice over. One in four is changed as bytes.
+fn values(rng: &mut Rng, seed: &[u8]) -> Vec<u8> {
+    if rng.u32(..4) == 0 {
+        return bytes(rng, seed);
+    }
+    let mut value: Value = serde_json::from_slice(seed).unwrap();
+    for _ in 0..rng.usize(1..=3) {
+        change(rng, &mut value);
+    }
+    serde_json::to_vec(&value).unwrap()
+}
+
+fn change(rng: &mut Rng, value: &mut Value) {
+    // The deeper, the likelier that it stops.
+    match value {
+        Value::Object(members) if !members.is_empty() && rng.u32(..8) > 0 => {
+            let key = members.keys().nth(rng.usize(..members.len())).unwrap().clone();
+            match rng.u32(..10) {
+                0 => drop(members.remove(&key)),
+                1 => drop(members.insert(format!("{key}\u{1b}"), json!("?"))),
+                _ => change(rng, &mut members[&key]),
+            }
+        }
+        Value::Array(items) if !items.is_empty() && rng.u32(..8) > 0 => {
+            let at = rng.usize(..items.len());
+            match rng.u32(..10) {
+                0 => drop(items.remove(at)),
+                1 => items.push(items[at].clone()),
+                _ => change(rng, &mut items[at]),
+            }
+        }
+        value => {
+            let others = [
+                json!(null),
+                json!(true),
+                json!(-1),
+                json!(u64::MAX),
+                json!(1e300),
+                json!(""),
+                json!("../../\u{0}\n\u{1b}[31m"),
+                json!("x".repeat(70)),
+                json!([]),
+                json!({}),
+                json!([[[[{ "a": [1, 2, 3] }]]]]),
+                json!("{id}"),
+            ];
+            *value = others[rng.usize(..others.len())].clone();
+        }
+    }
+}
+
+/// A small library that has all that inspection looks at: manifest, dependencies, version needs, imports.
+fn small_library(folder: &Folder) -> Vec<u8> {
+    let list = br#"{"packages":[{"name":"serde","version":"1.0.228","source":"crates.io"}]}"#;
+    let folded = miniz_oxide::deflate::compress_to_vec_zlib(list, 6);
+    let audit: Vec<String> = folded.iter().map(ToString::to_string).collect();
+    let source = format!(
+        "#include <stdlib.h>\n#include <string.h>\n\
+         __attribute__((section(\".dep-v0\"), used)) const unsigned char audit[{}] = {{{}}};\n\
+         char *copy(const char *text) {{ return strdup(text); }}",
+        folded.len(),
+        audit.join(",")
+    );
+    std::fs::read(c_library(folder, "small", &source, &[])).unwrap()
+}
+
+fn manifest_text() -> Vec<u8> {
+    let answer = inspect_json();
+    serde_json::to_vec(&answer["manifest"]).unwrap()
+}
+
+fn inspect_json() -> Value {
+    json(&cardcage(&["plugin", "inspect", "--json", plugin_library("hello").unwrap().to_str().unwrap()]))
+}
+
+#[test]
+fn any_manifest_is_read_or_refused() {
+    run("manifest", &[manifest_text()], values);
+    run("manifest", &[manifest_text()], bytes);
+}
+
+#[test]
+fn any_header_block_is_read_as_far_as_it_is_sound() {
+    let mut block = Vec::new();
+    for (name, value) in
+        [(":method", "GET"), (":path", "/orders/7?x=1"), ("content-type", "application/json"), ("x", "")]
+    {
+        cardcage_abi::headers::push(&mut block, name, value.as_bytes());
+    }
+    run("header_block", &[block], bytes);
+}
+
+#[test]
+fn any_answer_of_describe_is_understood_or_refused() {
+    let describe = |name: &str| {
+        let file = plugin_library(name).unwrap();
+        let output = cardcage(&["plugin", "describe", "--json", file.to_str().unwrap()]);
+        serde_json::to_vec(&json(&output)).unwrap()
+    };
+    run("describe_output", &["hello", "orders"].map(describe), values);
+}
+
+#[test]
+fn any_library_is_inspected_or_refused() {
+    let folder = Folder::new();
+    run("elf", &[small_library(&folder)], bytes);
+    // Where everything else is found from: the head, the program headers, and the section table at the end.
+    run("elf", &[small_library(&folder)], |rng, seed| {
+        let mut out = seed.to_vec();
+        for _ in 0..rng.usize(1..=4) {
+            let table = if rng.bool() { 0..512 } else { out.len() - 2_048..out.len() - 8 };
+            let at = rng.usize(table);
+            let edge = EDGES[rng.usize(..EDGES.len())].to_le_bytes();
+            let width = [1, 2, 4, 8][rng.usize(..4)];
+            out[at..at + width].copy_from_slice(&edge[..width]);
+        }
+        out
+    });
+}
+
+#[test]
+fn any_signature_file_and_any_lock_are_read_or_refused() {
+    let signature = "untrusted comment: signature from minisign secret key\n\
+                     RUQf6LRCGA9i559r3g7V1qNyJDApGip8MfqcadIgT9CuhV3EMhHoN1mGTkUidF/z7SrlQgXdy8ofjb7bNJJylDOocrCo8KLzZwo=\n\
+                     trusted comment: timestamp:1633700835\tfile:test\tprehashed\n\
+                     wLMDjy9FLAuxZ3q4NlEvkgtyhrr0gtTu6KC4KBJdITbbOeAi1zBIYo0v4iTgt8jJpIidRJnp94ABQkJAgAooBQ==\n";
+    run("signature", &[signature.as_bytes().to_vec()], bytes);
+    let lock = "version = 1\n\n[[plugin]]\nname = \"hello\"\nversion = \"0.1.0\"\ntarget = \"x86_64-unknown-linux-gnu\"\n\
+                sha256 = \"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08\"\nsigner = \"0123456789ABCDEF\"\n";
+    run("lock", &[lock.as_bytes().to_vec()], bytes);
+}
+
+#[test]
+fn every_target_has_its_file_for_libfuzzer() {
+    for (name, _) in TARGETS {
+        let file = workspace_root().join(format!("fuzz/fuzz_targets/{name}.rs"));
+        assert!(std::fs::read_to_string(&file).unwrap().contains(&format!("cardcage::fuzz::{name}(")));
+    }
+    assert_eq!(std::fs::read_dir(workspace_root().join("fuzz/fuzz_targets")).unwrap().count(), TARGETS.len());
+}
+
+/// The verdict on a damaged library: `true` where it loads and describes itself, `false` where it is refused in a sentence.
+fn survives(folder: &Folder, name: &str, damaged: Vec<u8>) -> bool {
+    let file = folder.file(name, damaged);
+    let file_text = file.to_str().unwrap();
+    let output = cardcage(&["plugin", "describe", "--json", file_text, "--set", "loading.timeout_ms=10000"]);
+    let told = stderr(&output);
+    std::fs::remove_file(&file).unwrap();
+    match output.status.code() {
+        Some(0) => {
+            assert_eq!(json(&output)["routes"].as_array().map(Vec::len), Some(routes()), "{name}");
+            true
+        }
+        Some(70) => {
+            let sentence = told.lines().last().unwrap_or_default();
+            assert!(sentence.contains(file_text) && sentence.contains("; "), "{name}: {told}");
+            false
+        }
+        other => panic!("{name}: {other:?}: {told}"),
+    }
+}
+
+/// As many as the library has while it is whole.
+fn routes() -> usize {
+    static ROUTES: OnceLock<usize> = OnceLock::new();
+    let describe = || {
+        let file = plugin_library("hello").unwrap();
+        json(&cardcage(&["plugin", "describe", "--json", file.to_str().unwrap()]))["routes"]
+            .as_array()
+            .unwrap()
+            .len()
+    };
+    *ROUTES.get_or_init(describe)
+}
+
+#[test]
+fn sixty_four_truncations_of_a_real_library_are_all_refused() {
+    let folder = Folder::new();
+    let whole = std::fs::read(plugin_library("hello").unwrap()).unwrap();
+    for nth in 0..64 {
+        // Half of them evenly, half by a few bytes at the end.
+        let length = if nth % 2 == 0 { whole.len() / 64 * nth } else { whole.len() - nth };
+        assert!(
+            !survives(&folder, &format!("cut{nth}.so"), whole[..length].to_vec()),
+            "{length} bytes are enough"
+        );
+    }
+}
+
+#[test]
+fn sixty_four_flipped_bytes_of_a_real_library_are_refused_or_harmless() {
+    let folder = Folder::new();
+    let whole = std::fs::read(plugin_library("hello").unwrap()).unwrap();
+    let rng = Mutex::new((Rng::with_seed(SEED), 0));
+    let counts = Mutex::new((0, 0));
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                loop {
+                    let (nth, at, mask) = {
+                        let mut turn = rng.lock().unwrap();
+                        let (rng, nth) = &mut *turn;
+                        if *nth == 64 {
+                            return;
+                        }
+                        *nth += 1;
+                        // The head and the program headers; the parts that the linker reads; anywhere.
+                        let end = [1_024, 400_000, whole.len()][*nth % 3].min(whole.len());
+                        (*nth, rng.usize(..end), rng.u8(1..))
+                    };
+                    let mut damaged = whole.clone();
+                    damaged[at] ^= mask;
+                    let name = format!("flip{nth}-at-{at}.so");
+                    let harmless = survives(&folder, &name, damaged);
+                    let mut counts = counts.lock().unwrap();
+                    if harmless { counts.0 += 1 } else { counts.1 += 1 }
+                }
+            });
+        }
+    });
+    let (harmless, refused) = counts.into_inner().unwrap();
+    assert_eq!(harmless + refused, 64);
+    assert!(harmless > 0 && refused > 0, "both were met: {harmless} harmless, {refused} refused");
+}

@@ -1,0 +1,151 @@
+//! Bad input, and what a host says to it: every kind of unfit file, at once and one by one, and the page of each code.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use cardcage_harness::{Cardcage, Launch, workspace_root};
+use serde_json::Value;
+
+use super::{config, greets, hello, is_refused, refusal, run, verbose};
+use crate::command::{Folder, trap, unfit};
+
+#[tokio::test]
+async fn every_unfit_file_ends_the_start_of_a_host_with_70_and_one_sentence() {
+    let folder = Folder::new();
+    for (nth, (file, code, words)) in unfit(&folder).into_iter().enumerate() {
+        let role = if nth % 2 == 0 { "api" } else { "worker" };
+        let output = run(Launch::new([role]), &config().plugin_at("hello", &file)).await;
+        is_refused(&output, "hello", &file, code, words);
+    }
+}
+
+#[tokio::test]
+async fn host_names_every_unfit_file_that_it_does_not_require_and_serves_the_rest() {
+    let folder = Folder::new();
+    let unfit = unfit(&folder);
+    let mut config = config().plugin("hello").unwrap();
+    for (nth, (file, ..)) in unfit.iter().enumerate() {
+        let name = format!("unfit{nth}");
+        config = config.plugin_at(&name, file).set(&format!("plugins.{name}.required"), false);
+    }
+    let api = Cardcage::api(&config).await.unwrap();
+    greets(&api, "/hello/inline").await;
+    let ready = verbose(&api).await;
+    for (nth, (file, code, words)) in unfit.iter().enumerate() {
+        let (told, sentence) = refusal(&ready, &format!("unfit{nth}"));
+        assert_eq!(told, *code, "{sentence}");
+        assert!(sentence.starts_with(&file.display().to_string()) && sentence.contains(words), "{sentence}");
+    }
+    let names: Vec<&Value> =
+        ready["plugins"].as_array().unwrap().iter().map(|plugin| &plugin["name"]).collect();
+    assert_eq!(names, ["hello"]);
+}
+
+#[tokio::test]
+async fn every_code_of_a_refusal_has_a_page_that_says_what_to_do() {
+    let api = Cardcage::api(&config().plugin_at("hello", &hello())).await.unwrap();
+    let http = api.http().unwrap();
+    let all: Value = http.get("/problems").await.unwrap().json().unwrap();
+    let listed = all["refusals"].as_array().unwrap();
+    assert_eq!(listed.len(), cardcage::loader::Code::ALL.len());
+    for code in cardcage::loader::Code::ALL {
+        let reply = http.get(&format!("/problems/{}", code.as_str())).await.unwrap();
+        assert_eq!(reply.status, 200, "{}", code.as_str());
+        let page: Value = reply.json().unwrap();
+        assert_eq!(page["code"], code.as_str());
+        for member in ["title", "what_to_do"] {
+            assert!(page[member].as_str().unwrap().ends_with('.'), "{page}");
+        }
+        assert!(listed.contains(&page));
+    }
+    assert_eq!(http.get("/problems/no_such_code").await.unwrap().status, 404);
+}
+
+#[tokio::test]
+async fn library_with_a_manifest_and_no_interface_or_a_strangers_is_refused_after_it_was_opened() {
+    let folder = Folder::new();
+    let bare = trap(&folder, "bare", "");
+    for (name, file, words) in [
+        ("bare", bare, "exports no root module"),
+        ("foreign", foreign(), "does not fit this host's plugin interface"),
+    ] {
+        for role in ["api", "worker"] {
+            let output = run(Launch::new([role]), &config().plugin_at(name, &file)).await;
+            is_refused(&output, name, &file, "abi_layout", words);
+        }
+    }
+}
+
+/// A library of another plugin system on the same foundation: it has a root module, of an interface that is not ours.
+const FOREIGN: &str = r##"
+use abi_stable::StableAbi;
+use abi_stable::export_root_module;
+use abi_stable::library::RootModule;
+use abi_stable::package_version_strings;
+use abi_stable::prefix_type::PrefixTypeTrait;
+use abi_stable::sabi_types::VersionStrings;
+
+#[repr(C)]
+#[derive(StableAbi)]
+#[sabi(kind(Prefix(prefix_ref = ForeignRef)))]
+#[sabi(missing_field(panic))]
+pub struct Foreign {
+    #[sabi(last_prefix_field)]
+    pub answer: extern "C" fn() -> u32,
+}
+
+impl RootModule for ForeignRef {
+    abi_stable::declare_root_module_statics! {ForeignRef}
+    const BASE_NAME: &'static str = "foreign";
+    const NAME: &'static str = "foreign";
+    const VERSION_STRINGS: VersionStrings = package_version_strings!();
+}
+
+extern "C" fn answer() -> u32 {
+    42
+}
+
+#[export_root_module]
+pub fn root() -> ForeignRef {
+    Foreign { answer }.leak_into_prefix()
+}
+
+#[used]
+#[link_section = ".cardcage"]
+#[export_name = "FOREIGN_MANIFEST"]
+pub static MANIFEST: [u8; 50] = *br#"{"name":"foreign","version":"1.0.0","abi":"1.0.0"}"#;
+"##;
+
+fn foreign() -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("foreign");
+    std::fs::create_dir_all(folder.join("src")).unwrap();
+    // Another test process may be at it.
+    let lock = std::fs::File::create(folder.join("lock")).unwrap();
+    lock.lock().unwrap();
+    let manifest = "[package]\nname = \"foreign\"\nversion = \"1.0.0\"\nedition = \"2021\"\n\n[lib]\ncrate-type = [\"cdylib\"]\n\n\
+                    [dependencies]\nabi_stable = { version = \"0.11.3\", default-features = false }\n\n[profile.dev]\ndebug = false\n\n[workspace]\n";
+    let written = |path: &str, text: &str| {
+        let path = folder.join(path);
+        if std::fs::read_to_string(&path).is_ok_and(|there| there == text) {
+            return;
+        }
+        std::fs::write(path, text).unwrap();
+    };
+    written("Cargo.toml", manifest);
+    written("src/lib.rs", FOREIGN);
+    // The versions that are on this machine already: the build is offline.
+    if !folder.join("Cargo.lock").exists() {
+        std::fs::copy(workspace_root().join("Cargo.lock"), folder.join("Cargo.lock")).unwrap();
+    }
+    // What plugins outside this repository have built is built already.
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("outside/target");
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo)
+        .args(["build", "--offline", "--target-dir"])
+        .arg(&target)
+        .current_dir(&folder)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    target.join("debug/libforeign.so")
+}
