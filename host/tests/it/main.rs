@@ -24,6 +24,7 @@ mod declarations;
 mod delayed;
 mod dev;
 mod docs;
+mod double;
 mod drain;
 mod edge;
 mod exhausted;
