@@ -28,6 +28,7 @@ mod declarations;
 mod delayed;
 mod dev;
 mod docs;
+mod double;
 mod drain;
 mod drift;
 mod edge;

@@ -17,6 +17,8 @@ use uuid::Uuid;
 pub enum Level {
     /// The plugin's code, in the test's process.
     Unit,
+    /// The built library, in hosts, with a broker double.
+    Plugin,
     /// The built library, in hosts, with a real broker.
     System,
 }
@@ -136,6 +138,12 @@ impl Bench {
         Setup::new(What::Unit(unit::starter(definition)))
     }
 
+    /// The built library in a `cardcage api` and a `cardcage worker`, with a [`BrokerDouble`](crate::BrokerDouble) in this
+    /// process: for a machine without nats-server. Otherwise as [`system`](Self::system).
+    pub fn plugin(library: impl AsRef<Path>) -> Setup {
+        Setup::new(What::Library(library.as_ref().to_owned(), Broker::Double))
+    }
+
     /// The built library in a `cardcage api` and a `cardcage worker`, with a real nats-server. Backoffs pass a hundred
     /// times as fast, and leases are short; see `docs/test-a-plugin.md`.
     pub fn system(library: impl AsRef<Path>) -> Setup {
@@ -146,7 +154,10 @@ impl Bench {
     pub fn level(&self) -> Level {
         match &self.inner {
             Inner::Unit(_) => Level::Unit,
-            Inner::Hosts(_) => Level::System,
+            Inner::Hosts(hosts) => match hosts.broker() {
+                Broker::Double => Level::Plugin,
+                Broker::NatsServer => Level::System,
+            },
         }
     }
 

@@ -3,6 +3,7 @@
 //! | level | what runs | what is real |
 //! |---|---|---|
 //! | [`Bench::unit`] | the plugin's code in the test's process, on a clock that is put forward | handlers, settings, retries, children, `once` |
+//! | [`Bench::plugin`] | the built library in `cardcage` processes, with a broker double in the test's process | the ABI, hosts, the envelope |
 //! | [`Bench::system`] | the built library in `cardcage` processes, with a real nats-server | everything |
 //!
 //! The same test body runs on all of them:
@@ -47,6 +48,7 @@
 mod answer;
 mod bench;
 mod conformance;
+mod double;
 mod error;
 mod host;
 mod host_side;
@@ -58,6 +60,7 @@ mod wait;
 pub use answer::{Failure, Outcome, Reply};
 pub use bench::{Bench, Level, Setup};
 pub use conformance::{Conformance, Finding, Report, Rule, conformance};
+pub use double::BrokerDouble;
 pub use error::{Error, Result};
 pub use host::library;
 pub use test_host::{Enqueued, TestHost, TestRoutes};

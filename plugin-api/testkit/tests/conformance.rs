@@ -30,6 +30,12 @@ async fn hello_stands_what_any_plugin_must() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn hello_stands_it_with_a_broker_double_as_well() {
+    let hello = of("hello").with_double().task("echo", json!({ "any": "thing" }));
+    hello.run().await.unwrap().assert_clean();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn orders_stands_what_any_plugin_must() {
     // Nobody listens there: what its downstream services do is not what is looked at.
     let nowhere = "http://127.0.0.1:9/";

@@ -7,8 +7,8 @@ async fn unit() -> Bench {
     Bench::unit(definition).name("chaos").start().await.unwrap()
 }
 
-async fn system() -> Bench {
-    Bench::system(testkit::library(env!("CARGO_PKG_NAME")).unwrap()).start().await.unwrap()
+fn library() -> std::path::PathBuf {
+    testkit::library(env!("CARGO_PKG_NAME")).unwrap()
 }
 
 /// Every ending that a handler can choose, with its attempts.
@@ -94,6 +94,11 @@ async fn stories_of_a_task_are_the_same_in_the_tests_process() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn stories_of_a_task_are_the_same_in_hosts_with_a_broker_double() {
+    all(Bench::plugin(library()).start().await.unwrap()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn stories_of_a_task_are_the_same_in_hosts_with_a_real_broker() {
-    all(system().await).await.unwrap();
+    all(Bench::system(library()).start().await.unwrap()).await.unwrap();
 }

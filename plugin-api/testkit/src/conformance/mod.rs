@@ -1,4 +1,5 @@
-//! What any plugin must stand, looked at from outside: the built library in real hosts with a real broker.
+//! What any plugin must stand, looked at from outside: the built library in real hosts, with a real broker unless told
+//! otherwise.
 //!
 //! The check knows nothing of what a plugin is for, so it sends what callers and old versions send by mistake to
 //! everything that the plugin declares, and then what its author says is good. It finds a plugin that panics, crashes,
@@ -43,6 +44,7 @@ pub struct Conformance {
     config: Value,
     options: BTreeMap<String, Value>,
     samples: Vec<Sample>,
+    broker: Broker,
 }
 
 /// Looks whether a plugin stands what any plugin must.
@@ -62,6 +64,7 @@ pub fn conformance(library: impl AsRef<Path>) -> Conformance {
         config: json!({}),
         options: BTreeMap::new(),
         samples: Vec::new(),
+        broker: Broker::NatsServer,
     }
 }
 
@@ -75,6 +78,12 @@ impl Conformance {
     /// An option of the hosts.
     pub fn option(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.options.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// With a [`BrokerDouble`](crate::BrokerDouble) instead of nats-server, for a machine that has none.
+    pub fn with_double(mut self) -> Self {
+        self.broker = Broker::Double;
         self
     }
 
@@ -97,7 +106,7 @@ impl Conformance {
     /// it is refused.
     pub async fn run(self) -> Result<Report> {
         // What is missing on this machine is no fault of the plugin's.
-        crate::host::programs()?;
+        crate::host::programs(self.broker)?;
         let mut report = Report::default();
         let first = match describe(&self.library).await {
             Ok(first) => first,
@@ -112,7 +121,7 @@ impl Conformance {
         let declared = Declared::read(&first);
         let mut options = plan::options(&declared);
         options.extend(self.options);
-        let hosts = Hosts::start(Broker::NatsServer, vec![(self.library, self.config)], options, READY).await;
+        let hosts = Hosts::start(self.broker, vec![(self.library, self.config)], options, READY).await;
         let hosts = match hosts {
             Ok(hosts) => hosts,
             Err(error) => {

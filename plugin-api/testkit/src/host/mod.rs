@@ -9,7 +9,7 @@ mod settings;
 pub(crate) use http::send as exchange;
 pub use locate::library;
 
-use crate::{Error, Outcome, Reply, Result, eventually};
+use crate::{BrokerDouble, Error, Outcome, Reply, Result, eventually};
 use nats::Nats;
 use nix::sys::signal::Signal;
 use plugin_api::bytes::Bytes;
@@ -23,8 +23,12 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 /// Says what of the programs is missing.
-pub(crate) fn programs() -> Result<()> {
-    locate::cardcage().and_then(|_| locate::nats_server()).map(drop)
+pub(crate) fn programs(broker: Broker) -> Result<()> {
+    locate::cardcage()?;
+    match broker {
+        Broker::Double => Ok(()),
+        Broker::NatsServer => locate::nats_server().map(drop),
+    }
 }
 
 /// The programs run in a folder of their own.
@@ -38,8 +42,33 @@ const COMMAND: Duration = Duration::from_secs(60);
 /// Which broker the hosts get.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Broker {
+    /// A double in the test's process.
+    Double,
     /// A real one.
     NatsServer,
+}
+
+/// A broker at work.
+#[derive(Debug)]
+enum Running {
+    Double(BrokerDouble),
+    Nats(Nats),
+}
+
+impl Running {
+    fn url(&self) -> &str {
+        match self {
+            Self::Double(double) => double.url(),
+            Self::Nats(nats) => &nats.url,
+        }
+    }
+
+    fn tail(&self) -> String {
+        match self {
+            Self::Double(_) => String::new(),
+            Self::Nats(nats) => nats.tail(),
+        }
+    }
 }
 
 /// A `cardcage api` or `cardcage worker`.
@@ -54,11 +83,12 @@ struct Host {
 #[derive(Debug)]
 pub(crate) struct Hosts {
     name: String,
+    level: Broker,
     patience: Duration,
     // In the order in which they are to end.
     api: Host,
     worker: Host,
-    broker: Nats,
+    broker: Running,
     folder: Folder,
 }
 
@@ -70,10 +100,12 @@ impl Hosts {
         patience: Duration,
     ) -> Result<Self> {
         let folder = Folder::new()?;
+        let level = broker;
         let broker = match broker {
-            Broker::NatsServer => Nats::start(folder.path()).await?,
+            Broker::Double => Running::Double(BrokerDouble::start().await?),
+            Broker::NatsServer => Running::Nats(Nats::start(folder.path()).await?),
         };
-        let mut all = settings::quick(&broker.url);
+        let mut all = settings::quick(broker.url());
         let broker_only = folder.path().join("broker.toml");
         let written = std::fs::write(&broker_only, settings::toml(&all));
         written.map_err(Error::doing(format!("cannot write {}", broker_only.display())))?;
@@ -95,7 +127,11 @@ impl Hosts {
         )
         .map_err(|error| Error::new(format!("{error}\n{}", broker.tail())))?;
         let name = names.into_iter().next().unwrap_or_default();
-        Ok(Self { name, patience, api, worker, broker, folder })
+        Ok(Self { name, level, patience, api, worker, broker, folder })
+    }
+
+    pub(crate) fn broker(&self) -> Broker {
+        self.level
     }
 
     fn address(&self) -> Result<&str> {

@@ -32,7 +32,7 @@ impl Clock {
 }
 
 /// RFC 3339 in UTC with milliseconds, as hosts write times.
-pub(super) fn rfc3339(time: SystemTime) -> String {
+pub(crate) fn rfc3339(time: SystemTime) -> String {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     let (days, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
     // Days since 1 March of year 0, in eras of 400 years (Howard Hinnant, `civil_from_days`).

@@ -12,6 +12,8 @@ mod run;
 mod terms;
 mod world;
 
+pub(crate) use clock::rfc3339;
+
 use crate::host_side::lock;
 use crate::{Error, Outcome, Reply, Result};
 use ledger::{New, State};

@@ -1,0 +1,162 @@
+//! From a publish to what is stored: duplicates, expectations, bounds, batches, schedules, and who hears of it.
+
+use super::core::{Core, Message};
+use super::stream::{Refusal, Stored, Stream};
+use super::time::{now_ns, rfc3339};
+use super::{subject, wire};
+use plugin_api::bytes::Bytes;
+use serde_json::{Value, json};
+
+type Headers = Vec<(String, String)>;
+
+fn header<'a>(headers: &'a Headers, name: &str) -> Option<&'a str> {
+    headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+}
+
+/// What a publish is held against; `Some`: it was stored before.
+fn check(stream: &Stream, subject: &str, headers: &Headers, body: &Bytes) -> Result<Option<u64>, Refusal> {
+    if let Some(seq) = header(headers, "Nats-Msg-Id").and_then(|id| stream.seen(id)) {
+        return Ok(Some(seq));
+    }
+    if let Some(expected) = header(headers, "Nats-Expected-Last-Subject-Sequence") {
+        let last = stream.last_of(subject).unwrap_or(0);
+        if expected.parse() != Ok(last) {
+            return Err(Refusal(400, 10071, format!("wrong last sequence: {last}")));
+        }
+    }
+    // What replaces a message of its subject needs no room.
+    let replaces = stream.bound("max_msgs_per_subject") == Some(1) && stream.last_of(subject).is_some();
+    stream.room(usize::from(!replaces), body.len())?;
+    Ok(None)
+}
+
+impl Core {
+    /// Whether a stream takes it, and stores it or says why not.
+    pub(super) fn store_published(&mut self, message: &Message) -> bool {
+        let stream = self.streams.iter().find(|(_, stream)| stream.takes(&message.subject));
+        let Some(name) = stream.map(|(name, _)| name.clone()) else { return false };
+        let headers = wire::headers(&message.head);
+        let answer = match header(&headers, "Nats-Batch-Id").map(str::to_owned) {
+            Some(batch) => self.batch(&name, &batch, &headers, message),
+            None => self.store(&name, &message.subject, headers, message.body.clone()).map(Some),
+        };
+        match answer {
+            Ok(Some(answer)) => self.answer(message.reply.as_deref(), &answer),
+            // A message that does not end its batch is answered by nothing.
+            Ok(None) => {
+                if let Some(reply) = &message.reply {
+                    self.deliver(&reply.clone(), &Message::new(reply, None, Bytes::new(), Bytes::new()));
+                }
+            }
+            Err(refusal) => self.answer(message.reply.as_deref(), &refusal.json()),
+        }
+        true
+    }
+
+    fn store(&mut self, name: &str, subject: &str, headers: Headers, body: Bytes) -> Result<Value, Refusal> {
+        let stream =
+            self.streams.get_mut(name).ok_or_else(|| Refusal(404, 10059, "stream not found".into()))?;
+        if let Some(seq) = check(stream, subject, &headers, &body)? {
+            return Ok(json!({ "stream": name, "seq": seq, "duplicate": true }));
+        }
+        let seq = stream.push(subject, headers.clone(), body.clone());
+        self.republish(name, subject, seq, headers, body);
+        self.serve_pulls(name);
+        Ok(json!({ "stream": name, "seq": seq }))
+    }
+
+    fn republish(&mut self, name: &str, subject: &str, seq: u64, mut headers: Headers, body: Bytes) {
+        let Some(stream) = self.streams.get(name) else { return };
+        let text = |member: &str| stream.config.get("republish")?.get(member)?.as_str().map(str::to_owned);
+        let (Some(src), Some(dest)) = (text("src"), text("dest")) else { return };
+        if !subject::matches(&src, subject) {
+            return;
+        }
+        headers.extend([
+            ("Nats-Stream".to_owned(), name.to_owned()),
+            ("Nats-Subject".to_owned(), subject.to_owned()),
+            ("Nats-Sequence".to_owned(), seq.to_string()),
+        ]);
+        let to = subject::map(&src, &dest, subject);
+        let message = Message::new(&to, None, wire::block("", &headers), body);
+        self.deliver(&to, &message);
+    }
+
+    /// `None`: the batch goes on.
+    fn batch(
+        &mut self,
+        name: &str,
+        batch: &str,
+        headers: &Headers,
+        message: &Message,
+    ) -> Result<Option<Value>, Refusal> {
+        let number: Option<usize> = header(headers, "Nats-Batch-Sequence").and_then(|n| n.parse().ok());
+        let waiting = self.batches.entry(batch.to_owned()).or_default();
+        waiting.push(message.clone());
+        if number != Some(waiting.len()) {
+            self.batches.remove(batch);
+            return Err(Refusal(400, 10176, "batch publish is incomplete and was abandoned".into()));
+        }
+        if header(headers, "Nats-Batch-Commit") != Some("1") {
+            return Ok(None);
+        }
+        let all: Vec<(String, Headers, Bytes)> = self
+            .batches
+            .remove(batch)
+            .unwrap_or_default()
+            .into_iter()
+            .map(|one| (one.subject, wire::headers(&one.head), one.body))
+            .collect();
+        let stream = self.streams.get(name).ok_or_else(|| Refusal(404, 10059, "stream not found".into()))?;
+        if !stream.is("allow_atomic") {
+            return Err(Refusal(400, 10174, "atomic publish is disabled".into()));
+        }
+        for (subject, headers, body) in &all {
+            if check(stream, subject, headers, body)?.is_some() {
+                return Err(Refusal(400, 10201, "batch publish contains duplicate message id".into()));
+            }
+        }
+        stream.room(all.len(), all.iter().map(|(_, _, body)| body.len()).sum())?;
+        let (count, mut last) = (all.len(), json!(null));
+        for (subject, mut headers, body) in all {
+            headers.retain(|(name, _)| !name.starts_with("Nats-Batch-"));
+            last = self.store(name, &subject, headers, body)?;
+        }
+        Ok(Some(json!({ "stream": name, "seq": last.get("seq"), "batch": batch, "count": count })))
+    }
+
+    /// Publishes what schedules have brought due.
+    pub(super) fn fire_schedules(&mut self) {
+        let now = now_ns();
+        let mut due = Vec::new();
+        for (name, stream) in &mut self.streams {
+            let mut spent = Vec::new();
+            for (seq, message) in &mut stream.messages {
+                let Some((at, every)) = message.fires.filter(|(at, _)| *at <= now) else { continue };
+                let next = every.map(|every| at.saturating_add(every).max(now));
+                message.fires = next.map(|next| (next, every));
+                due.push((name.clone(), message.clone(), next));
+                if next.is_none() {
+                    spent.push(*seq);
+                }
+            }
+            for seq in spent {
+                stream.messages.remove(&seq);
+            }
+        }
+        for (name, message, next) in due {
+            let Some(target) = message.header("Nats-Schedule-Target").map(str::to_owned) else { continue };
+            let Stored { subject, mut headers, body, .. } = message;
+            let of_the_schedule = |name: &str| {
+                name.starts_with("Nats-Schedule")
+                    || name.starts_with("Nats-Expected")
+                    || name == "Nats-Rollup"
+            };
+            headers.retain(|(name, _)| !of_the_schedule(name) && name != "Nats-Msg-Id");
+            headers.push(("Nats-Scheduler".to_owned(), subject));
+            headers.push(("Nats-Schedule-Next".to_owned(), next.map_or("purge".to_owned(), rfc3339)));
+            // Nobody waits for an answer; a schedule stream refuses nothing.
+            let _ = self.store(&name, &target, headers, body);
+        }
+    }
+}
