@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 fn every_test_that_the_guarantees_name_exists() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let page = std::fs::read_to_string(root.join("docs/guarantees.md")).unwrap();
-    let tests = sources(&root.join("host/tests/it"));
+    let tests = sources(&root.join("host/tests/it")) + &sources(&root.join("host/bench/tests"));
     let named: Vec<&str> =
         page.split('`').skip(1).step_by(2).filter(|code| code.matches('_').count() >= 4).collect();
     assert!(named.len() >= 14, "{named:?}");
