@@ -4,7 +4,8 @@
 //! call costs that call. A plugin whose own thread crashes ends every child that loads it, whatever anybody asks of it. The
 //! third time within [`WINDOW`] it is left out, then tried again; each time that it crashes a child after that, for twice as long.
 //!
-//! Invariants: only what a plugin does by itself counts, so no caller can have one left out. What others cannot do without is
+//! Invariants: only what a plugin does by itself counts, so no caller can have one left out; while tasks of its own may be why,
+//! they are found out first. What others cannot do without is
 //! not left out for long: a child that cannot start for lack of it brings it back.
 //!
 //! What it refuses: it loads and ends nothing, and it forgets everything with its supervisor.
@@ -47,7 +48,9 @@ pub(super) struct CrashLoops {
 impl CrashLoops {
     /// Notes how a child died; answers how long the plugin whose doing it was is left out from now on, if it is.
     pub(super) fn note(&mut self, report: &CrashReport, now: Instant) -> Option<Duration> {
-        let is_own = matches!(report.cause, Cause::Signal | Cause::Exit) && report.work.is_none();
+        let is_own = matches!(report.cause, Cause::Signal | Cause::Exit)
+            && report.work.is_none()
+            && !report.blames_tasks;
         let plugin = report.plugin.as_ref().filter(|_| is_own && !self.is_off)?;
         let known = self.plugins.entry(plugin.clone()).or_default();
         known.crashes.retain(|at| now.saturating_duration_since(*at) < WINDOW);
@@ -132,6 +135,7 @@ mod tests {
             work,
             library_offset: None,
             is_stack_overflow: false,
+            blames_tasks: false,
         }
     }
 

@@ -9,7 +9,7 @@
 
 use super::control::LoadedPlugin;
 use super::life::OVER_CEILING;
-use super::{Death, Scene};
+use super::{Death, Fate, Scene};
 use crate::crash::{Board, Entry, Fault, Place};
 use cardcage_protocol::Timestamp;
 use serde::Serialize;
@@ -76,6 +76,8 @@ pub struct CrashReport {
     pub library_offset: Option<String>,
     /// Whether the thread had used up its stack.
     pub is_stack_overflow: bool,
+    /// Whether a task had done it, or is among those that may have.
+    pub blames_tasks: bool,
 }
 
 /// What a dead child's board says of the fault.
@@ -107,6 +109,7 @@ pub(super) fn report(
     scene: &Scene,
     wound: &Wound,
     entries: &[Entry],
+    fates: &[Fate],
     plugins: &[LoadedPlugin],
 ) -> CrashReport {
     let polled = scene.culprit.and_then(|tid| scene.polling.iter().find(|thread| thread.tid == tid));
@@ -128,6 +131,7 @@ pub(super) fn report(
         work: polled.map(|thread| work(thread.id, entry)),
         library_offset: place.map(|place| format!("{:#x}", place.offset)),
         is_stack_overflow: wound.fault.is_some_and(|fault| fault.is_stack_overflow()),
+        blames_tasks: fates.iter().any(|fate| matches!(fate, Fate::Crashed | Fate::Suspected)),
     }
 }
 
@@ -193,7 +197,7 @@ mod tests {
     }
 
     fn told(scene: &Scene, wound: &Wound, entries: &[Entry]) -> CrashReport {
-        report(&Death::Signalled("SIGSEGV".into()), scene, wound, entries, &plugins())
+        report(&Death::Signalled("SIGSEGV".into()), scene, wound, entries, &[], &plugins())
     }
 
     #[test]

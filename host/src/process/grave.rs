@@ -47,7 +47,7 @@ impl Grave {
         }
         let of = |fate| fates.iter().filter(|known| **known == fate).count();
         let tasks = entries.iter().filter(|entry| entry.kind.is_task()).count();
-        let report = crash_report::report(&lived.death, &scene, &wound, &entries, &self.plugins);
+        let report = crash_report::report(&lived.death, &scene, &wound, &entries, &fates, &self.plugins);
         tracing::error!(
             how = %lived.death,
             cause = report.cause.as_str(),

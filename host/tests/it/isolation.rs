@@ -173,7 +173,7 @@ async fn inline_handler_that_crashes_ends_its_child_only_and_is_named() {
         let log = api.stderr();
         let told = |line: &&str| line.contains("the child died") && line.contains(signal);
         let line = log.lines().find(told).unwrap_or_else(|| panic!("{signal} is told:\n{log}"));
-        assert!(line.contains("polled=\"chaos "), "the plugin is named: {line}");
+        assert!(line.contains("polled=\"chaos/call "), "the plugin is named: {line}");
     }
     assert_eq!(api.child_pids().len(), 1);
 }

@@ -159,9 +159,12 @@ async fn leaves_nothing(serving: &Serving) {
         let stream = context.get_stream(stream).await.unwrap();
         // That a sweep has begun lately is nobody's key.
         let sweep = format!("$KV.{}_LIMITS.sweep", serving.config.namespace());
+        // Nor is what workers have deployed.
+        let deployed = format!("$KV.{}_LIMITS.deployed.", serving.config.namespace());
         eventually(soon(), "nothing is left", async || {
             let subjects: Vec<_> = stream.info_with_subjects(">").await.ok()?.try_collect().await.ok()?;
-            subjects.iter().all(|(subject, _)| *subject == sweep).then_some(())
+            let is_no_key = |subject: &str| subject == sweep || subject.starts_with(&deployed);
+            subjects.iter().all(|(subject, _)| is_no_key(subject)).then_some(())
         })
         .await
         .unwrap();
