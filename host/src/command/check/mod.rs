@@ -9,7 +9,7 @@
 //! code only in a child that may die. The report goes to stdout; the exit code is the first of 78, 70, 69 that
 //! applies. A refusal of a plugin with `required = false` is a warning, as it is for a host.
 //!
-//! With `--against` the plugins are held against what is deployed ([`against`]); 6 where that breaks.
+//! With `--against` the plugins are held against what is deployed (`against`); 6 where that breaks.
 //!
 //! What it refuses to do: it does not start plugins (`init` may open connections and has side effects), and it
 //! does not go on to plugins and broker when the settings themselves are in doubt.
