@@ -35,6 +35,8 @@ pub struct Queue {
     pub delayed: Option<u64>,
     /// Dead letters of this task, of all majors.
     pub dead: u64,
+    /// Tasks of this name, of all majors, that are parked until a worker can read their bodies.
+    pub parked: u64,
     /// When the oldest task in the queue was put there.
     pub oldest: Option<Timestamp>,
     /// Until when nothing is delivered.
@@ -99,6 +101,10 @@ impl Broker {
                     .ok()
                     .map(|all| all.get(&(major, task.clone())).copied().unwrap_or(0)),
                 dead: self.amount(&self.subjects().dead_stream(), &dead, 1).await?.count,
+                parked: self
+                    .amount(&self.subjects().parked_stream(), &self.subjects().parked_of(plugin, &task), 1)
+                    .await?
+                    .count,
                 oldest: amount.oldest,
                 paused_until: of_it().filter_map(|one| one.paused_until).max(),
                 consumed: of_it().next().is_some(),

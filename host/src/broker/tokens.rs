@@ -35,7 +35,22 @@ struct NextStart {
     interval_us: u64,
 }
 
+fn read(json: &[u8]) -> Result<NextStart, Error> {
+    serde_json::from_slice(json).map_err(|error| Error::unreadable("a rate's record", error))
+}
+
 impl Broker {
+    /// When the next start of a task is free, in microseconds since 1970 by the broker's clock; `None` where none was ever
+    /// reserved.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn next_start(&self, plugin: &Name, task: &Name) -> Result<Option<u64>, Error> {
+        let (stream, subject) = (self.subjects().limits_stream(), self.subjects().rate(plugin, task));
+        let message = self.last_message(&stream, &subject).await?;
+        message.map(|message| read(&message.payload).map(|next| next.next_unix_us)).transpose()
+    }
+
     /// Reserves `count` starts of a task; returns how long to wait before the first of them may happen.
     ///
     /// # Errors
@@ -52,8 +67,7 @@ impl Broker {
         for _ in 0..ROUNDS {
             let (next, before_us, sequence) = match self.last_message(&stream, &subject).await? {
                 Some(message) => {
-                    let next: NextStart = serde_json::from_slice(&message.payload)
-                        .map_err(|error| Error::unreadable("a rate's record", error))?;
+                    let next = read(&message.payload)?;
                     (next.next_unix_us, next.interval_us, message.sequence)
                 }
                 None => (0, 0, 0),

@@ -3,6 +3,8 @@
 //! Facts come from where they are true: where the task stands from the broker, who holds it from the supervisors, who
 //! could take it from the workers that answer. What cannot be known is not said.
 
+mod pace;
+
 use cardcage_protocol::presence::{Presence, Question, RunningTask};
 use cardcage_protocol::{Priority, State, TaskAddress, TaskError, TaskId, TaskRecord, Timestamp};
 use serde_json::json;
@@ -12,6 +14,7 @@ use super::session::{Session, brief, broker_trouble, unknown_task};
 use crate::broker::{Error, Place, TaskConsumer, replay_id};
 use crate::cli::OneTaskArgs;
 use crate::exit::Exit;
+use pace::Pace;
 
 /// Longest error in a sentence, in characters.
 const ERROR_CHARS: usize = 200;
@@ -167,7 +170,8 @@ async fn queued(session: &Session, workers: &[Presence], at: &TaskAddress) -> Re
         .iter()
         .find(|one| (one.major, &one.task, one.priority) == (at.major, &at.task, at.priority));
     let position = broker.queue_position(at).await?;
-    let (code, sentence) = reason(workers, at, consumer, position, broker.options().lease.as_secs());
+    let pace = Pace::of(session, at).await?;
+    let (code, sentence) = reason(workers, at, consumer, position, pace, broker.options().lease.as_secs());
     Ok(Why { state: State::Queued, code, sentence })
 }
 
@@ -177,6 +181,7 @@ fn reason(
     at: &TaskAddress,
     consumer: Option<&TaskConsumer>,
     position: Option<(u64, u64)>,
+    pace: Option<Pace>,
     lease_s: u64,
 ) -> (&'static str, String) {
     let TaskAddress { plugin, major, task, .. } = at;
@@ -249,6 +254,19 @@ fn reason(
     };
     let (busy, slots) = (of_plugin(|one| one.busy), of_plugin(|one| one.slots));
     let ahead = position.map_or(0, |(_, ahead)| ahead);
+    if busy < slots
+        && let Some(pace) = pace
+        && let Some(at) = pace.start_of(ahead)
+    {
+        let rate = pace.rate;
+        return (
+            "rate_limited",
+            format!(
+                "waiting: rate-limited until about {at}: {plugin}.{task} may start {rate} over all workers, and {ahead} stand \
+                 before it"
+            ),
+        );
+    }
     let count = takers.len();
     let workers = if count == 1 { "1 worker has it".to_owned() } else { format!("{count} workers have it") };
     (
@@ -316,7 +334,7 @@ mod tests {
             priority: Priority::Normal,
             id: TaskId::generate(),
         };
-        let said = |workers: &[Presence], position| reason(workers, &at, None, position, 30).1;
+        let said = |workers: &[Presence], position| reason(workers, &at, None, position, None, 30).1;
         let old = [worker(1, "refunds", 1, &["pay"], true), worker(2, "refunds", 1, &["pay"], true)];
         assert_eq!(said(&old, None), "waiting: no live worker has refunds v2 (2 have v1)");
         assert_eq!(said(&[], None), "waiting: no live worker has refunds v2 (no worker answers at all)");
@@ -328,7 +346,7 @@ mod tests {
         assert!(said(&draining, None).contains("starting or draining"));
         let mut crashing = worker(1, "refunds", 2, &["pay"], true);
         crashing.plugins[0].quarantined_at = Some(Timestamp::from_unix_ms(0));
-        let quarantined = reason(&[crashing.clone()], &at, None, None, 30);
+        let quarantined = reason(&[crashing.clone()], &at, None, None, None, 30);
         assert_eq!(quarantined.0, "quarantined");
         assert!(quarantined.1.contains("refunds 2.0.0 is quarantined since 1970"), "{}", quarantined.1);
         let newer = [crashing, worker(2, "refunds", 2, &["pay"], true)];

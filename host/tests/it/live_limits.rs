@@ -99,6 +99,46 @@ async fn rate_that_is_set_holds_for_a_task_that_declares_none_also_after_a_resta
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn why_tells_the_start_that_a_rate_leaves_a_waiting_task_and_blames_no_lifted_one() {
+    let (serving, worker) = Serving::both(quick).await;
+    set(&serving, &["chaos.short", "--rate", "30/m"]).await;
+    taken_up(&worker, 1).await;
+    let ids = posted(&serving, 8, &json!({ "mode": "ok" })).await;
+    let last = ids.last().unwrap();
+    let why = async || -> Value {
+        let told = Launch::new(["tasks", "why", last, "--json"]).config(&serving.config).run(soon()).await;
+        serde_json::from_str(&told.unwrap().stdout).unwrap()
+    };
+    let limited = eventually(soon(), "the rate is what it waits for", async || {
+        let told = why().await;
+        (told["code"] == "rate_limited").then_some(told)
+    })
+    .await
+    .unwrap();
+    let sentence = limited["why"].as_str().unwrap();
+    assert!(sentence.contains("chaos.short may start 30/m over all workers"), "{sentence}");
+    let until = sentence.split("until about ").nth(1).unwrap().split(": ").next().unwrap();
+    let until = until.parse::<cardcage_protocol::Timestamp>().unwrap().unix_ms();
+
+    // It was true: it starts no sooner than said, less the starts that the worker had in hand.
+    let starts = |task: &Value| task["attempts"][0]["started_at"].as_str().unwrap().to_owned();
+    let done = serving.http.final_task(last, cardcage_harness::Deadline::seconds(90)).await.unwrap();
+    let started = starts(&done).parse::<cardcage_protocol::Timestamp>().unwrap().unix_ms();
+    assert!(started.abs_diff(until) < 6_000, "said {until}, started {started}: {sentence}");
+
+    // The record of the rate outlives it: who waits now waits for a slot.
+    set(&serving, &["chaos.short", "--rate", "declared"]).await;
+    set(&serving, &["chaos.short", "--max-running", "1"]).await;
+    eventually(soon(), "the consumer is capped", async || (cap_of_short(&serving).await == 1).then_some(()))
+        .await
+        .unwrap();
+    let ids = posted(&serving, 4, &json!({ "mode": "sleep", "ms": 3_000 })).await;
+    let told = Launch::new(["tasks", "why", &ids[3], "--json"]).config(&serving.config).run(soon()).await;
+    let told: Value = serde_json::from_str(&told.unwrap().stdout).unwrap();
+    assert_ne!(told["code"], "rate_limited", "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_set_is_refused_by_name() {
     let (serving, _worker) = Serving::both(quick).await;
     for (arguments, code, says) in [

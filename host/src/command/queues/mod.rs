@@ -88,6 +88,7 @@ fn entry(queue: &Queue, workers: &[Presence], live: &[LiveLimits]) -> Value {
         "leased": queue.leased,
         "delayed": queue.delayed,
         "dead": queue.dead,
+        "parked": queue.parked,
         "oldest_at": queue.oldest,
         "workers": takers(queue, workers),
         "consumed": queue.consumed,
@@ -100,7 +101,8 @@ fn entry(queue: &Queue, workers: &[Presence], live: &[LiveLimits]) -> Value {
 fn table(queues: &Queues, workers: &[Presence], live: &[LiveLimits], now: Timestamp) -> String {
     let mut table = output::table();
     table.set_header([
-        "queue", "major", "waiting", "leased", "delayed", "dead", "oldest", "workers", "paused", "set",
+        "queue", "major", "waiting", "leased", "delayed", "parked", "dead", "oldest", "workers", "paused",
+        "set",
     ]);
     for queue in &queues.queues {
         table.add_row([
@@ -109,6 +111,7 @@ fn table(queues: &Queues, workers: &[Presence], live: &[LiveLimits], now: Timest
             queue.waiting.to_string(),
             queue.leased.to_string(),
             queue.delayed.map_or_else(|| "?".to_owned(), |count| count.to_string()),
+            queue.parked.to_string(),
             queue.dead.to_string(),
             age(queue.oldest, now),
             takers(queue, workers).to_string(),
