@@ -393,6 +393,7 @@ impl<'a, 'b> Life<'a, 'b> {
     fn ready(&mut self, ready: super::control::Ready) {
         (self.phase, self.heard) = (None, Instant::now());
         self.served = true;
+        self.wear.begin(self.process.id().and_then(wear::resident_mb));
         let refused = self.setting.status.snapshot().refused;
         let lasting = |one: &&Refusal| !is_for_a_while(one);
         if refused

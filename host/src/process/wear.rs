@@ -41,6 +41,26 @@ impl Wear {
         Self { limits, fresh_mb: None }
     }
 
+    /// Remembers what a fresh child has, before anybody is told that it serves and gives it work.
+    pub(super) fn begin(&mut self, resident_mb: Option<u64>) {
+        if let Some(now_mb) = resident_mb {
+            self.fresh(now_mb);
+        }
+    }
+
+    fn fresh(&mut self, now_mb: u64) -> u64 {
+        if let Some(fresh_mb) = self.fresh_mb {
+            return fresh_mb;
+        }
+        if self.limits.recycle_above_mb.is_some_and(|limit| now_mb > limit) {
+            tracing::warn!(
+                resident_mb = now_mb,
+                "a fresh child is over `worker.recycle_above_mb`; it is not replaced for its memory"
+            );
+        }
+        *self.fresh_mb.insert(now_mb)
+    }
+
     /// Judges a child that serves.
     pub(super) fn look(&mut self, tasks_begun: u64, resident_mb: Option<u64>) -> Option<Verdict> {
         let over = |limit: Option<u64>, value: u64| limit.is_some_and(|limit| value > limit);
@@ -48,16 +68,10 @@ impl Wear {
             if over(self.limits.memory_max_mb, now_mb) {
                 return Some(Verdict::Ceiling(now_mb));
             }
-            let is_first = self.fresh_mb.is_none();
-            let fresh_mb = *self.fresh_mb.get_or_insert(now_mb);
-            if over(self.limits.recycle_above_mb, fresh_mb) {
-                if is_first {
-                    tracing::warn!(
-                        resident_mb = now_mb,
-                        "a fresh child is over `worker.recycle_above_mb`; it is not replaced for its memory"
-                    );
-                }
-            } else if over(self.limits.recycle_above_mb, now_mb) {
+            let fresh_mb = self.fresh(now_mb);
+            let is_grown =
+                over(self.limits.recycle_above_mb, now_mb) && !over(self.limits.recycle_above_mb, fresh_mb);
+            if is_grown {
                 return Some(Verdict::Memory(now_mb));
             }
         }
