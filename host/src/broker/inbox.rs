@@ -5,8 +5,15 @@
 use std::collections::VecDeque;
 
 use async_nats::{Message, Subscriber};
+use bytes::Bytes;
 use cardcage_protocol::header;
+use futures_util::StreamExt;
 use tokio::time::Instant;
+
+use super::Broker;
+
+/// Messages of requests that were forgotten, and may come all the same.
+const SPARE: usize = 64;
 
 /// One inbox, of one connection, with the requests that answer into it.
 pub(super) struct Inbox {
@@ -18,6 +25,8 @@ pub(super) struct Inbox {
     /// The ends of the requests, in the order in which they were made.
     pub(super) ends: VecDeque<(u64, Instant)>,
     pub(super) next_token: u64,
+    /// Messages that have come out of the subscription.
+    pub(super) taken: u64,
 }
 
 /// What a message without a delivery means for the inbox.
@@ -31,6 +40,37 @@ pub(super) enum Verdict {
 }
 
 impl Inbox {
+    /// The next message; `None` where the subscription has ended. Cancel-safe.
+    pub(super) async fn next(&mut self) -> Option<Message> {
+        let message = self.subscriber.next().await;
+        self.taken += u64::from(message.is_some());
+        message
+    }
+
+    /// Ends the subscription, and gives `each` what it still brings: all that the broker has sent, and will ever send.
+    ///
+    /// The client's own `drain` forgets the subscription before the broker has seen its end, and drops what is on its way
+    /// then, so that it waits for a lease that nobody has. Here both are told to end it at the same message, by its number,
+    /// and what is lacking to that number is sent from here.
+    pub(super) async fn drain(&mut self, broker: &Broker, mut each: impl FnMut(Message)) {
+        let lacking = self.asked + self.ends.len() + SPARE;
+        let last = self.taken.saturating_add(u64::try_from(lacking).unwrap_or(u64::MAX));
+        if self.subscriber.unsubscribe_after(last).await.is_err() {
+            return;
+        }
+        let filler = format!("{}.end", self.subject);
+        for _ in 0..lacking {
+            if broker.send(filler.clone(), None, None, Bytes::new()).await.is_err() {
+                return;
+            }
+        }
+        while let Some(message) = self.subscriber.next().await {
+            if message.subject.as_str() != filler {
+                each(message);
+            }
+        }
+    }
+
     pub(super) fn forget_requests(&mut self) {
         self.asked = 0;
         self.ends.clear();

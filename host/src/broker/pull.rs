@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use async_nats::Message;
 use bytes::Bytes;
-use futures_util::{FutureExt, StreamExt};
+use futures_util::FutureExt;
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
@@ -181,7 +181,7 @@ impl Pull {
         };
         tokio::select! {
             biased;
-            message = inbox.subscriber.next() => match message {
+            message = inbox.next() => match message {
                 Some(message) => self.take(message),
                 None => self.abandon(),
             },
@@ -194,14 +194,7 @@ impl Pull {
     pub async fn close(mut self) -> Vec<Delivery> {
         self.health.set(false);
         if let Some(mut inbox) = self.inbox.take() {
-            // What the server sent before it saw the unsubscribe still arrives, and is handed back too.
-            let rest = async {
-                if inbox.subscriber.drain().await.is_ok() {
-                    while let Some(message) = inbox.subscriber.next().await {
-                        self.received.extend(Delivery::read(message));
-                    }
-                }
-            };
+            let rest = inbox.drain(&self.broker, |message| self.received.extend(Delivery::read(message)));
             let _ = timeout(SUBSCRIBE_MAX, rest).await;
         }
         self.received.into()
@@ -220,7 +213,7 @@ impl Pull {
     /// old requests, should they live on, go nowhere.
     fn abandon(&mut self) {
         if let Some(mut inbox) = self.inbox.take() {
-            while let Some(Some(message)) = inbox.subscriber.next().now_or_never() {
+            while let Some(Some(message)) = inbox.next().now_or_never() {
                 self.received.extend(Delivery::read(message));
             }
         }
@@ -255,7 +248,15 @@ impl Pull {
             .await
             .map_err(|_| Error::unavailable("the connection does not take data"))?
             .map_err(|error| Error::unavailable(error.to_string()))?;
-        Ok(Inbox { subject, subscriber, generation, asked: 0, ends: VecDeque::new(), next_token: 0 })
+        Ok(Inbox {
+            subject,
+            subscriber,
+            generation,
+            asked: 0,
+            ends: VecDeque::new(),
+            next_token: 0,
+            taken: 0,
+        })
     }
 
     /// Asks for more when less than half of the demand is covered: a request per delivery would double the traffic.

@@ -1,12 +1,14 @@
 //! Deliveries: taken as demanded, and coming again where they were not acknowledged.
 
 use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use cardcage::broker::{Ack, Error, Options, Pull};
 use cardcage_harness::{Deadline, Nats, eventually};
 
-use super::{WAIT, consumer, envelope, next, options, ready};
+use super::{WAIT, connect, consumer, envelope, next, options, ready};
 
 #[tokio::test]
 async fn a_pull_resumes_after_kill_9_of_the_broker_and_no_acknowledged_publish_is_lost() {
@@ -142,4 +144,53 @@ async fn a_pull_takes_no_more_than_was_demanded() {
     for _ in 0..3 {
         next(&mut pull).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_that_is_on_its_way_when_a_pull_closes_waits_for_its_lease() {
+    let nats = Nats::start().await.unwrap();
+    // So long a lease that whatever has to wait for one is missed.
+    let broker = ready(Options { lease: Duration::from_secs(120), ..options(&nats) }).await;
+    // The publisher has a connection of its own, or its pace would be the pulls'.
+    let elsewhere = connect(options(&nats)).await;
+    let (mut seen, mut accepted) = (HashSet::new(), HashSet::new());
+    let stop = Arc::new(AtomicBool::new(false));
+    let publisher = tokio::spawn({
+        let stop = stop.clone();
+        async move {
+            let mut accepted = HashSet::new();
+            while !stop.load(Ordering::Relaxed) {
+                let envelope = envelope();
+                elsewhere.publish_task(&envelope, WAIT).await.unwrap();
+                accepted.insert(envelope.id);
+            }
+            accepted
+        }
+    });
+    let mut take = |delivery: &cardcage::broker::Delivery| {
+        seen.insert(delivery.envelope(broker.subjects()).unwrap().id);
+    };
+    for _ in 0..150 {
+        let mut pull = Pull::new(&broker, consumer(&broker));
+        pull.add_demand(16);
+        for _ in 0..3 {
+            let delivery = next(&mut pull).await;
+            broker.ack(delivery.ack_subject(), Ack::Done).await.unwrap();
+            take(&delivery);
+        }
+        for delivery in pull.close().await {
+            broker.ack(delivery.ack_subject(), Ack::Done).await.unwrap();
+            take(&delivery);
+        }
+    }
+    stop.store(true, Ordering::Relaxed);
+    accepted.extend(publisher.await.unwrap());
+    let mut pull = Pull::new(&broker, consumer(&broker));
+    pull.add_demand(accepted.len());
+    while let Ok(delivery) = tokio::time::timeout(Duration::from_secs(3), pull.next()).await {
+        broker.ack(delivery.ack_subject(), Ack::Done).await.unwrap();
+        take(&delivery);
+    }
+    let missed = accepted.difference(&seen).count();
+    assert_eq!(missed, 0, "of {} tasks so many wait for a lease that nobody has", accepted.len());
 }
