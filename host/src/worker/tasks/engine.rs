@@ -38,6 +38,8 @@ const ENDING_MAX: usize = 1024;
 const HAND_BACK_MAX: Duration = Duration::from_secs(1);
 /// How often the consumers' state is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// The same while they do not: whoever waits for a worker waits for this.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// What the engine needs.
 #[derive(Debug)]
@@ -144,7 +146,7 @@ impl TaskEngine {
         is_consuming(&self.shared, &self.units)
     }
 
-    /// The same, looked at four times a second; short gaps do not show.
+    /// The same, looked at four times a second while they do; short gaps do not show.
     #[must_use]
     pub fn watch_consuming(&self) -> watch::Receiver<bool> {
         self.consuming.clone()
@@ -305,7 +307,7 @@ async fn look(shared: Arc<Shared>, units: Vec<Arc<Unit>>, sender: watch::Sender<
         let consuming = bad_looks == 0 || (bad_looks == 1 && *sender.borrow());
         sender.send_if_modified(|known| std::mem::replace(known, consuming) != consuming);
         tokio::select! {
-            () = tokio::time::sleep(LOOK_EVERY) => {}
+            () = tokio::time::sleep(if consuming { LOOK_EVERY } else { LOOK_AGAIN }) => {}
             () = sender.closed() => return,
         }
     }
