@@ -14,6 +14,10 @@ use super::{Broker, Error};
 /// Longest wait for room in the client's command queue when subscribing.
 const SUBSCRIBE_MAX: Duration = Duration::from_secs(2);
 
+/// As a subscription's last message: the client waits for it for ever, while the server takes the end as immediate, since it
+/// reads nine digits at most and any other number as none (nats-server, `processUnsub` and `parseSize` in client.go).
+const NO_SUCH_MESSAGE: u64 = 10_000_000_000;
+
 /// A message that came in.
 #[derive(Debug, Clone)]
 pub struct Incoming {
@@ -44,6 +48,7 @@ impl Incoming {
 #[derive(Debug)]
 pub struct Subscription {
     subscriber: Subscriber,
+    broker: Broker,
 }
 
 impl Subscription {
@@ -54,12 +59,28 @@ impl Subscription {
 
     /// Asks for no more; what is on its way still comes, then [`Subscription::next`] gives `None`.
     ///
+    /// The client's own `drain` forgets the subscription before the server has seen its end and drops what is on its way
+    /// then: a call that nobody answers. Here the client keeps it until a message to itself, sent after the end, has come
+    /// back: what the server has sent before that one is here too, and it sends nothing more.
+    ///
     /// # Errors
     /// [`Error::Unavailable`] when the connection does not take it.
     pub async fn drain(&mut self) -> Result<(), Error> {
-        match timeout(SUBSCRIBE_MAX, self.subscriber.drain()).await {
+        let gone = || Error::unavailable("the connection does not take data");
+        let (broker, subscriber) = (&self.broker, &mut self.subscriber);
+        let echo = async {
+            subscriber.unsubscribe_after(NO_SUCH_MESSAGE).await.map_err(|_| gone())?;
+            let own = broker.new_inbox();
+            let mut echo = broker.client().subscribe(own.clone()).await.map_err(|_| gone())?;
+            broker.send(own, None, None, Bytes::new()).await?;
+            echo.next().await.ok_or_else(gone)
+        };
+        if !matches!(timeout(SUBSCRIBE_MAX, echo).await, Ok(Ok(_))) {
+            tracing::debug!("a subscription ends without a word from the broker");
+        }
+        match timeout(SUBSCRIBE_MAX, subscriber.unsubscribe()).await {
             Ok(Ok(())) => Ok(()),
-            _ => Err(Error::unavailable("the connection does not take data")),
+            _ => Err(gone()),
         }
     }
 }
@@ -105,7 +126,7 @@ impl Broker {
     /// # Errors
     /// [`Error::Unavailable`] when the connection does not take it; [`Error::Refused`] when the subject is none.
     pub async fn subscribe(&self, subject: String) -> Result<Subscription, Error> {
-        Self::subscribed(timeout(SUBSCRIBE_MAX, self.client().subscribe(subject)).await)
+        self.subscribed(timeout(SUBSCRIBE_MAX, self.client().subscribe(subject)).await)
     }
 
     /// Listens on a subject, sharing its messages with everyone of the same group.
@@ -113,16 +134,17 @@ impl Broker {
     /// # Errors
     /// As [`Broker::subscribe`].
     pub async fn subscribe_shared(&self, subject: String, group: &str) -> Result<Subscription, Error> {
-        Self::subscribed(
+        self.subscribed(
             timeout(SUBSCRIBE_MAX, self.client().queue_subscribe(subject, group.to_owned())).await,
         )
     }
 
     fn subscribed(
+        &self,
         outcome: Result<Result<Subscriber, async_nats::SubscribeError>, tokio::time::error::Elapsed>,
     ) -> Result<Subscription, Error> {
         match outcome {
-            Ok(Ok(subscriber)) => Ok(Subscription { subscriber }),
+            Ok(Ok(subscriber)) => Ok(Subscription { subscriber, broker: self.clone() }),
             Ok(Err(error)) => Err(Error::Refused { code: 0, description: error.to_string() }),
             Err(_) => Err(Error::unavailable("the connection does not take data")),
         }

@@ -1,5 +1,6 @@
 //! The broker module against a real nats-server: what is acknowledged is kept, and what stops comes back.
 
+mod calls;
 mod pulls;
 mod pump;
 mod records;

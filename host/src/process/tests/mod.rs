@@ -171,10 +171,20 @@ fn options(
     }
 }
 
+/// The heart of children that have none of their own, such as a shell.
+async fn keep_alive(boards: [Board; 2]) {
+    let mut ticks = tokio::time::interval(Duration::from_millis(100));
+    loop {
+        ticks.tick().await;
+        boards.iter().for_each(Board::beat);
+    }
+}
+
 fn run(mut options: SupervisorOptions) -> Running {
     let deaths = Arc::new(Deaths::default());
     options.hooks = deaths.clone();
     let board = options.boards[0];
+    tokio::spawn(keep_alive(options.boards));
     let supervisor = Supervisor::new(options);
     let (handle, reloads) = (supervisor.handle(), supervisor.reloads());
     let (stop, shutdown) = Shutdown::manual();

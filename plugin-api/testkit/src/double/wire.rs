@@ -60,7 +60,9 @@ async fn read(
             ("SUB", [subject, sid]) => lock(core).subscribe(id, subject, None, sid),
             ("SUB", [subject, queue, sid]) => lock(core).subscribe(id, subject, Some(queue), sid),
             ("UNSUB", [sid, rest @ ..]) => {
-                lock(core).unsubscribe(id, sid, rest.first().and_then(|max| max.parse().ok()));
+                // As the real server: what has more than nine digits is no number.
+                let max = rest.first().filter(|max| max.len() <= 9);
+                lock(core).unsubscribe(id, sid, max.and_then(|max| max.parse().ok()));
             }
             ("PUB", [subject, rest @ .., size]) => {
                 let body = body(&mut reader, size.parse().ok()?).await?;
