@@ -23,6 +23,7 @@ use super::grave::Grave;
 use super::life::{Ending, Outcome, Setting, live};
 use super::spawn::Spawn;
 use super::status::{ChildMetrics, Snapshot, Status};
+use super::supervisor::send_away;
 use super::wear::Limits;
 use crate::crash::Board;
 use crate::exit::Exit;
@@ -30,7 +31,7 @@ use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 /// The longest pause between two tries to bring back what was left out.
@@ -98,9 +99,14 @@ impl Reloads {
     /// # Errors
     /// Why the one before serves on.
     pub async fn reload(&self, plan: Plan) -> Result<Snapshot, Unfit> {
+        self.reload_with(plan, None).await
+    }
+
+    /// The same; the child that has come up waits for an assent before it follows.
+    pub(super) async fn reload_with(&self, plan: Plan, assent: Option<Assent>) -> Result<Snapshot, Unfit> {
         let stopping = || Unfit::of(Exit::Unavailable, "the host is stopping");
         let (answer, answered) = oneshot::channel();
-        self.0.send(Order { plan: Some(plan), answer }).await.map_err(|_| stopping())?;
+        self.0.send(Order { plan: Some(plan), assent, answer }).await.map_err(|_| stopping())?;
         answered.await.map_err(|_| stopping())?
     }
 
@@ -110,7 +116,7 @@ impl Reloads {
         loop {
             tokio::time::sleep(pause).await;
             let (answer, answered) = oneshot::channel();
-            if self.0.send(Order { plan: None, answer }).await.is_err() {
+            if self.0.send(Order { plan: None, assent: None, answer }).await.is_err() {
                 return;
             }
             match answered.await {
@@ -125,11 +131,29 @@ impl Reloads {
     }
 }
 
+/// What a child that has come up waits for, where others come up with it.
+#[derive(Debug)]
+pub(super) struct Assent {
+    /// Told that it is up.
+    pub(super) up: mpsc::Sender<()>,
+    /// Whether it is to follow, once that is known.
+    pub(super) go: watch::Receiver<Option<bool>>,
+}
+
+impl Assent {
+    async fn given(mut self) -> bool {
+        // Whoever counts may have given up; then there is no assent.
+        let _ = self.up.send(()).await;
+        self.go.wait_for(Option::is_some).await.is_ok_and(|go| *go == Some(true))
+    }
+}
+
 /// A wish for a reload.
 #[derive(Debug)]
 pub(super) struct Order {
     /// `None`: the present one.
     plan: Option<Plan>,
+    assent: Option<Assent>,
     answer: oneshot::Sender<Result<Snapshot, Unfit>>,
 }
 
@@ -210,7 +234,7 @@ impl Reloading {
     /// Brings up a child beside the one that serves these plugins.
     pub(super) fn begin(
         &mut self,
-        order: Order,
+        mut order: Order,
         listener: Option<OwnedFd>,
         serving: BTreeSet<String>,
         shutdown: Shutdown,
@@ -220,13 +244,27 @@ impl Reloading {
             means: self.means.clone(),
             board: self.board,
             listener,
-            plan: order.plan.unwrap_or_else(|| self.plan.clone()),
+            plan: order.plan.take().unwrap_or_else(|| self.plan.clone()),
             serving,
             shutdown,
         };
-        let answer = order.answer;
+        let Order { assent, answer, .. } = order;
+        let (means, board, stop) = (self.means.clone(), self.board, birth.shutdown.clone());
         self.rising = Some(tokio::spawn(async move {
-            match birth.bring_up().await {
+            let risen = birth.bring_up().await;
+            if let (Some(assent), true) = (assent, risen.is_ok())
+                && !assent.given().await
+            {
+                if let Ok((child, now, plan, _)) = risen {
+                    let status = Status::new(means.role, means.instance);
+                    let grave = Grave { board, hooks: means.hooks, plugins: now.plugins, status };
+                    send_away(child, plan.grace, grave, stop).await;
+                }
+                let others = "another worker group does not take the new plugin set";
+                let _ = answer.send(Err(Unfit::of(Exit::PluginRefused, others)));
+                return None;
+            }
+            match risen {
                 Ok((child, now, plan, banned)) => Some(Box::new(Risen { child, plan, now, banned, answer })),
                 Err(unfit) => {
                     tracing::error!(
