@@ -93,11 +93,11 @@ fn table(text: &mut String, section: &Section) {
     }
 }
 
-/// An example that is itself TOML with quotes arrives as a quoted literal: take it out of its quotes.
+/// An example that is itself a table or a list of TOML, with quotes, arrives as a quoted literal: take it out of its quotes.
 fn plain(example: &str) -> String {
     let inner = example.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
     match inner {
-        Some(inner) if inner.starts_with('{') => inner.replace("\\\"", "\""),
+        Some(inner) if inner.starts_with(['{', '[']) => inner.replace("\\\"", "\""),
         _ => example.to_owned(),
     }
 }

@@ -10,8 +10,8 @@
 //!
 //! It refuses to start or end children itself.
 
+use super::assent::Assent;
 use super::control::Role;
-use super::reload::Assent;
 use super::status::{DutyMetrics, Handle, Snapshot, Stage};
 use super::{Plan, Reloads, Shutdown, Supervisor, Unfit};
 use crate::exit::Exit;

@@ -23,6 +23,7 @@
 //! [`Aftermath`], leases are renewed by a [`Renewer`]; both are given from outside.
 
 mod aftermath;
+mod assent;
 mod backoff;
 pub mod child;
 mod connected;

@@ -15,6 +15,7 @@
 
 use super::Shutdown;
 use super::aftermath::Aftermath;
+use super::assent::Assent;
 use super::connected::Connected;
 use super::control::{Excluded, Refusal, Role, Start};
 use super::culprit::refusal;
@@ -31,7 +32,7 @@ use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 /// The longest pause between two tries to bring back what was left out.
@@ -128,23 +129,6 @@ impl Reloads {
                 _ => return,
             }
         }
-    }
-}
-
-/// What a child that has come up waits for, where others come up with it.
-#[derive(Debug)]
-pub(super) struct Assent {
-    /// Told that it is up.
-    pub(super) up: mpsc::Sender<()>,
-    /// Whether it is to follow, once that is known.
-    pub(super) go: watch::Receiver<Option<bool>>,
-}
-
-impl Assent {
-    async fn given(mut self) -> bool {
-        // Whoever counts may have given up; then there is no assent.
-        let _ = self.up.send(()).await;
-        self.go.wait_for(Option::is_some).await.is_ok_and(|go| *go == Some(true))
     }
 }
 
