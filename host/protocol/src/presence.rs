@@ -28,6 +28,9 @@ pub struct Presence {
     pub v: u32,
     /// The instance.
     pub instance: InstanceId,
+    /// The worker group that it is a process of, where its host has groups.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
     /// The machine's name.
     pub host: String,
     /// The supervisor's process id.

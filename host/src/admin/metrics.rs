@@ -6,7 +6,7 @@ use crate::process::Snapshot;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::Registry;
 
 /// What the text is.
@@ -25,6 +25,9 @@ pub(super) mod names {
     pub(crate) const PLUGINS_REFUSED: &str = "cardcage_plugins_refused";
     pub(crate) const PLUGINS_QUARANTINED: &str = "cardcage_plugins_quarantined";
     pub(crate) const PLUGINS_BLOCKED: &str = "cardcage_plugins_blocked";
+    pub(crate) const GROUP_READY: &str = "cardcage_group_ready";
+    pub(crate) const GROUP_UP: &str = "cardcage_group_child_up";
+    pub(crate) const GROUP_RESTARTS: &str = "cardcage_group_child_restarts";
     pub(crate) const DEGRADED: &str = "cardcage_degraded_reasons";
 }
 
@@ -50,6 +53,21 @@ pub(super) fn text(now: &Snapshot, duties: &str, child: Option<&str>) -> String 
     registry.register(names::CHILD_RESTARTS, help, restarts);
     let reloads = ConstCounter::new(now.reloads);
     registry.register(names::RELOADS, "Reloads after which another child took over", reloads);
+    let (ready, up) =
+        (Family::<Vec<(&str, String)>, Gauge>::default(), Family::<Vec<(&str, String)>, Gauge>::default());
+    let begun = Family::<Vec<(&str, String)>, Counter>::default();
+    for (one, seat) in now.seats.iter().filter_map(|one| Some((one, one.seat.as_ref()?))) {
+        let labels = vec![("group", seat.group.clone()), ("process", seat.process.to_string())];
+        ready.get_or_create(&labels).set(i64::from(one.ready));
+        up.get_or_create(&labels).set(i64::from(one.child_pid.is_some()));
+        begun.get_or_create(&labels).inc_by(one.restarts);
+    }
+    if !now.seats.is_empty() {
+        registry.register(names::GROUP_READY, "1 while this process of the worker group takes work", ready);
+        registry.register(names::GROUP_UP, "1 while this process of the worker group runs", up);
+        let help = "Children of this place started in place of one that died or was replaced";
+        registry.register(names::GROUP_RESTARTS, help, begun);
+    }
     let crashes = Family::<Vec<(&str, String)>, Counter>::default();
     for ((cause, plugin), count) in &now.crashes {
         let plugin = plugin.clone().unwrap_or_default();

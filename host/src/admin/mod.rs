@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `GET /livez` | 200 `alive` while the supervisor's process lives |
 //! | `GET /readyz` | 200 `ready`, or 503 and the reason in a line |
-//! | `GET /readyz?verbose` | the same status; JSON: status, degraded, refused, plugins, quarantined, blocked, child, last crash |
+//! | `GET /readyz?verbose` | the same status; JSON: status, degraded, refused, plugins, quarantined, blocked, child, last crash; of worker groups also each process' own |
 //! | `GET /metrics` | OpenMetrics text: the supervisor's own, and the child's if it answers within 1 s |
 //! | `POST /reload` | 202 and the number of the reload that reads what is there now; 403 from elsewhere |
 //! | `GET /reload` | the reload under way, and how the last one ended |
@@ -23,7 +23,7 @@ mod metrics;
 
 pub use desk::{Desk, ReloadAccepted, ReloadResult, ReloadState};
 
-use crate::process::{Handle, Snapshot, Stage};
+use crate::process::{Crew, Snapshot, Stage};
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, ORIGIN};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
@@ -57,8 +57,8 @@ const PROBLEM: &str = "application/problem+json";
 /// What the listener works with.
 #[derive(Clone, Debug)]
 pub struct Office {
-    /// The supervisor's status and metrics.
-    pub handle: Handle,
+    /// The status and metrics of the supervisors.
+    pub crew: Crew,
     /// Where reloads are asked for.
     pub desk: Desk,
     /// Whether other machines may ask for one.
@@ -114,7 +114,7 @@ async fn converse(stream: TcpStream, office: Office, is_near: bool) {
 }
 
 async fn answer(request: &Request<Incoming>, office: &Office, is_near: bool) -> Response<Full<Bytes>> {
-    let handle = &office.handle;
+    let crew = &office.crew;
     let path = request.uri().path();
     if path == "/reload" && !is_near && !office.remote_reload {
         let detail = "A reload is this machine's business only; `admin.remote_reload` changes that.";
@@ -137,11 +137,11 @@ async fn answer(request: &Request<Incoming>, office: &Office, is_near: bool) -> 
     }
     match path {
         "/livez" => respond(StatusCode::OK, TEXT, "alive\n"),
-        "/readyz" => readyz(&handle.status.snapshot(), verbose(request.uri().query())),
+        "/readyz" => readyz(&crew.snapshot(), verbose(request.uri().query())),
         "/reload" => json(StatusCode::OK, &office.desk.state()),
         _ => {
-            let child = handle.metrics.text(CHILD_METRICS_MAX).await;
-            let text = metrics::text(&handle.status.snapshot(), &handle.duties.text(), child.as_deref());
+            let child = crew.metrics_text(CHILD_METRICS_MAX).await;
+            let text = metrics::text(&crew.snapshot(), &crew.duties.text(), child.as_deref());
             respond(StatusCode::OK, metrics::CONTENT_TYPE, text)
         }
     }

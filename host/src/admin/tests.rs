@@ -16,7 +16,7 @@ fn admin() -> Admin {
     let address = listener.local_addr().unwrap();
     let (status, handle) = handle(Role::Api, |_| Some("child_thing 1\n# EOF\n".to_owned()));
     let desk = Desk::default();
-    tokio::spawn(serve(listener, Office { handle, desk: desk.clone(), remote_reload: false }));
+    tokio::spawn(serve(listener, Office { crew: handle.into(), desk: desk.clone(), remote_reload: false }));
     Admin { address, status, desk }
 }
 

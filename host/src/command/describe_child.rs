@@ -106,6 +106,7 @@ fn describe() -> std::io::Result<()> {
             library,
             prefix,
             config: serde_json::Value::Null,
+            threads: None,
             // What the author says is what the operator's limits are held against.
             tasks: std::collections::BTreeMap::new(),
             schedules: std::collections::BTreeMap::new(),

@@ -130,6 +130,7 @@ mod tests {
     fn present(instance: &str, version: &str, tasks: &[&str], routes: &[&str], status: &str) -> Presence {
         let major = version.split('.').next().unwrap().parse().unwrap();
         Presence {
+            group: None,
             v: 1,
             instance: InstanceId::new(instance).unwrap(),
             host: "h".into(),

@@ -301,6 +301,7 @@ mod tests {
     fn worker(n: u32, plugin: &str, major: u32, tasks: &[&str], consuming: bool) -> Presence {
         let name = |text: &str| Name::new(text).unwrap();
         Presence {
+            group: None,
             v: 1,
             instance: InstanceId::new(&format!("worker-{n}")).unwrap(),
             host: "h".into(),

@@ -34,7 +34,7 @@ pub async fn run(json: bool, configuration: Configuration) -> Exit {
 
 fn table(workers: &[Presence], now: Timestamp) -> String {
     let mut table = output::table();
-    table.set_header(["worker", "host", "pid", "version", "up", "status", "busy", "plugins"]);
+    table.set_header(["worker", "group", "host", "pid", "version", "up", "status", "busy", "plugins"]);
     for worker in workers {
         let plugins: Vec<String> = worker
             .plugins
@@ -50,6 +50,7 @@ fn table(workers: &[Presence], now: Timestamp) -> String {
         };
         table.add_row([
             worker.instance.to_string(),
+            output::shown(worker.group.as_deref().unwrap_or("-")),
             output::shown(&worker.host),
             worker.pid.to_string(),
             output::shown(&worker.version),

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value as Json};
 
 use super::errors::Mistake;
+use super::groups;
 use super::options::{Preset, Row, SECTIONS, Settings};
 use super::plugins;
 use super::suggest::nearest;
@@ -32,6 +33,8 @@ impl Check<'_> {
         let stated = table.get("plugins").and_then(|node| self.table("plugins", node));
         json.insert("trust".to_owned(), Json::Object(self.values("plugins", TRUST.rows, stated)));
         let plugins = stated.map_or_else(Map::new, |table| plugins::read(self, table));
+        let stated = table.get("worker").and_then(Node::table).and_then(|worker| worker.get(groups::KEY));
+        json.insert("groups".to_owned(), Json::Array(groups::read(self, stated, &plugins)));
         json.insert("plugins".to_owned(), Json::Object(plugins));
         self.unknown_sections(table);
         self.grace_fits_lease(table, &json);
@@ -86,7 +89,8 @@ impl Check<'_> {
 
     fn unknown_options(&mut self, path: &str, rows: &[Row], stated: Option<&Table>) {
         for (key, node) in stated.into_iter().flatten() {
-            if !rows.iter().any(|row| row.name == key) {
+            let is_group = path == "worker" && key == groups::KEY;
+            if !is_group && !rows.iter().any(|row| row.name == key) {
                 let names = || rows.iter().map(|row| row.name);
                 let help = match (nearest(key, names()), section_of(key)) {
                     (Some(near), _) => format!("did you mean `{near}`?"),

@@ -46,6 +46,8 @@ pub(crate) enum Kind {
     /// Like `Path`, but a bare name is looked up in `PATH`.
     Program,
     Prefix,
+    /// A list of names.
+    Names,
     /// A list of minisign's public keys.
     TrustedKeys,
     /// Route to placement; read by `plugins`.
@@ -94,6 +96,7 @@ impl Kind {
             Self::Filter => "a level or filter directives".to_owned(),
             Self::Path | Self::Program => "a path".to_owned(),
             Self::Prefix => "a path such as `/shop`".to_owned(),
+            Self::Names => "a list of names such as `[\"hello\"]`".to_owned(),
             Self::TrustedKeys => "a list of public keys such as `[\"RWQ…\"]`".to_owned(),
             Self::Routes => "a table of `\"METHOD /path\" = \"worker\"` or `\"inline\"`".to_owned(),
             Self::Free => "a table".to_owned(),
@@ -194,6 +197,10 @@ impl Kind {
                 path(text, node.origin.directory().filter(|_| !bare))
             }),
             Self::Prefix => self.text(node, prefix),
+            Self::Names => {
+                let Value::Array(items) = &node.value else { return Err(self.wrong_type(node)) };
+                items.iter().map(|item| Self::Name.read(item)).collect::<Result<_, _>>().map(Json::Array)
+            }
             Self::TrustedKeys => self.keys(node),
             Self::Routes | Self::Free => match node.value {
                 Value::Table(_) => Ok(Json::Null),

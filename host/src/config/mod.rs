@@ -17,6 +17,7 @@
 mod backoff;
 mod check;
 mod errors;
+mod groups;
 mod kind;
 mod options;
 mod plugin_config;
@@ -34,6 +35,7 @@ mod trust;
 
 pub use backoff::Backoff;
 pub use errors::Errors;
+pub use groups::Group;
 pub use options::{
     Admin, Api, Broker, Dev, Drain, Loading, Log, LogFormat, OnLost, Placement, PluginSettings, Retry,
     ScheduleOverrides, Settings, Storage, TaskOverrides, Tasks, Worker,

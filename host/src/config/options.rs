@@ -134,6 +134,8 @@ section! {
         recycle_above_mb: Option<u64> = unset(1_024), integer(16, 16_777_216);
         /// Resident memory above which a child is killed, as the kernel does where memory is short; it is looked at twice a second. Unset means any.
         memory_max_mb: Option<u64> = unset(2_048), integer(16, 16_777_216);
+        /// Threads of each plugin's runtime: as many cores as it can use at once with its own code.
+        plugin_threads: u32 = 1, integer(1, 64);
     }
 }
 
@@ -272,6 +274,12 @@ section! {
         placement: Option<Placement> = unset("worker"), Kind::OneOf(&["worker", "inline"]);
         /// Whether the host refuses to start (exit 70) when the plugin cannot be loaded.
         required: bool = true, Kind::Boolean;
+        /// Tasks run at the same time in each worker process; it cannot be more than `worker.task_concurrency`, or its group's.
+        task_concurrency: Option<usize> = unset(8), integer(1, 4_096);
+        /// Calls run at the same time in each worker process; wins over `worker.call_concurrency`, and its group's.
+        call_concurrency: Option<usize> = unset(16), integer(1, 4_096);
+        /// Threads of the plugin's runtime, in each process that has it; wins over `worker.plugin_threads`, and its group's.
+        threads: Option<u32> = unset(2), integer(1, 64);
         /// Limits of single tasks, by name, over what their author declared; see `[plugins.<name>.tasks.<task>]`.
         tasks: BTreeMap<String, TaskOverrides> = unset("{ fulfil = { max_attempts = 3 } }"), Kind::Free;
         /// Single schedules, by name, over what their author declared; see `[plugins.<name>.schedules.<schedule>]`.
@@ -349,6 +357,9 @@ pub struct Settings {
     pub api: Api,
     /// `[worker]`
     pub worker: Worker,
+    /// `[[worker.group]]`; none: one process has all plugins.
+    #[serde(default)]
+    pub groups: Vec<super::groups::Group>,
     /// `[admin]`
     pub admin: Admin,
     /// `[broker]`

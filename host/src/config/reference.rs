@@ -4,6 +4,7 @@
 
 use std::fmt::Write as _;
 
+use super::groups::GROUP;
 use super::options::{PLUGIN, Preset, Row, SCHEDULE, SECTIONS, Section, TASK};
 use super::trust::TRUST;
 
@@ -29,7 +30,7 @@ pub fn default_file() -> String {
             };
         }
     }
-    for section in [&PLUGIN, &TASK, &SCHEDULE] {
+    for section in [&GROUP, &PLUGIN, &TASK, &SCHEDULE] {
         let _ = writeln!(text, "\n# {}\n# [{}]", section.doc.trim(), section.name);
         for row in section.rows {
             let _ = writeln!(text, "\n# {}\n# Accepts {}.", row.doc.trim(), row.kind.expected());
@@ -62,6 +63,7 @@ pub fn markdown() -> String {
     for section in SECTIONS.iter().chain([&&TRUST]) {
         table(&mut text, section);
     }
+    table(&mut text, &GROUP);
     table(&mut text, &PLUGIN);
     table(&mut text, &TASK);
     table(&mut text, &SCHEDULE);
@@ -91,11 +93,11 @@ fn table(text: &mut String, section: &Section) {
     }
 }
 
-/// An example that is itself TOML with quotes arrives as a quoted literal: take it out of its quotes.
+/// An example that is itself a table or a list of TOML, with quotes, arrives as a quoted literal: take it out of its quotes.
 fn plain(example: &str) -> String {
     let inner = example.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
     match inner {
-        Some(inner) if inner.starts_with('{') => inner.replace("\\\"", "\""),
+        Some(inner) if inner.starts_with(['{', '[']) => inner.replace("\\\"", "\""),
         _ => example.to_owned(),
     }
 }

@@ -64,7 +64,7 @@ pub fn unmet<'a>(descriptions: impl IntoIterator<Item = &'a Description>) -> BTr
 /// The refusal that follows.
 #[must_use]
 pub fn refusal(plugin: &str, library: &Path, fault: &str) -> Refusal {
-    let remedy = "configure that plugin too, in the version that is needed, or remove this one";
+    let remedy = "configure that plugin too, in the version that is needed and, in a worker, in the same group, or remove this one";
     Refusal::new(library, Code::NeedsPlugin, fault, remedy).of(plugin)
 }
 

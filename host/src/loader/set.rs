@@ -26,6 +26,8 @@ pub struct Source {
     pub prefix: String,
     /// The plugin's settings.
     pub config: serde_json::Value,
+    /// Threads of its runtime; `None`: as many as of the others.
+    pub threads: Option<u32>,
     /// The operator's limits of its tasks.
     pub tasks: BTreeMap<String, TaskOverrides>,
     /// The operator's word on its schedules.
@@ -41,7 +43,7 @@ pub struct LoadOptions {
     pub trust: Trust,
     /// The log filter, as in `RUST_LOG`.
     pub log_filter: String,
-    /// Threads of each plugin's runtime.
+    /// Threads of each plugin's runtime, where its source does not say.
     pub threads: u32,
     /// What the host does for plugins.
     pub services: Arc<dyn Services>,
@@ -183,7 +185,7 @@ pub fn load_all(sources: &[Source], options: &LoadOptions, on_step: OnStep<'_>) 
             config: &source.config,
             neighbours: neighbours.clone(),
             log_filter: &options.log_filter,
-            threads: options.threads,
+            threads: source.threads.unwrap_or(options.threads),
             services: options.services.clone(),
             runtime: options.runtime.clone(),
             board: options.board,

@@ -1,4 +1,4 @@
-//! One supervisor, one child, and what passes between them.
+//! A supervisor for each child, and what passes between them.
 //!
 //! Plugins can crash, hang and exit. So no process that must survive loads one: the supervisor owns the
 //! sockets, the admin listener and the leases, and starts the same executable again as a child, which
@@ -9,6 +9,8 @@
 //!            ◀─ Phase, Ready, … ─────────
 //!            ◀─ board (shared memory): what is in flight
 //! ```
+//!
+//! A worker with groups has several such pairs in one host, its `crew`.
 //!
 //! Invariants:
 //! - The supervisor outlives any child, unless a required plugin is refused or the child says it cannot
@@ -21,12 +23,14 @@
 //! [`Aftermath`], leases are renewed by a [`Renewer`]; both are given from outside.
 
 mod aftermath;
+mod assent;
 mod backoff;
 pub mod child;
 mod connected;
 pub mod control;
 mod crash_loops;
 mod crash_report;
+pub mod crew;
 mod culprit;
 mod death;
 mod fate;
@@ -53,6 +57,7 @@ mod tests;
 
 pub use aftermath::Aftermath;
 pub use crash_report::{Cause, CrashReport, Work};
+pub use crew::{Crew, Seat};
 pub use death::Death;
 pub use fate::{Fate, Scene};
 pub use lease::{LeaseKeeper, Renewer};

@@ -15,6 +15,7 @@
 
 use super::Shutdown;
 use super::aftermath::Aftermath;
+use super::assent::Assent;
 use super::connected::Connected;
 use super::control::{Excluded, Refusal, Role, Start};
 use super::culprit::refusal;
@@ -23,6 +24,7 @@ use super::grave::Grave;
 use super::life::{Ending, Outcome, Setting, live};
 use super::spawn::Spawn;
 use super::status::{ChildMetrics, Snapshot, Status};
+use super::supervisor::send_away;
 use super::wear::Limits;
 use crate::crash::Board;
 use crate::exit::Exit;
@@ -98,9 +100,14 @@ impl Reloads {
     /// # Errors
     /// Why the one before serves on.
     pub async fn reload(&self, plan: Plan) -> Result<Snapshot, Unfit> {
+        self.reload_with(plan, None).await
+    }
+
+    /// The same; the child that has come up waits for an assent before it follows.
+    pub(super) async fn reload_with(&self, plan: Plan, assent: Option<Assent>) -> Result<Snapshot, Unfit> {
         let stopping = || Unfit::of(Exit::Unavailable, "the host is stopping");
         let (answer, answered) = oneshot::channel();
-        self.0.send(Order { plan: Some(plan), answer }).await.map_err(|_| stopping())?;
+        self.0.send(Order { plan: Some(plan), assent, answer }).await.map_err(|_| stopping())?;
         answered.await.map_err(|_| stopping())?
     }
 
@@ -110,7 +117,7 @@ impl Reloads {
         loop {
             tokio::time::sleep(pause).await;
             let (answer, answered) = oneshot::channel();
-            if self.0.send(Order { plan: None, answer }).await.is_err() {
+            if self.0.send(Order { plan: None, assent: None, answer }).await.is_err() {
                 return;
             }
             match answered.await {
@@ -130,6 +137,7 @@ impl Reloads {
 pub(super) struct Order {
     /// `None`: the present one.
     plan: Option<Plan>,
+    assent: Option<Assent>,
     answer: oneshot::Sender<Result<Snapshot, Unfit>>,
 }
 
@@ -210,7 +218,7 @@ impl Reloading {
     /// Brings up a child beside the one that serves these plugins.
     pub(super) fn begin(
         &mut self,
-        order: Order,
+        mut order: Order,
         listener: Option<OwnedFd>,
         serving: BTreeSet<String>,
         shutdown: Shutdown,
@@ -220,13 +228,27 @@ impl Reloading {
             means: self.means.clone(),
             board: self.board,
             listener,
-            plan: order.plan.unwrap_or_else(|| self.plan.clone()),
+            plan: order.plan.take().unwrap_or_else(|| self.plan.clone()),
             serving,
             shutdown,
         };
-        let answer = order.answer;
+        let Order { assent, answer, .. } = order;
+        let (means, board, stop) = (self.means.clone(), self.board, birth.shutdown.clone());
         self.rising = Some(tokio::spawn(async move {
-            match birth.bring_up().await {
+            let risen = birth.bring_up().await;
+            if let (Some(assent), true) = (assent, risen.is_ok())
+                && !assent.given().await
+            {
+                if let Ok((child, now, plan, _)) = risen {
+                    let status = Status::new(means.role, means.instance);
+                    let grave = Grave { board, hooks: means.hooks, plugins: now.plugins, status };
+                    send_away(child, plan.grace, grave, stop).await;
+                }
+                let others = "another worker group does not take the new plugin set";
+                let _ = answer.send(Err(Unfit::of(Exit::PluginRefused, others)));
+                return None;
+            }
+            match risen {
                 Ok((child, now, plan, banned)) => Some(Box::new(Risen { child, plan, now, banned, answer })),
                 Err(unfit) => {
                     tracing::error!(

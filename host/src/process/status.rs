@@ -1,7 +1,7 @@
 //! What a supervisor shows of itself: the source of readiness and of the supervisor's own metrics.
 
 use super::control::{LoadedPlugin, Refusal, Role};
-use super::{Cause, CrashReport};
+use super::{Cause, CrashReport, Seat};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -53,6 +53,9 @@ pub struct BlockedPlugin {
 pub struct Snapshot {
     /// What the host is for.
     pub role: Role,
+    /// Which process of which worker group, where there are groups.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seat: Option<Seat>,
     /// The instance's name.
     pub instance: String,
     /// Where the supervisor stands.
@@ -83,6 +86,9 @@ pub struct Snapshot {
     pub reloads: u64,
     /// How the last child ended that did not end as it should.
     pub last_crash: Option<CrashReport>,
+    /// Each process' own, where the host has several.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub seats: Vec<Snapshot>,
     /// How many were replaced while they served, by why.
     #[serde(skip)]
     pub replaced: BTreeMap<&'static str, u64>,
@@ -92,6 +98,32 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// That of a supervisor that has not started yet.
+    pub(super) fn new(role: Role, instance: String) -> Self {
+        Self {
+            role,
+            seat: None,
+            instance,
+            status: Stage::Starting,
+            ready: false,
+            consuming: (role == Role::Worker).then_some(false),
+            responding: true,
+            degraded: Vec::new(),
+            refused: Vec::new(),
+            plugins: Vec::new(),
+            quarantined: Vec::new(),
+            blocked: Vec::new(),
+            bound: Vec::new(),
+            child_pid: None,
+            restarts: 0,
+            reloads: 0,
+            last_crash: None,
+            replaced: BTreeMap::new(),
+            crashes: BTreeMap::new(),
+            seats: Vec::new(),
+        }
+    }
+
     fn judge(&mut self) {
         self.ready = self.status == Stage::Serving && self.consuming != Some(false) && self.responding;
     }
@@ -129,27 +161,7 @@ pub struct Status {
 
 impl Status {
     pub(super) fn new(role: Role, instance: String) -> Self {
-        let snapshot = Snapshot {
-            role,
-            instance,
-            status: Stage::Starting,
-            ready: false,
-            consuming: (role == Role::Worker).then_some(false),
-            responding: true,
-            degraded: Vec::new(),
-            refused: Vec::new(),
-            plugins: Vec::new(),
-            quarantined: Vec::new(),
-            blocked: Vec::new(),
-            bound: Vec::new(),
-            child_pid: None,
-            restarts: 0,
-            reloads: 0,
-            last_crash: None,
-            replaced: BTreeMap::new(),
-            crashes: BTreeMap::new(),
-        };
-        Self { sender: Arc::new(watch::Sender::new(snapshot)) }
+        Self { sender: Arc::new(watch::Sender::new(Snapshot::new(role, instance))) }
     }
 
     /// The status now.

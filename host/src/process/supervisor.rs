@@ -29,7 +29,7 @@ use super::replacement::{self, Why};
 use super::retiree::Retiree;
 use super::spawn::Spawn;
 use super::status::{ChildMetrics, DutyMetrics, Handle, Snapshot, Stage, Status};
-use super::{Death, Shutdown};
+use super::{Death, Seat, Shutdown};
 use crate::crash::Board;
 use crate::exit::Exit;
 use std::os::fd::OwnedFd;
@@ -122,6 +122,19 @@ impl Supervisor {
             loops: CrashLoops::default(),
             returning: JoinSet::new(),
         }
+    }
+
+    /// The same, as one process of a worker group.
+    #[must_use]
+    pub fn seated(self, seat: Option<Seat>) -> Self {
+        self.status.update(|now| now.seat = seat);
+        self
+    }
+
+    /// Which process of which worker group it has.
+    #[must_use]
+    pub fn seat(&self) -> Option<Seat> {
+        self.status.snapshot().seat
     }
 
     /// Where another plugin set is handed in.
@@ -380,7 +393,7 @@ impl Supervisor {
 }
 
 /// Lets a child finish what it has, after another one took its place.
-async fn send_away(child: Connected, grace: Duration, grave: Grave, shutdown: Shutdown) {
+pub(super) async fn send_away(child: Connected, grace: Duration, grave: Grave, shutdown: Shutdown) {
     let retiree = Retiree { child, grace, hands_over: true };
     // The other one serves already.
     let (_, successor) = oneshot::channel();

@@ -15,9 +15,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-/// Threads of each plugin's runtime.
-const PLUGIN_THREADS: u32 = 1;
-
 /// What both roles need once the child is attached.
 pub(super) struct Context {
     pub(super) settings: Settings,
@@ -29,6 +26,8 @@ pub(super) struct Context {
     pub(super) excluded: Vec<control::Excluded>,
     /// What a child before this one serves.
     needed: Vec<String>,
+    /// Threads of each plugin's runtime.
+    threads: u32,
     lending: Arc<Lending>,
     blocked: Blocked,
 }
@@ -82,6 +81,10 @@ async fn serve(attached: Attached) -> Result<Exit, Failure> {
         listener: attached.listener.map(std::net::TcpListener::from),
         excluded: start.excluded,
         needed: start.needed,
+        threads: match start.role {
+            Role::Api => 1,
+            Role::Worker => settings.worker.plugin_threads,
+        },
         lending,
         blocked: Blocked::default(),
         settings,
@@ -125,7 +128,7 @@ impl Context {
             cache_dir: self.settings.loading.cache_dir.clone(),
             trust: Trust::read(&self.settings.trust),
             log_filter: self.settings.log.filter.clone(),
-            threads: PLUGIN_THREADS,
+            threads: self.threads,
             services,
             runtime: tokio::runtime::Handle::current(),
             board: Some(self.board),

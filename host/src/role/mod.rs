@@ -19,6 +19,7 @@ mod presence;
 mod pumps;
 mod quarantine;
 mod reload;
+mod seats;
 mod services;
 mod supervisor;
 mod worker;

@@ -102,6 +102,7 @@ pub(super) fn sources(settings: &Settings, excluded: &[Excluded]) -> Vec<Source>
             library: plugin.library.clone(),
             prefix: plugin.prefix.clone(),
             config: serde_json::Value::Object(plugin.config.expose().clone()),
+            threads: plugin.threads,
             tasks: plugin.tasks.clone(),
             schedules: plugin.schedules.clone(),
         })

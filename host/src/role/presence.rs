@@ -78,7 +78,13 @@ impl Present {
         let held: Vec<Entry> =
             self.boards.iter().flat_map(Board::live).filter(|entry| entry.kind == Kind::Task).collect();
         let takes_tasks = self.role == Role::Worker;
-        let slots = slots_per_plugin(self.settings.borrow().worker.task_concurrency, snapshot.plugins.len());
+        let group = snapshot.seat.as_ref().map(|seat| seat.group.clone());
+        let settings = self.settings.borrow().of_group(group.as_deref());
+        let all = slots_per_plugin(settings.worker.task_concurrency, snapshot.plugins.len());
+        let slots = |plugin: &str| {
+            let own = settings.plugins.get(plugin).and_then(|plugin| plugin.task_concurrency);
+            own.map_or(all, |own| own.min(all))
+        };
         let plugins: Vec<PresentPlugin> = snapshot
             .plugins
             .iter()
@@ -90,7 +96,7 @@ impl Present {
                     routes: if question.routes { names(&plugin.called) } else { Vec::new() },
                     tasks: names(&plugin.task_names),
                     busy: held.iter().filter(|entry| entry.plugin == plugin.name).count(),
-                    slots: if plugin.task_names.is_empty() || !takes_tasks { 0 } else { slots },
+                    slots: if plugin.task_names.is_empty() || !takes_tasks { 0 } else { slots(&plugin.name) },
                     quarantined_at: snapshot
                         .quarantined
                         .iter()
@@ -102,6 +108,7 @@ impl Present {
         Presence {
             v: 1,
             instance: self.instance.clone(),
+            group,
             host: host.to_owned(),
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -11,10 +11,12 @@
 //! kept, and named.
 
 use super::options::plan;
+use super::seats::{self, seats};
 use crate::admin::{Desk, ReloadResult};
 use crate::config::Settings;
 use crate::exit::Exit;
-use crate::process::{Reloads, Snapshot, Status, Unfit};
+use crate::process::control::Role;
+use crate::process::{Crew, Reloads, Seat, Snapshot, Unfit, crew};
 use cardcage_protocol::Timestamp;
 use futures_util::future::BoxFuture;
 use serde_json::Value;
@@ -65,9 +67,10 @@ pub trait Reconfiguration: Send + Sync {
 pub(super) struct Reloader {
     pub(super) source: Arc<dyn Reconfiguration>,
     pub(super) desk: Desk,
-    pub(super) reloads: Reloads,
-    pub(super) status: Status,
-    /// What the child that serves was given.
+    pub(super) role: Role,
+    pub(super) reloads: Vec<(Option<Seat>, Reloads)>,
+    pub(super) crew: Crew,
+    /// What the children that serve were given.
     pub(super) settings: watch::Sender<Arc<Settings>>,
 }
 
@@ -81,7 +84,7 @@ impl Reloader {
             let outcome = self.reload(&mut needs_restart).await;
             let now = match &outcome {
                 Ok(now) => now.clone(),
-                Err(_) => self.status.snapshot(),
+                Err(_) => self.crew.snapshot(),
             };
             let (exit, reasons) = match outcome {
                 Ok(_) => {
@@ -123,7 +126,8 @@ impl Reloader {
         let current = self.settings.borrow().clone();
         let (settings, kept) = keep(&current, &read).map_err(fault)?;
         *needs_restart = kept;
-        let serving: Vec<String> = self.status.snapshot().plugins.into_iter().map(|one| one.name).collect();
+        let settings = self.keep_groups(&current, settings, needs_restart)?;
+        let serving: Vec<String> = self.crew.snapshot().plugins.into_iter().map(|one| one.name).collect();
         let Judgement { mistakes, refused, unexpected } = self.source.judge(&settings).await;
         if !mistakes.is_empty() {
             return Err(refuse(Exit::Config, mistakes));
@@ -139,9 +143,41 @@ impl Reloader {
         if let Some(unexpected) = unexpected {
             return Err(refuse(Exit::Unexpected, vec![unexpected]));
         }
-        let now = self.reloads.reload(plan(&settings).map_err(fault)?).await?;
+        let of_seat = |(seat, reloads): &(Option<Seat>, Reloads)| {
+            Ok((reloads.clone(), plan(&settings.of_group(seats::group(seat))).map_err(fault)?))
+        };
+        let plans = self.reloads.iter().map(of_seat).collect::<Result<Vec<_>, Unfit>>()?;
+        match plans.as_slice() {
+            // Nobody has to wait for anybody.
+            [(reloads, plan)] => drop(reloads.reload(plan.clone()).await?),
+            plans => crew::reload(plans).await?,
+        }
         self.settings.send_replace(Arc::new(settings));
-        Ok(now)
+        Ok(self.crew.snapshot())
+    }
+
+    /// Which groups there are, and how many processes, stays until a restart: what each has, and may use, does not.
+    fn keep_groups(
+        &self,
+        current: &Settings,
+        mut new: Settings,
+        needs_restart: &mut Vec<String>,
+    ) -> Result<Settings, Unfit> {
+        if seats(self.role, current) == seats(self.role, &new) {
+            return Ok(new);
+        }
+        needs_restart.push("worker.group".to_owned());
+        new.groups.clone_from(&current.groups);
+        let out = new.ungrouped();
+        if out.is_empty() {
+            return Ok(new);
+        }
+        let reason = format!(
+            "{} would be in none of the worker groups that there are; other groups need a restart: keep the groups' \
+             names and processes for this reload, or restart the worker",
+            out.join(", ")
+        );
+        Err(refuse(Exit::Config, vec![reason]))
     }
 }
 

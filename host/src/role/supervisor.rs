@@ -5,6 +5,7 @@ use super::aftermath::{BrokerAftermath, BrokerRenewer, NoAftermath};
 use super::options::{broker_options, plan};
 use super::presence::Present;
 use super::reload::{Reconfiguration, Reloader};
+use super::seats::{self, Place};
 use super::{pumps, reload};
 use crate::admin::{self, Desk, Office};
 use crate::broker::Broker;
@@ -14,7 +15,8 @@ use crate::exit::Exit;
 use crate::logging;
 use crate::process::control::Role;
 use crate::process::{
-    Aftermath, DutyMetrics, LeaseKeeper, SelfExecutable, Shutdown, Supervisor, SupervisorOptions,
+    Aftermath, Crew, DutyMetrics, LeaseKeeper, Seat, SelfExecutable, Shutdown, Supervisor, SupervisorOptions,
+    crew,
 };
 use crate::worker::tasks::Sweeper;
 use cardcage_protocol::{InstanceId, QuarantinePolicy, Timestamp};
@@ -67,8 +69,7 @@ async fn start(
         Role::Api => Some(bind(settings.api.listen, "api.listen")?),
         Role::Worker => None,
     };
-    let board = || Board::create().map_err(|error| unexpected("no shared memory for the board", error));
-    let boards = [board()?, board()?];
+    let places = places(role, settings, &instance)?;
     let options =
         broker_options(settings, instance.as_str()).map_err(|error| (Exit::Config, error.to_string()))?;
     let started_at = Timestamp::now();
@@ -76,58 +77,71 @@ async fn start(
     let current = watch::Sender::new(Arc::new(settings.clone()));
     // Also an API's, to answer who asks; without a broker it goes on trying.
     let broker = Broker::connect(options.clone()).await.map_err(|error| (Exit::Config, error.to_string()))?;
-    let present = broker.clone();
-    let hooks: Arc<dyn Aftermath> = match role {
-        Role::Api => Arc::new(NoAftermath),
+    let mut quarantine = None;
+    match role {
+        Role::Api => {}
         Role::Worker => {
             let renewer = Arc::new(BrokerRenewer::new(options));
             let lease = Duration::from_millis(settings.tasks.lease_ms);
-            let keeper = LeaseKeeper::start(boards.to_vec(), lease, renewer);
+            let boards = places.iter().flat_map(|place| place.boards).collect();
+            let keeper = LeaseKeeper::start(boards, lease, renewer);
             duties.leases = Some(keeper.map_err(|error| unexpected("no thread for the leases", error))?);
             let stop = CancellationToken::new();
             let pumps = pumps::run(broker.clone(), current.subscribe(), stop.clone());
             duties.pumps = Some((stop, tokio::spawn(pumps)));
-            let quarantine = QuarantinePolicy {
+            quarantine = Some(QuarantinePolicy {
                 after: settings.tasks.quarantine_after,
                 window_ms: settings.tasks.quarantine_window_s.saturating_mul(1_000),
-            };
-            Arc::new(BrokerAftermath { broker, instance: instance.clone(), quarantine })
+            });
         }
-    };
+    }
     let bound =
         |listener: &TcpListener| listener.local_addr().map_err(|error| unexpected("no address", error));
     let api_address = api_listener.as_ref().map(bound).transpose()?;
     let admin_address = bound(&admin_listener)?;
-    let supervisor = Supervisor::new(SupervisorOptions {
-        role,
-        instance: instance.as_str().to_owned(),
-        plan: plan(settings).map_err(|error| unexpected("settings", error))?,
-        listener: api_listener.map(OwnedFd::from),
-        boards,
-        hooks,
-        spawn: Arc::new(SelfExecutable),
-    });
-    let sweeps = (role == Role::Worker).then(|| present.clone());
-    let present = Present {
-        role,
-        broker: present,
-        instance: instance.clone(),
-        boards,
-        status: supervisor.handle().status,
-        settings: current.subscribe(),
-        started_at,
-    };
-    duties.present = Some(tokio::spawn(present.answer()));
-    let mut handle = supervisor.handle();
-    if let Some(broker) = sweeps {
-        handle.duties = duties.start_sweeper(broker);
+    let mut api_listener = api_listener.map(OwnedFd::from);
+    let mut supervisors = Vec::new();
+    for Place { seat, instance, boards } in places {
+        let hooks: Arc<dyn Aftermath> = match quarantine {
+            None => Arc::new(NoAftermath),
+            Some(quarantine) => {
+                Arc::new(BrokerAftermath { broker: broker.clone(), instance: instance.clone(), quarantine })
+            }
+        };
+        let of_seat = settings.of_group(seats::group(&seat));
+        let supervisor = Supervisor::new(SupervisorOptions {
+            role,
+            instance: instance.as_str().to_owned(),
+            plan: plan(&of_seat).map_err(|error| unexpected("settings", error))?,
+            listener: api_listener.take(),
+            boards,
+            hooks,
+            spawn: Arc::new(SelfExecutable),
+        });
+        let supervisor = supervisor.seated(seat);
+        let present = Present {
+            role,
+            broker: broker.clone(),
+            instance,
+            boards,
+            status: supervisor.handle().status,
+            settings: current.subscribe(),
+            started_at,
+        };
+        duties.present.push(tokio::spawn(present.answer()));
+        supervisors.push(supervisor);
+    }
+    let mut crew = Crew::new(supervisors.iter().map(Supervisor::handle).collect());
+    if role == Role::Worker {
+        crew.duties = duties.start_sweeper(broker);
     }
     let desk = Desk::default();
-    let office = Office { handle, desk: desk.clone(), remote_reload: settings.admin.remote_reload };
+    let office =
+        Office { crew: crew.clone(), desk: desk.clone(), remote_reload: settings.admin.remote_reload };
     let admin = tokio::spawn(admin::serve(admin_listener, office));
     let hangups = reload::on_hangup(desk.clone()).map_err(|error| unexpected("no signal handler", error))?;
-    let (reloads, status) = (supervisor.reloads(), supervisor.handle().status);
-    let reloader = tokio::spawn(Reloader { source, desk, reloads, status, settings: current }.run());
+    let reloads = supervisors.iter().map(|one| (one.seat(), one.reloads())).collect();
+    let reloader = tokio::spawn(Reloader { source, desk, role, reloads, crew, settings: current }.run());
     tracing::info!(
         role = role.as_str(),
         instance = instance.as_str(),
@@ -138,7 +152,7 @@ async fn start(
     );
     addresses::publish(api_address, admin_address)
         .map_err(|error| unexpected("the addresses file", error))?;
-    let exit = supervisor.run(shutdown).await;
+    let exit = crew::keep(supervisors, shutdown).await;
     for helper in [reloader, hangups] {
         helper.abort();
     }
@@ -148,13 +162,28 @@ async fn start(
     Ok(exit)
 }
 
+/// The seats, with what is theirs. Of several each has a name of its own: it is a worker as any other.
+fn places(role: Role, settings: &Settings, host: &InstanceId) -> Result<Vec<Place>, Failure> {
+    let board = || Board::create().map_err(|error| unexpected("no shared memory for the board", error));
+    let place = |seat: Option<Seat>| {
+        let instance = match seat {
+            None => host.clone(),
+            Some(_) => {
+                InstanceId::generate(role.as_str()).map_err(|error| unexpected("no instance name", error))?
+            }
+        };
+        Ok(Place { seat, instance, boards: [board()?, board()?] })
+    };
+    seats::seats(role, settings).into_iter().map(place).collect()
+}
+
 /// What a supervisor does besides watching its child; ends with it. Leases and pumps are a worker's.
 #[derive(Default)]
 struct Duties {
     leases: Option<LeaseKeeper>,
     pumps: Option<(CancellationToken, JoinHandle<()>)>,
     /// Says that it is there, as long as it is.
-    present: Option<JoinHandle<()>>,
+    present: Vec<JoinHandle<()>>,
     sweeper: Option<JoinHandle<()>>,
 }
 

@@ -6,6 +6,7 @@ use super::metrics::{PluginMetrics, line};
 use super::options;
 use super::services::{HostServices, waiters};
 use crate::broker::{Broker, ConsumerSpec};
+use crate::config::{PluginSettings, Settings};
 use crate::exit::Exit;
 use crate::live_limits::AllLiveLimits;
 use crate::loader::{Description, Placement, Plugin, PluginSet, TaskDescription};
@@ -19,6 +20,7 @@ use crate::worker::places::Places;
 use crate::worker::schedules::{Declared, ScheduleKeeper};
 use crate::worker::tasks::{TaskEngine, TaskEngineOptions};
 use cardcage_protocol::Name;
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -59,6 +61,7 @@ pub(super) async fn serve(mut context: Context) -> Result<Exit, Failure> {
     let mux = Arc::new(Mux::default());
     let call_options = CallOptions {
         concurrency: context.settings.worker.call_concurrency,
+        of_plugin: of_plugin(&context.settings, |plugin| plugin.call_concurrency),
         silence: options::silence(&context.settings),
     };
     let calls =
@@ -76,6 +79,7 @@ pub(super) async fn serve(mut context: Context) -> Result<Exit, Failure> {
         tasks: context.settings.tasks.clone(),
         time_scale: context.settings.retry.time_scale,
         task_concurrency: context.settings.worker.task_concurrency,
+        of_plugin: of_plugin(&context.settings, |plugin| plugin.task_concurrency),
         quarantines,
         live_limits,
     });
@@ -108,6 +112,15 @@ pub(super) async fn serve(mut context: Context) -> Result<Exit, Failure> {
     stop_plugins(set, Duration::from_secs(1)).await;
     context.report(&ToSupervisor::Drained { unfinished: u64::try_from(unfinished).unwrap_or(u64::MAX) });
     Ok(if unfinished == 0 { Exit::Success } else { Exit::DrainDeadline })
+}
+
+/// The plugins for which the operator has chosen a number of their own.
+fn of_plugin(
+    settings: &Settings,
+    chosen: impl Fn(&PluginSettings) -> Option<usize>,
+) -> BTreeMap<String, usize> {
+    let chosen = settings.plugins.iter().filter_map(|(name, plugin)| Some((name.clone(), chosen(plugin)?)));
+    chosen.collect()
 }
 
 async fn check_broker(broker: &Broker) -> Result<(), Failure> {

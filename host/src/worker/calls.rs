@@ -17,7 +17,7 @@ use cardcage_protocol::{
     CallBody, CallId, CallReply, CallRequest, InstanceId, Name, ProblemCode, ReplyKind, Subjects, Text,
 };
 use futures_util::StreamExt;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
@@ -30,6 +30,8 @@ use tokio::task::AbortHandle;
 pub struct CallOptions {
     /// Calls at the same time, per plugin.
     pub concurrency: usize,
+    /// The same for single plugins, by name.
+    pub of_plugin: BTreeMap<String, usize>,
     /// Longest silence in a stream.
     pub silence: Silence,
 }

@@ -31,7 +31,8 @@ impl Places {
     /// Calls on `subject`, taken while `gate` is open.
     #[must_use]
     pub fn new(calls: &Arc<Calls>, plugin: Arc<Plugin>, subject: String, gate: Gate) -> Self {
-        let free = Arc::new(Semaphore::new(calls.options.concurrency));
+        let own = calls.options.of_plugin.get(&*plugin.identity.name).copied();
+        let free = Arc::new(Semaphore::new(own.unwrap_or(calls.options.concurrency)));
         Self { calls: calls.clone(), plugin, subject, gate, free }
     }
 

@@ -119,6 +119,7 @@ fn source(settings: &Settings, target: &TaskName) -> Result<Source, Exit> {
         library: plugin.library.clone(),
         prefix: plugin.prefix.clone(),
         config: Value::Object(plugin.config.expose().clone()),
+        threads: plugin.threads,
         tasks: plugin.tasks.clone(),
         schedules: plugin.schedules.clone(),
     })

@@ -297,3 +297,51 @@ fn a_file_that_cannot_be_read_is_told() {
     case.sources.files.push(case.path().join("gone.toml"));
     says(&case, "error: cannot read gone.toml: No such file or directory (os error 2)");
 }
+
+#[test]
+fn groups_that_leave_out_double_or_do_not_know_a_plugin_are_shown() {
+    let case = case().file(
+        "a.toml",
+        "[plugins.hello]\nlibrary = 'a.so'\n[plugins.orders]\nlibrary = 'b.so'\n[plugins.shop]\nlibrary = 'c.so'\n\
+         [[worker.group]]\nname = 'one'\nplugins = ['hello', 'order']\n\
+         [[worker.group]]\nname = 'one'\nplugins = ['hello', 'shop']\nprocesses = 0\n",
+    );
+    let said = case.mistakes();
+    for sentence in [
+        "two worker groups are named `one`",
+        "worker group `one` has a plugin `order` that is not configured",
+        "did you mean `orders`?",
+        "plugin `hello` is twice in worker group `one`",
+        "plugin `orders` is in no worker group",
+        "`worker.group.processes` is out of range",
+        "a.toml:13:13",
+    ] {
+        assert!(said.contains(sentence), "{sentence} is not in:\n{said}");
+    }
+    let rests = case_of("[[worker.group]]\nname = 'a'\n[[worker.group]]\nname = 'b'\n");
+    assert!(rests.contains("two worker groups have no `plugins`"), "{rests}");
+    let table = case_of("[worker.group]\nname = 'a'\n");
+    assert!(table.contains("write each group as a section `[[worker.group]]`"), "{table}");
+    let nameless = case_of("[[worker.group]]\n");
+    assert!(nameless.contains("a worker group has no name"), "{nameless}");
+}
+
+fn case_of(text: &str) -> String {
+    case().file("a.toml", text).mistakes()
+}
+
+#[test]
+fn process_of_a_group_has_its_plugins_and_limits_and_the_rest_goes_to_the_group_without_a_list() {
+    let case = case().file(
+        "a.toml",
+        "[plugins.hello]\nlibrary = 'a.so'\n[plugins.orders]\nlibrary = 'b.so'\n[worker]\nmemory_max_mb = 100\n\
+         [[worker.group]]\nname = 'one'\nplugins = ['hello']\ntask_concurrency = 3\n[[worker.group]]\nname = 'rest'\n",
+    );
+    let all = case.load();
+    let (one, rest) = (all.of_group(Some("one")), all.of_group(Some("rest")));
+    let names = |settings: &Settings| settings.plugins.keys().cloned().collect::<Vec<_>>();
+    assert_eq!((names(&one), names(&rest)), (vec!["hello".to_owned()], vec!["orders".to_owned()]));
+    assert_eq!((one.worker.task_concurrency, rest.worker.task_concurrency), (3, 64));
+    assert_eq!((one.worker.memory_max_mb, rest.worker.memory_max_mb), (Some(100), Some(100)));
+    assert_eq!(names(&all.of_group(None)).len(), 2);
+}

@@ -21,6 +21,7 @@ use crate::loader::Plugin;
 use crate::quarantine::Quarantines;
 use crate::terms::Terms;
 use cardcage_protocol::{InstanceId, Name, TaskId};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -58,6 +59,8 @@ pub struct TaskEngineOptions {
     pub time_scale: TimeScale,
     /// Handlers at the same time, per plugin.
     pub task_concurrency: usize,
+    /// At most so many for single plugins, by name.
+    pub of_plugin: BTreeMap<String, usize>,
     /// Which plugins take no tasks.
     pub quarantines: Quarantines,
     /// What operators have set for tasks.
@@ -88,6 +91,7 @@ impl TaskEngine {
             tasks,
             time_scale,
             task_concurrency,
+            of_plugin,
             quarantines,
             live_limits,
         } = options;
@@ -122,6 +126,8 @@ impl TaskEngine {
         let units: Vec<_> = plugins
             .iter()
             .flat_map(|plugin| {
+                let own = of_plugin.get(&*plugin.identity.name).copied();
+                let slots = own.map_or(slots, |own| own.min(slots));
                 units(&shared, plugin, (&quarantines, &live_limits), (&tasks, time_scale), slots, ending)
             })
             .collect();
