@@ -332,3 +332,23 @@ fn verify_says_that_it_did_not_look_at_a_lock_that_is_there_and_not_required() {
     let output = cardcage(&["plugin", "verify", "--config", &config, "--lock", &lock]);
     assert!(stdout(&output).contains(&format!("lock: {lock}\n")), "{output:?}");
 }
+
+#[test]
+fn public_key_in_the_place_of_the_secret_one_is_told_so_and_no_half_pair_is_left() {
+    let folder = Folder::new();
+    let (key, _) = keygen(&folder, "mine.key", &["--no-password"]);
+    let file = folder.hello("hello.so", |_| {}).display().to_string();
+    let output = cardcage(&["plugin", "sign", &file, "--key", &format!("{key}.pub")]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(stderr(&output).contains("is a public key"), "{output:?}");
+    assert!(!folder.path("hello.so.minisig").exists());
+
+    let public = folder.file("other.key.pub", "somebody's");
+    let other = folder.path("other.key").display().to_string();
+    let output = cardcage(&["plugin", "keygen", "--key", &other, "--no-password"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(stderr(&output).contains("other.key.pub"), "{output:?}");
+    assert_eq!(std::fs::read_to_string(&public).unwrap(), "somebody's");
+    std::fs::remove_file(public).unwrap();
+    keygen(&folder, "other.key", &["--no-password"]);
+}
