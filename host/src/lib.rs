@@ -23,6 +23,7 @@ pub mod lookup;
 pub mod once;
 pub mod process;
 pub mod quarantine;
+pub mod regular_file;
 pub mod role;
 pub mod signature;
 pub mod stream;

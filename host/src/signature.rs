@@ -9,9 +9,9 @@
 //! # What it refuses
 //! It has no policy: whether an unsigned library is loaded is the loader's to decide (`loader/trust.rs`).
 
+use crate::regular_file;
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -135,9 +135,7 @@ impl Signature {
             std::io::ErrorKind::NotFound => Fault::Missing,
             _ => Fault::Unreadable(format!("cannot be read ({error})")),
         };
-        let file = std::fs::File::open(path_of(library)).map_err(unreadable)?;
-        let mut text = String::new();
-        file.take(FILE_MAX_BYTES).read_to_string(&mut text).map_err(unreadable)?;
+        let text = regular_file::text(&path_of(library), FILE_MAX_BYTES).map_err(unreadable)?;
         Self::parse(&text)
     }
 

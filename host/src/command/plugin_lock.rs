@@ -4,7 +4,8 @@
 //! (exit 70); the file is replaced in one step. Entries for other targets of configured plugins are kept, so that
 //! machines of different kinds can share one lock.
 //!
-//! What it refuses to do: it does not put an unsigned library into a lock where signatures are required.
+//! What it refuses to do: it does not put an unsigned library into a lock where signatures are required, and it writes no lock of a
+//! set without plugins.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -13,7 +14,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::output;
-use super::session::settings;
+use super::session::settings_with_plugins;
 use crate::cli::LockArgs;
 use crate::config::{self, Settings};
 use crate::exit::Exit;
@@ -34,7 +35,7 @@ struct Answer<'a> {
 pub fn run(args: LockArgs) -> Exit {
     let LockArgs { out, json, configuration } = args;
     let beside = configuration.files.first().cloned();
-    let settings = match settings(configuration) {
+    let settings = match settings_with_plugins(configuration, "lock") {
         Ok(settings) => settings,
         Err(exit) => return exit,
     };

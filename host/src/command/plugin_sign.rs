@@ -93,6 +93,12 @@ fn unfit(file: &Path, why: &str) -> Sentence {
 fn secret_key(file: &Path, password_file: Option<&Path>) -> Result<SecretKey, Sentence> {
     let text = std::fs::read_to_string(file)
         .map_err(|error| format!("{}: the key cannot be read ({error}); check the path", file.display()))?;
+    if text.lines().any(|line| line.parse::<TrustedKey>().is_ok()) {
+        return Err(format!(
+            "{}: is a public key, and the secret one signs; name that one with --key",
+            file.display()
+        ));
+    }
     let key = || SecretKeyBox::from_string(&text).map_err(|error| unfit(file, &error.to_string()));
     // Whether it has a password is told in no other way than by this error's text.
     match key()?.into_unencrypted_secret_key() {
@@ -168,7 +174,10 @@ fn generated(args: &KeygenArgs) -> Result<TrustedKey, Sentence> {
     let secret = pair.sk.to_box(None).map_err(|error| broken(&error))?;
     let public = pair.pk.to_box().map_err(|error| broken(&error))?;
     create(&args.key, 0o600, &secret.to_string())?;
-    create(&public_file(&args.key), 0o644, &public.to_string())?;
+    create(&public_file(&args.key), 0o644, &public.to_string()).inspect_err(|_| {
+        // Half a pair is in the way of the next try. It was written just now, and nobody has signed with it.
+        let _ = std::fs::remove_file(&args.key);
+    })?;
     Ok(trusted)
 }
 

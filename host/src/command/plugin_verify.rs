@@ -2,6 +2,8 @@
 //!
 //! Invariants: no plugin code runs; every mismatch is told, and not only the first; exit 70 where a host would refuse a
 //! plugin, required or not.
+//!
+//! What it refuses to do: a set without plugins is not found good.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +11,8 @@ use serde::Serialize;
 
 use super::inspect::Refused;
 use super::output;
-use super::session::settings;
+use super::plugin_lock::beside_config;
+use super::session::settings_with_plugins;
 use crate::cli::VerifyArgs;
 use crate::config::{PluginSettings, Settings, Signatures};
 use crate::exit::Exit;
@@ -42,7 +45,8 @@ struct Plugin {
 #[must_use]
 pub fn run(args: VerifyArgs) -> Exit {
     let VerifyArgs { lock, json, configuration } = args;
-    let mut settings = match settings(configuration) {
+    let beside = beside_config(configuration.files.first().map(PathBuf::as_path));
+    let mut settings = match settings_with_plugins(configuration, "verify") {
         Ok(settings) => settings,
         Err(exit) => return exit,
     };
@@ -60,7 +64,7 @@ pub fn run(args: VerifyArgs) -> Exit {
     if json {
         output::json(&answer);
     } else {
-        output::result(&answer.text(&settings));
+        output::result(&answer.text(&settings, &beside));
     }
     for told in answer.plugins.iter().flat_map(|plugin| &plugin.mismatches) {
         output::trouble(&output::shown(&told.message));
@@ -110,7 +114,7 @@ fn unused(trust: &Trust, settings: &Settings) -> Vec<String> {
 }
 
 impl Answer {
-    fn text(&self, settings: &Settings) -> String {
+    fn text(&self, settings: &Settings, beside: &Path) -> String {
         let mut table = output::table();
         table.set_header(["plugin", "version", "sha256", "signed by", "verdict"]);
         for plugin in &self.plugins {
@@ -131,6 +135,10 @@ impl Answer {
         let mut text = table.trim_fmt();
         text.push_str(&match &self.lock {
             Some(lock) => format!("\nlock: {}", lock.display()),
+            None if beside.exists() => format!(
+                "\nlock: {0} is there and was not looked at, for `plugins.require_lock` is unset; --lock {0} does",
+                beside.display()
+            ),
             None => "\nlock: none is required; `cardcage plugin lock` writes one".to_owned(),
         });
         if settings.trust.signatures == Signatures::Off {

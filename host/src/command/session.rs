@@ -24,6 +24,19 @@ pub(super) fn settings(configuration: Configuration) -> Result<Settings, Exit> {
     })
 }
 
+/// Reads the settings of a command that is about plugins. One without plugins is most often another file than was meant, and doing
+/// nothing with it would look as if all were well.
+pub(super) fn settings_with_plugins(configuration: Configuration, to: &str) -> Result<Settings, Exit> {
+    let settings = settings(configuration)?;
+    if settings.plugins.is_empty() {
+        let what = format!(
+            "no plugin is configured, so there is nothing to {to}; name the configuration with --config"
+        );
+        return Err(told(Exit::Config, &what));
+    }
+    Ok(settings)
+}
+
 /// Connects, or says why not after one attempt.
 pub(super) async fn connect(options: Options) -> Result<Broker, Error> {
     let wait = options.connect_timeout + CONNECT_MARGIN;

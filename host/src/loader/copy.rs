@@ -22,13 +22,26 @@ pub(super) fn default_dir() -> PathBuf {
     runtime.unwrap_or_else(std::env::temp_dir).join(format!("cardcage-{user}"))
 }
 
+/// Whether a file of this name was put here by [`private`]: `<hash>.so`, or `<hash>.<process>.<number>.tmp`. The folder may be one in
+/// which an operator keeps libraries, and theirs are not ours to remove.
+fn is_copy(name: &str) -> bool {
+    let is_hex =
+        |hash: &str| hash.len() == 64 && hash.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    match name.split('.').collect::<Vec<_>>().as_slice() {
+        [hash, "so"] => is_hex(hash),
+        [hash, process, number, "tmp"] => is_hex(hash) && is_number(process) && is_number(number),
+        _ => false,
+    }
+}
+
 /// Removes copies that no start has used for a while. Hosts that have them open keep what they have, and whoever needs
 /// one again copies it again.
 fn tidy(dir: &Path) {
     let Ok(entries) = std::fs::read_dir(dir) else { return };
     for entry in entries.flatten() {
         let name = entry.file_name();
-        let is_ours = name.to_str().is_some_and(|name| name.ends_with(".so") || name.ends_with(".tmp"));
+        let is_ours = name.to_str().is_some_and(is_copy);
         let age =
             entry.metadata().and_then(|meta| meta.modified()).map(|at| at.elapsed().unwrap_or_default());
         if is_ours && age.is_ok_and(|age| age > UNUSED_AFTER) {
@@ -100,6 +113,34 @@ pub(super) fn private(dir: &Path, original: &Path, hash: &str, bytes: &[u8]) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_copies_that_no_start_has_used_for_a_while_are_tidied_away() {
+        let folder = tempfile::tempdir().unwrap();
+        let hash = "0a".repeat(32);
+        let (old, fresh) = (format!("{hash}.so"), format!("{}.so", "0b".repeat(32)));
+        let half = format!("{hash}.12.34.tmp");
+        let theirs = [
+            "liborders.so".to_owned(),
+            "notes.tmp".to_owned(),
+            format!("{}.so", "0A".repeat(32)),
+            format!("{hash}0.so"),
+            format!("{hash}.tmp"),
+            format!("{hash}.12.x.tmp"),
+            format!("{hash}.1.so"),
+        ];
+        for name in theirs.iter().chain([&old, &fresh, &half]) {
+            let file = std::fs::File::create(folder.path().join(name)).unwrap();
+            let age = if *name == fresh { Duration::ZERO } else { UNUSED_AFTER * 2 };
+            file.set_modified(SystemTime::now() - age).unwrap();
+        }
+        tidy(folder.path());
+        let is_there = |name: &String| folder.path().join(name).exists();
+        assert!(!is_there(&old) && !is_there(&half) && is_there(&fresh));
+        for name in &theirs {
+            assert!(is_there(name), "{name}");
+        }
+    }
 
     #[test]
     fn file_holds_bytes_only_if_all_of_them_are_there_and_no_more() {

@@ -7,9 +7,11 @@ use super::dependencies::{self, Dependency};
 use super::needs::Needs;
 use super::needs_abi;
 use super::refusal::{Code, Refusal};
+use crate::regular_file;
 use object::read::elf::{ElfFile64, FileHeader, ProgramHeader};
 use object::{Object, ObjectSection, elf};
 use serde::{Deserialize, Serialize};
+use std::io::Read as _;
 use std::path::Path;
 
 /// The largest library that is read: 512 MiB.
@@ -85,13 +87,16 @@ pub fn file(path: &Path) -> Result<(Inspection, Vec<u8>), Refusal> {
         let remedy = "check the path in `library` and the file's permissions";
         Refusal::new(path, Code::Unreadable, format!("cannot be read ({error})"), remedy)
     };
-    let meta = std::fs::metadata(path).map_err(unreadable)?;
-    if !meta.is_file() {
+    let file = regular_file::open(path).map_err(|error| {
+        if !regular_file::is_other_kind(&error) {
+            return unreadable(error);
+        }
         let remedy = "point `library` at the plugin's .so file";
-        return Err(Refusal::new(path, Code::NotALibrary, "is not a regular file", remedy));
-    }
-    if meta.len() > LIBRARY_MAX_BYTES {
-        let fault = format!("has {} bytes, more than the {LIBRARY_MAX_BYTES} allowed", meta.len());
+        Refusal::new(path, Code::NotALibrary, "is not a regular file", remedy)
+    })?;
+    let length = file.metadata().map_err(unreadable)?.len();
+    if length > LIBRARY_MAX_BYTES {
+        let fault = format!("has {length} bytes, more than the {LIBRARY_MAX_BYTES} allowed");
         return Err(Refusal::new(
             path,
             Code::NotALibrary,
@@ -99,7 +104,9 @@ pub fn file(path: &Path) -> Result<(Inspection, Vec<u8>), Refusal> {
             "strip the library or point `library` elsewhere",
         ));
     }
-    let bytes = std::fs::read(path).map_err(unreadable)?;
+    let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or_default());
+    // No more than was looked at, whoever writes to it meanwhile: what is missing then is told by the inspection.
+    file.take(length).read_to_end(&mut bytes).map_err(unreadable)?;
     let inspection = bytes_of(path, &bytes)?;
     Ok((inspection, bytes))
 }

@@ -16,8 +16,8 @@
 //! What it refuses to do: it does not read libraries or signatures; `trust.rs` brings what it judges.
 
 use super::inspect::Inspection;
+use crate::regular_file;
 use serde::{Deserialize, Serialize};
-use std::io::Read as _;
 use std::path::Path;
 
 /// The one format that there is.
@@ -101,13 +101,8 @@ impl PluginsLock {
     /// # Errors
     /// Why not, as the end of a sentence that names the file.
     pub fn read(file: &Path) -> Result<Self, String> {
-        let cannot = |error: std::io::Error| format!("cannot be read ({error})");
-        let mut text = String::new();
-        let opened = std::fs::File::open(file).map_err(cannot)?;
-        let length = opened.take(FILE_MAX_BYTES + 1).read_to_string(&mut text).map_err(cannot)?;
-        if length as u64 > FILE_MAX_BYTES {
-            return Err(format!("has more than {FILE_MAX_BYTES} bytes"));
-        }
+        let text =
+            regular_file::text(file, FILE_MAX_BYTES).map_err(|error| format!("cannot be read ({error})"))?;
         Self::parse(&text)
     }
 

@@ -246,3 +246,109 @@ fn what_is_loaded_is_what_was_checked_however_fast_the_file_is_swapped() {
     });
     assert!(taken >= 5 && refused >= 5, "both were met: {taken} taken, {refused} refused");
 }
+
+/// A pipe that nobody writes into: whoever opens it as a file waits for ever.
+fn pipe(folder: &Folder, name: &str) -> PathBuf {
+    let path = folder.path(name);
+    let _ = std::fs::remove_file(&path);
+    let kind = rustix::fs::FileType::Fifo;
+    rustix::fs::mknodat(rustix::fs::CWD, &path, kind, rustix::fs::Mode::RWXU, 0).unwrap();
+    path
+}
+
+#[test]
+fn signature_or_lock_that_is_a_pipe_holds_up_no_command() {
+    let folder = Folder::new();
+    let (_, key) = keygen(&folder, "mine.key", &["--no-password"]);
+    let file = folder.hello("hello.so", |_| {});
+    let signatures = format!("signatures = \"require\"\ntrusted_keys = [{}]", key["public_key"]);
+    for (more, name, code) in [
+        (signatures.as_str(), "hello.so.minisig", "bad_signature"),
+        ("require_lock = \"plugins.lock\"", "plugins.lock", "bad_lock"),
+    ] {
+        let config = set(&folder, more, &[("hello", &file)]);
+        let pipe = pipe(&folder, name);
+        let output = cardcage(&["plugin", "verify", "--json", "--config", &config]);
+        assert_eq!(output.status.code(), Some(70), "{output:?}");
+        assert_eq!(json(&output)["plugins"][0]["mismatches"][0]["code"], code, "{output:?}");
+        assert!(stderr(&output).contains("not a regular file"), "{output:?}");
+        let output = cardcage(&["plugin", "inspect", file.to_str().unwrap(), "--config", &config]);
+        assert_eq!(output.status.code(), Some(70), "{output:?}");
+        std::fs::remove_file(pipe).unwrap();
+    }
+}
+
+#[test]
+fn folder_with_libraries_of_the_operators_own_may_be_the_cache_and_keeps_them() {
+    let folder = Folder::new();
+    let file = folder.hello("hello.so", |_| {});
+    let long_ago = std::time::SystemTime::now() - Duration::from_secs(86_400);
+    std::fs::File::options().write(true).open(&file).unwrap().set_modified(long_ago).unwrap();
+    let config = folder.path("cardcage.toml");
+    let cache = folder.0.path().display();
+    std::fs::write(&config, format!("[loading]\ncache_dir = \"{cache}\"\n{}", plugin("hello", &file, "")))
+        .unwrap();
+    let described = ["plugin", "describe", file.to_str().unwrap(), "--config", config.to_str().unwrap()];
+    let copies = || {
+        let names = std::fs::read_dir(folder.0.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        names.filter(|name| name.len() == "0123456789abcdef".len() * 4 + ".so".len()).count()
+    };
+    for _ in 0..2 {
+        assert_eq!(cardcage(&described).status.code(), Some(0));
+        assert!(file.exists());
+    }
+    assert_eq!(copies(), 1, "the folder was used");
+}
+
+#[test]
+fn set_without_plugins_is_no_good_set_and_leaves_the_lock_as_it_is() {
+    let folder = Folder::new();
+    let file = folder.hello("hello.so", |_| {});
+    let config = set(&folder, "", &[("hello", &file)]);
+    assert_eq!(cardcage(&["plugin", "lock", "--config", &config]).status.code(), Some(0));
+    let lock = std::fs::read_to_string(folder.path("plugins.lock")).unwrap();
+    // As where the wrong file is named.
+    let config = set(&folder, "", &[]);
+    for command in ["lock", "verify"] {
+        for more in [&[][..], &["--json"]] {
+            let output = cardcage(&[&["plugin", command, "--config", &config], more].concat());
+            assert_eq!(output.status.code(), Some(78), "{output:?}");
+            assert!(stderr(&output).contains("no plugin is configured"), "{output:?}");
+        }
+    }
+    assert_eq!(std::fs::read_to_string(folder.path("plugins.lock")).unwrap(), lock);
+}
+
+#[test]
+fn verify_says_that_it_did_not_look_at_a_lock_that_is_there_and_not_required() {
+    let folder = Folder::new();
+    let file = folder.hello("hello.so", |_| {});
+    let config = set(&folder, "", &[("hello", &file)]);
+    let said = || stdout(&cardcage(&["plugin", "verify", "--config", &config]));
+    assert!(said().contains("`cardcage plugin lock` writes one"), "{}", said());
+    assert_eq!(cardcage(&["plugin", "lock", "--config", &config]).status.code(), Some(0));
+    let lock = folder.path("plugins.lock").display().to_string();
+    assert!(said().contains(&format!("{lock} is there and was not looked at")), "{}", said());
+    let output = cardcage(&["plugin", "verify", "--config", &config, "--lock", &lock]);
+    assert!(stdout(&output).contains(&format!("lock: {lock}\n")), "{output:?}");
+}
+
+#[test]
+fn public_key_in_the_place_of_the_secret_one_is_told_so_and_no_half_pair_is_left() {
+    let folder = Folder::new();
+    let (key, _) = keygen(&folder, "mine.key", &["--no-password"]);
+    let file = folder.hello("hello.so", |_| {}).display().to_string();
+    let output = cardcage(&["plugin", "sign", &file, "--key", &format!("{key}.pub")]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(stderr(&output).contains("is a public key"), "{output:?}");
+    assert!(!folder.path("hello.so.minisig").exists());
+
+    let public = folder.file("other.key.pub", "somebody's");
+    let other = folder.path("other.key").display().to_string();
+    let output = cardcage(&["plugin", "keygen", "--key", &other, "--no-password"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(stderr(&output).contains("other.key.pub"), "{output:?}");
+    assert_eq!(std::fs::read_to_string(&public).unwrap(), "somebody's");
+    std::fs::remove_file(public).unwrap();
+    keygen(&folder, "other.key", &["--no-password"]);
+}

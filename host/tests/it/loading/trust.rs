@@ -152,3 +152,23 @@ async fn file_dropped_in_beside_the_configuration_cannot_loosen_what_is_asked_of
     assert_eq!(output.status.code(), Some(78), "{}", output.stderr);
     assert!(output.stderr.contains("`plugins.signatures` does not belong in plugins.d"), "{}", output.stderr);
 }
+
+#[tokio::test]
+async fn signature_or_lock_that_is_a_pipe_ends_the_start_instead_of_holding_it_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = altered(&folder, "hello.so", |_| {});
+    let (_, public) = key(&folder, "mine.key");
+    let pipe = |name: &str| {
+        let path = folder.path().join(name);
+        let kind = rustix::fs::FileType::Fifo;
+        rustix::fs::mknodat(rustix::fs::CWD, &path, kind, rustix::fs::Mode::RWXU, 0).unwrap();
+        path
+    };
+    let lock = at(&file).set("plugins.require_lock", pipe("plugins.lock").display().to_string());
+    let output = run(Launch::new(["api"]), &lock).await;
+    is_refused(&output, "hello", &file, "bad_lock", "not a regular file");
+    pipe("hello.so.minisig");
+    let signed = at(&file).set("plugins.signatures", "require").set("plugins.trusted_keys", vec![public]);
+    let output = run(Launch::new(["worker"]), &signed).await;
+    is_refused(&output, "hello", &file, "bad_signature", "not a regular file");
+}
