@@ -36,6 +36,7 @@ mod errors;
 mod exhausted;
 mod follow;
 mod fuzzed;
+mod hangup;
 mod hops;
 mod in_flight;
 mod isolation;
