@@ -17,6 +17,9 @@ pub fn start(log: &Log) {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter(&log.filter))
         .with_writer(std::io::stderr)
+        // It would say on stderr that stderr cannot be written, and panic in whoever logs: a closed terminal, a full disk or
+        // a dead reader of the pipe costs log lines and nothing else.
+        .log_internal_errors(false)
         .with_span_events(FmtSpan::NONE);
     // Fails only where a subscriber is set already.
     let _ = match log.format {

@@ -62,7 +62,7 @@ pub use death::Death;
 pub use fate::{Fate, Scene};
 pub use lease::{LeaseKeeper, Renewer};
 pub use reload::{Plan, Reloads, Unfit};
-pub use shutdown::{Shutdown, ShutdownHandle};
+pub use shutdown::{Shutdown, ShutdownHandle, hangup_stops};
 #[cfg(debug_assertions)]
 pub(crate) use spawn::SUBCOMMAND;
 pub use spawn::{Process, SelfExecutable, Spawn};

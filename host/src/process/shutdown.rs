@@ -1,7 +1,14 @@
 //! The wish to stop: the first drains, the second ends it now.
 
+use std::io::IsTerminal as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+
+/// Whether SIGHUP asks for a stop: where stdin is a terminal, which says by it that it has been closed. What runs without
+/// one takes it for a reload, as daemons do.
+pub fn hangup_stops() -> bool {
+    std::io::stdin().is_terminal()
+}
 
 /// Counts the wishes to stop. Clones see the same count.
 #[derive(Clone, Debug)]
@@ -30,18 +37,26 @@ impl Shutdown {
         (ShutdownHandle { wishes: sender }, Self { wishes })
     }
 
-    /// A stop that SIGTERM and SIGINT ask for. Call it once, inside a tokio runtime.
+    /// A stop that SIGTERM and SIGINT ask for, and SIGHUP where [`hangup_stops`]. Call it once, inside a tokio runtime.
     ///
     /// # Errors
     /// When the handlers cannot be installed.
     pub fn on_signals() -> std::io::Result<Self> {
         let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let mut hangup = hangup_stops().then(|| signal(SignalKind::hangup())).transpose()?;
         let (handle, shutdown) = Self::manual();
         tokio::spawn(async move {
             loop {
+                let hung_up = async {
+                    match &mut hangup {
+                        Some(hangup) => hangup.recv().await,
+                        None => std::future::pending().await,
+                    }
+                };
                 let name = tokio::select! {
                     Some(()) = term.recv() => "SIGTERM",
                     Some(()) = int.recv() => "SIGINT",
+                    Some(()) = hung_up => "SIGHUP",
                     else => return,
                 };
                 tracing::info!(signal = name, "stop requested");

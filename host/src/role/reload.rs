@@ -16,7 +16,7 @@ use crate::admin::{Desk, ReloadResult};
 use crate::config::Settings;
 use crate::exit::Exit;
 use crate::process::control::Role;
-use crate::process::{Crew, Reloads, Seat, Snapshot, Unfit, crew};
+use crate::process::{Crew, Reloads, Seat, Snapshot, Unfit, crew, hangup_stops};
 use cardcage_protocol::Timestamp;
 use futures_util::future::BoxFuture;
 use serde_json::Value;
@@ -209,8 +209,11 @@ fn keep(current: &Settings, new: &Settings) -> Result<(Settings, Vec<String>), s
     Ok((settings, kept))
 }
 
-/// Turns SIGHUP into a reload. Call it inside a tokio runtime.
+/// Turns SIGHUP into a reload, unless it stops this host. Call it inside a tokio runtime.
 pub(super) fn on_hangup(desk: Desk) -> std::io::Result<tokio::task::JoinHandle<()>> {
+    if hangup_stops() {
+        return Ok(tokio::spawn(async {}));
+    }
     let mut hangups = signal(SignalKind::hangup())?;
     Ok(tokio::spawn(async move {
         while hangups.recv().await.is_some() {

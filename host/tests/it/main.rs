@@ -37,6 +37,7 @@ mod exhausted;
 mod follow;
 mod fuzzed;
 mod groups;
+mod hangup;
 mod hops;
 mod in_flight;
 mod isolation;
