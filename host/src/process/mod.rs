@@ -27,7 +27,7 @@ mod connected;
 pub mod control;
 mod crash_loops;
 mod crash_report;
-mod culprit;
+pub(crate) mod culprit;
 mod death;
 mod fate;
 mod grave;

@@ -65,6 +65,7 @@ mod stores;
 mod streams;
 mod sweeper;
 mod tasks;
+mod unloaded;
 mod upcast;
 mod waiting;
 mod webhooks;
