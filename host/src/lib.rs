@@ -9,6 +9,7 @@ pub mod command;
 pub mod config;
 pub mod crash;
 pub mod deployed;
+pub mod describer;
 pub mod edge;
 pub mod enqueue;
 pub mod exit;

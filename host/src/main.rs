@@ -74,7 +74,7 @@ fn dispatch(command: Command, runtime: &Runtime) -> Exit {
             Ok(()) => Exit::Success,
             Err(_) => Exit::Unexpected,
         },
-        Command::DescribeChild => command::describe_child::run(),
+        Command::DescribeChild => cardcage::describer::child::run(),
         Command::DevBrokerGuard { folder, command } => {
             runtime.block_on(command::dev::guard::run(&folder, &command))
         }

@@ -23,7 +23,7 @@
 //! | `cardcage queues …` | [`queues`]: queues, listed, paused, resumed and purged |
 //! | `cardcage schedules …` | [`schedules`]: schedules, listed, paused, resumed and run |
 //! | `cardcage dead …` | [`dead`]: dead letters, read, replayed and removed |
-//! | hidden: `describe-child` | [`describe_child`]: plugin code on behalf of others, in a process that may die |
+//! | hidden: `describe-child` | [`crate::describer::child`]: plugin code on behalf of others, in a process that may die |
 //! | hidden: `dev-broker-guard` | [`dev::guard`]: the nats-server's keeper on behalf of `dev` |
 //!
 //! Invariants: a command's result goes to stdout, what went wrong to stderr; nothing a plugin or a file says
@@ -35,7 +35,6 @@
 mod admin_client;
 pub mod check;
 pub mod dead;
-pub mod describe_child;
 pub mod dev;
 mod executable;
 pub mod host;

@@ -42,6 +42,6 @@ mod unparsable;
 pub use body::EdgeBody;
 pub use openapi::of_plugin as openapi_of_plugin;
 pub use overrides::override_faults;
-pub use router::{BuildError, Mounted, Router};
+pub use router::{BuildError, Mounted, Router, placement_of};
 pub use server::{Departure, Server, ServerOptions};
 pub use service::{Edge, EdgeLimits};

@@ -32,13 +32,23 @@ impl Mounted {
     /// Where a route's handler runs: as the operator wants it, else as its author does.
     #[must_use]
     pub fn placement_of(&self, route: &RouteDescription) -> Placement {
-        let key = format!("{} {}", route.method, route.path);
-        match (route.placement, self.routes.get(&key).copied().or(self.placement)) {
-            // It runs nowhere, so there is nothing to move.
-            (Placement::Enqueue, _) => Placement::Enqueue,
-            (_, Some(chosen)) => chosen,
-            (declared, None) => declared,
-        }
+        placement_of(route, self.placement, &self.routes)
+    }
+}
+
+/// Where a route's handler runs, by the operator's word for the plugin and for single routes.
+#[must_use]
+pub fn placement_of(
+    route: &RouteDescription,
+    plugin: Option<Placement>,
+    routes: &BTreeMap<String, Placement>,
+) -> Placement {
+    let key = format!("{} {}", route.method, route.path);
+    match (route.placement, routes.get(&key).copied().or(plugin)) {
+        // It runs nowhere, so there is nothing to move.
+        (Placement::Enqueue, _) => Placement::Enqueue,
+        (_, Some(chosen)) => chosen,
+        (declared, None) => declared,
     }
 }
 

@@ -2,12 +2,14 @@
 
 use super::neighbours::Need;
 use super::schedule::ScheduleDescription;
+use super::services::Identity;
 use crate::broker::key_hash;
 use crate::config::OnLost;
 use cardcage_protocol::Rate;
 use http::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use std::sync::Arc;
 
 /// Where a route's handler runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -248,6 +250,16 @@ impl Description {
             }
         }
         super::exhausted::check(&self.tasks)
+    }
+
+    /// Who it is.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        Identity {
+            name: Arc::from(self.name.as_str()),
+            version: Arc::from(self.version.as_str()),
+            major: self.major(),
+        }
     }
 
     /// The first number of its version.

@@ -24,6 +24,7 @@ mod description;
 mod enqueue_all;
 mod exhausted;
 pub mod inspect;
+mod kept;
 mod lending;
 mod lock;
 pub mod machine;
@@ -43,6 +44,7 @@ mod side_by_side;
 mod span;
 mod task_side;
 mod trust;
+mod unopened;
 
 pub use answer::{AnswerBody, Answered, Attempt, BoxError, Outcome, RequestBody};
 pub use dependencies::Dependency;
@@ -63,3 +65,4 @@ pub use services::{
 };
 pub use set::{LoadOptions, OnStep, PluginSet, Source, describe_all, load_all};
 pub use trust::{Judgement, Trust};
+pub use unopened::{Unopened, Vetted};

@@ -81,11 +81,7 @@ pub(super) struct Neighbour {
 
 impl Neighbour {
     pub(super) fn new(description: Arc<Description>) -> Self {
-        let identity = Identity {
-            name: Arc::from(description.name.as_str()),
-            version: Arc::from(description.version.as_str()),
-            major: description.major(),
-        };
+        let identity = description.identity();
         let schemas = description.tasks.iter().map(|_| OnceLock::new()).collect();
         Self { identity, description, schemas, routes: OnceLock::new() }
     }

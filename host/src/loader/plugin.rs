@@ -44,6 +44,18 @@ impl Opened {
         source: &Source,
     ) -> Result<Self, Refusal> {
         let vtable = root.plugin();
+        let (_, mut description) = Self::declared(vtable, &manifest, file)?;
+        description.lay_over(&source.tasks);
+        description.lay_over_schedules(&source.schedules);
+        Ok(Self { manifest, file: file.to_owned(), description: Arc::new(description), vtable })
+    }
+
+    /// Runs `describe`: what the library says, as it wrote it and as it was understood.
+    pub(super) fn declared(
+        vtable: PluginRef,
+        manifest: &Manifest,
+        file: &Path,
+    ) -> Result<(String, Description), Refusal> {
         let refuse =
             |code, fault: String, remedy: &str| Refusal::new(file, code, fault, remedy).of(&manifest.name);
         let answer = (vtable.describe())();
@@ -51,8 +63,8 @@ impl Opened {
             let fault = format!("panicked while it described itself ({})", answer.value.to_text());
             return Err(refuse(Code::DescribeFailed, fault, "mend the plugin's `build` expression"));
         }
-        let mut description = Description::parse(answer.value.as_slice())
-            .map_err(|fault| refuse(Code::BadDescription, fault, "mend the plugin"))?;
+        let bad = |fault| refuse(Code::BadDescription, fault, "mend the plugin");
+        let description = Description::parse(answer.value.as_slice()).map_err(bad)?;
         if description.name != manifest.name || description.version != manifest.version {
             let fault = format!(
                 "describes itself as {} {}, but its manifest says {} {}",
@@ -60,9 +72,7 @@ impl Opened {
             );
             return Err(refuse(Code::NameMismatch, fault, "build it again from one source"));
         }
-        description.lay_over(&source.tasks);
-        description.lay_over_schedules(&source.schedules);
-        Ok(Self { manifest, file: file.to_owned(), description: Arc::new(description), vtable })
+        Ok((answer.value.to_text().into_owned(), description))
     }
 
     /// Runs `init`. Blocks until the plugin has started or failed.

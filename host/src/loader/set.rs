@@ -73,14 +73,25 @@ pub type OnStep<'a> = &'a mut dyn FnMut(Option<(&str, &str, &'static str)>);
 pub struct PluginSet {
     /// Started plugins with their source.
     pub plugins: Vec<(Source, Arc<Plugin>)>,
+    /// Plugins of which nothing runs here: what their libraries declare is known, and no more is needed.
+    pub declared: Vec<(Source, Arc<Description>)>,
     /// The others.
     pub refused: Vec<Refusal>,
 }
 
+impl PluginSet {
+    /// What its plugins declare: first those that run here, in the order in which they were started.
+    pub fn descriptions(&self) -> impl Iterator<Item = (&Source, &Arc<Description>)> {
+        let loaded = self.plugins.iter().map(|(source, plugin)| (source, &plugin.description));
+        loaded.chain(self.declared.iter().map(|(source, description)| (source, description)))
+    }
+}
+
 /// A library that may run here, as a private copy.
-struct Inspected {
-    manifest: Manifest,
-    copy: PathBuf,
+pub(super) struct Inspected {
+    pub(super) manifest: Manifest,
+    pub(super) copy: PathBuf,
+    pub(super) sha256: String,
 }
 
 /// All that is judged before a library is opened is judged of the bytes that are read here.
@@ -95,11 +106,11 @@ fn inspect_one(source: &Source, dir: &Path, trust: &Trust) -> Result<Inspected, 
     }
     inspect::verdict(&source.library, &inspection)?;
     let copy = copy::private(dir, &source.library, &inspection.sha256, &bytes)?;
-    Ok(Inspected { manifest: inspection.manifest, copy })
+    Ok(Inspected { manifest: inspection.manifest, copy, sha256: inspection.sha256 })
 }
 
 /// Inspects every library, and judges their names before any of them runs.
-fn inspect_all<'a>(
+pub(super) fn inspect_all<'a>(
     sources: &'a [Source],
     (cache_dir, trust): (Option<&PathBuf>, &Trust),
     refused: &mut Vec<Refusal>,
@@ -128,8 +139,12 @@ fn inspect_all<'a>(
     inspected
 }
 
-fn open_one(source: &Source, inspected: Inspected, on_step: OnStep<'_>) -> Result<Opened, Refusal> {
-    let Inspected { manifest, copy } = inspected;
+pub(super) fn open_one(
+    source: &Source,
+    inspected: Inspected,
+    on_step: OnStep<'_>,
+) -> Result<Opened, Refusal> {
+    let Inspected { manifest, copy, .. } = inspected;
     on_step(Some((&manifest.name, &manifest.version, "open")));
     let root = open::open(&copy, &source.library).map_err(|refusal| refusal.of(&source.name))?;
     on_step(Some((&manifest.name, &manifest.version, "describe")));
@@ -165,18 +180,34 @@ pub fn load_all(sources: &[Source], options: &LoadOptions, on_step: OnStep<'_>) 
     let mut set = PluginSet::default();
     let mut opened =
         open_all(sources, (options.cache_dir.as_ref(), &options.trust), &mut set.refused, on_step);
-    let unmet: Vec<Refusal> = {
-        let asking = opened.iter().filter(|_| !options.is_alone);
-        let unmet = neighbours::unmet(asking.map(|(_, plugin)| &*plugin.description));
-        let refusal = |(source, _): &(Source, Opened)| {
-            Some(neighbours::refusal(&source.name, &source.library, unmet.get(source.name.as_str())?))
-        };
-        opened.iter().filter_map(refusal).collect()
-    };
-    opened.retain(|(source, _)| !unmet.iter().any(|refusal| refusal.plugin == source.name));
-    set.refused.extend(unmet);
+    if !options.is_alone {
+        let unmet = unmet(opened.iter().map(|(source, plugin)| (source, &*plugin.description)));
+        opened.retain(|(source, _)| !unmet.iter().any(|refusal| refusal.plugin == source.name));
+        set.refused.extend(unmet);
+    }
     let known = opened.iter().map(|(_, plugin)| Neighbour::new(plugin.description.clone()));
     let neighbours = Arc::new(Neighbours::new(known.collect(), options.is_alone));
+    start_all(&mut set, opened, neighbours, options, on_step);
+    set
+}
+
+/// The refusals of those whom another one is missing for.
+pub(super) fn unmet<'a>(all: impl Iterator<Item = (&'a Source, &'a Description)> + Clone) -> Vec<Refusal> {
+    let unmet = neighbours::unmet(all.clone().map(|(_, description)| description));
+    let refusal = |(source, _): (&Source, &Description)| {
+        Some(neighbours::refusal(&source.name, &source.library, unmet.get(source.name.as_str())?))
+    };
+    all.filter_map(refusal).collect()
+}
+
+/// Starts what was opened.
+pub(super) fn start_all(
+    set: &mut PluginSet,
+    opened: Vec<(Source, Opened)>,
+    neighbours: Arc<Neighbours>,
+    options: &LoadOptions,
+    on_step: OnStep<'_>,
+) {
     for (source, plugin) in opened {
         on_step(Some((&plugin.manifest.name.clone(), &plugin.manifest.version.clone(), "init")));
         let started = plugin.init(&InitOptions {
@@ -197,7 +228,6 @@ pub fn load_all(sources: &[Source], options: &LoadOptions, on_step: OnStep<'_>) 
             Err(refusal) => set.refused.push(refusal),
         }
     }
-    set
 }
 
 /// Opens and describes every plugin without starting any.

@@ -254,6 +254,8 @@ pub struct LoadedPlugin {
     pub name: String,
     /// Its version.
     pub version: String,
+    /// Whether its library is in the child: an API's child does without it where no route runs inline.
+    pub is_loaded: bool,
     /// How many routes it declares.
     pub routes: usize,
     /// How many tasks it declares.

@@ -165,6 +165,7 @@ mod tests {
         let plugin = |name: &str| LoadedPlugin {
             name: name.into(),
             version: "1.2.3".into(),
+            is_loaded: true,
             routes: 1,
             tasks: 1,
             task_names: vec![],

@@ -9,7 +9,20 @@ use std::time::Duration;
 /// The refusal of a plugin that took its child down while loading: the same codes and sentences as `check` has.
 pub(super) fn refusal(phase: &Phase, death: &Death, limit: Duration, required: &BTreeSet<String>) -> Refusal {
     let Phase { plugin, file, step, .. } = phase;
-    let (code, fault, remedy) = match death {
+    let (code, fault, remedy) = fault(&step.to_string(), death, limit);
+    Refusal {
+        plugin: plugin.clone(),
+        file: file.clone(),
+        code: code.as_str().to_owned(),
+        message: format!("{file}: {fault}; {remedy}"),
+        required: required.contains(plugin),
+    }
+}
+
+/// What a plugin did in a step of loading, by the end of the process that it was in: code, end of a sentence, remedy. One that
+/// was killed by whoever waited for it hung.
+pub(crate) fn fault(step: &str, death: &Death, limit: Duration) -> (Code, String, &'static str) {
+    match death {
         Death::Exited(code) => (
             Code::Died,
             format!("called exit({code}) in its {step}"),
@@ -30,12 +43,5 @@ pub(super) fn refusal(phase: &Phase, death: &Death, limit: Duration, required: &
             format!("hung in its {step}: it did not return within {} ms", limit.as_millis()),
             "make it faster or raise `loading.timeout_ms`",
         ),
-    };
-    Refusal {
-        plugin: plugin.clone(),
-        file: file.clone(),
-        code: code.as_str().to_owned(),
-        message: format!("{file}: {fault}; {remedy}"),
-        required: required.contains(plugin),
     }
 }

@@ -31,7 +31,7 @@ pub mod control;
 mod crash_loops;
 mod crash_report;
 pub mod crew;
-mod culprit;
+pub(crate) mod culprit;
 mod death;
 mod fate;
 mod grave;

@@ -42,7 +42,7 @@ pub struct SelfExecutable;
 impl SelfExecutable {
     /// The executable's path, for a readable process list; but if another file stands there by now (an
     /// upgrade in place), the very file this process runs: supervisor and child must be the same.
-    fn path() -> PathBuf {
+    pub(crate) fn path() -> PathBuf {
         let inode = |path: &Path| std::fs::metadata(path).map(|meta| (meta.dev(), meta.ino())).ok();
         let running = PathBuf::from(RUNNING_EXECUTABLE);
         match std::env::current_exe() {

@@ -7,7 +7,7 @@ use super::services::{HostServices, waiters};
 use crate::broker::Broker;
 use crate::edge::{Edge, Mounted, Router, Server, ServerOptions, override_faults};
 use crate::exit::Exit;
-use crate::loader::{Placement, PluginSet, RouteDescription};
+use crate::loader::{Description, Placement, PluginSet, RouteDescription, Source};
 use crate::process::control::ToSupervisor;
 use crate::quarantine::Quarantines;
 use crate::stream::Mux;
@@ -33,7 +33,7 @@ pub(super) async fn serve(mut context: Context) -> Result<Exit, Failure> {
         progress: Arc::default(),
         staging: Arc::default(),
     });
-    let set = context.load(services).await?;
+    let set = context.load_what_runs_here(services).await?;
     let mounted = mount(&context, &set);
     let faults: Vec<String> = mounted
         .iter()
@@ -100,22 +100,23 @@ pub(super) async fn serve(mut context: Context) -> Result<Exit, Failure> {
 }
 
 fn mount(context: &Context, set: &PluginSet) -> Vec<Mounted> {
-    let mount = |(source, plugin): &(crate::loader::Source, Arc<crate::loader::Plugin>)| {
+    let loaded = set.plugins.iter().map(|(_, plugin)| Some(plugin.clone())).chain(std::iter::repeat(None));
+    let mount = |((source, description), plugin): ((&Source, &Arc<Description>), _)| {
         let (placement, routes) = options::placements(&context.settings, &source.name);
         Mounted {
-            identity: plugin.identity.clone(),
-            description: plugin.description.clone(),
+            identity: description.identity(),
+            description: description.clone(),
             prefix: source.prefix.clone(),
             placement,
             routes,
-            plugin: Some(plugin.clone()),
+            plugin,
         }
     };
-    set.plugins.iter().map(mount).collect()
+    set.descriptions().zip(loaded).map(mount).collect()
 }
 
 pub(super) fn plugin_names(set: &PluginSet) -> Vec<Name> {
-    set.plugins.iter().filter_map(|(_, plugin)| Name::new(&plugin.identity.name).ok()).collect()
+    set.descriptions().filter_map(|(_, description)| Name::new(&description.name).ok()).collect()
 }
 
 /// Hands the frames that arrive for this instance to their calls.

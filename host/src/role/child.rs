@@ -122,8 +122,24 @@ impl Context {
     ///
     /// Fails with exit 70 where a required plugin was refused.
     pub(super) async fn load(&self, services: Arc<dyn Services>) -> Result<PluginSet, Failure> {
-        let sources = options::sources(&self.settings, &self.excluded);
-        let options = LoadOptions {
+        let sources = self.sources();
+        let options = self.load_options(services);
+        let mut tell = self.teller(&sources);
+        // Plugin code runs here: it gets a thread that serves nothing.
+        let loading = tokio::task::spawn_blocking(move || loader::load_all(&sources, &options, &mut tell));
+        let set =
+            loading.await.map_err(|error| (Exit::Unexpected, format!("loading ended early: {error}")))?;
+        self.settle(&set)?;
+        Ok(set)
+    }
+
+    /// The plugins that this child is to have.
+    pub(super) fn sources(&self) -> Vec<Source> {
+        options::sources(&self.settings, &self.excluded)
+    }
+
+    pub(super) fn load_options(&self, services: Arc<dyn Services>) -> LoadOptions {
+        LoadOptions {
             is_alone: false,
             cache_dir: self.settings.loading.cache_dir.clone(),
             trust: Trust::read(&self.settings.trust),
@@ -133,43 +149,49 @@ impl Context {
             runtime: tokio::runtime::Handle::current(),
             board: Some(self.board),
             lending: self.lending.clone(),
-        };
+        }
+    }
+
+    /// Tells the supervisor each step of loading.
+    pub(super) fn teller(
+        &self,
+        sources: &[Source],
+    ) -> impl FnMut(Option<(&str, &str, &'static str)>) + Send + 'static {
         let outbox = self.outbox.clone();
         let files: Vec<(String, String)> =
             sources.iter().map(|s| (s.name.clone(), s.library.display().to_string())).collect();
-        // Plugin code runs here: it gets a thread that serves nothing.
-        let loading = tokio::task::spawn_blocking(move || {
-            loader::load_all(&sources, &options, &mut |step| {
-                let entered = step.map(|(plugin, version, step)| Phase {
-                    plugin: plugin.to_owned(),
-                    version: version.to_owned(),
-                    file: files
-                        .iter()
-                        .find(|(name, _)| name == plugin)
-                        .map(|(_, file)| file.clone())
-                        .unwrap_or_default(),
-                    step: match step {
-                        "open" => Step::Open,
-                        "describe" => Step::Describe,
-                        _ => Step::Init,
-                    },
-                });
-                report(&outbox, &ToSupervisor::Phase { entered });
-            })
-        });
-        let set =
-            loading.await.map_err(|error| (Exit::Unexpected, format!("loading ended early: {error}")))?;
+        move |step| {
+            let entered = step.map(|(plugin, version, step)| Phase {
+                plugin: plugin.to_owned(),
+                version: version.to_owned(),
+                file: files
+                    .iter()
+                    .find(|(name, _)| name == plugin)
+                    .map(|(_, file)| file.clone())
+                    .unwrap_or_default(),
+                step: match step {
+                    "open" => Step::Open,
+                    "describe" => Step::Describe,
+                    _ => Step::Init,
+                },
+            });
+            report(&outbox, &ToSupervisor::Phase { entered });
+        }
+    }
+
+    /// What follows from loading.
+    pub(super) fn settle(&self, set: &PluginSet) -> Result<(), Failure> {
         self.judge(&set.refused)?;
-        self.judge_tasks(&set)?;
-        self.blocked.watch(&set, self.board, &self.outbox);
-        Ok(set)
+        self.judge_tasks(set)?;
+        self.blocked.watch(set, self.board, &self.outbox);
+        Ok(())
     }
 
     /// Overrides of tasks and schedules that do not exist are a mistake in the configuration.
     fn judge_tasks(&self, set: &PluginSet) -> Result<(), Failure> {
-        let faults = set.plugins.iter().flat_map(|(source, plugin)| {
-            let mut faults = loader::task_faults(&source.name, &source.tasks, &plugin.description);
-            faults.extend(loader::schedule_faults(&source.name, &source.schedules, &plugin.description));
+        let faults = set.descriptions().flat_map(|(source, description)| {
+            let mut faults = loader::task_faults(&source.name, &source.tasks, description);
+            faults.extend(loader::schedule_faults(&source.name, &source.schedules, description));
             faults
         });
         let faults: Vec<String> = faults.collect();
@@ -205,13 +227,15 @@ impl Context {
         bound: Vec<String>,
         called: impl Fn(&Source, &Description) -> Vec<String>,
     ) {
-        let plugins = set.plugins.iter().map(|(source, plugin)| LoadedPlugin {
-            name: plugin.identity.name.to_string(),
-            version: plugin.identity.version.to_string(),
-            routes: plugin.description.routes.len(),
-            tasks: plugin.description.tasks.len(),
-            task_names: plugin.description.tasks.iter().map(|task| task.name.clone()).collect(),
-            called: called(source, &plugin.description),
+        // Those that run here come first: the board knows them by their places.
+        let plugins = set.descriptions().enumerate().map(|(place, (source, description))| LoadedPlugin {
+            name: description.name.clone(),
+            version: description.version.clone(),
+            is_loaded: place < set.plugins.len(),
+            routes: description.routes.len(),
+            tasks: description.tasks.len(),
+            task_names: description.tasks.iter().map(|task| task.name.clone()).collect(),
+            called: called(source, description),
         });
         self.report(&ToSupervisor::Ready(Ready { plugins: plugins.collect(), bound }));
     }

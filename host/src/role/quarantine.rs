@@ -11,11 +11,9 @@ use cardcage_protocol::CrashHistory;
 
 /// Follows the broker for as long as the child lives.
 pub(super) fn follow(quarantines: &Quarantines, broker: &Broker, outbox: &Outbox, set: &PluginSet) {
-    let loaded: Vec<(String, String)> = set
-        .plugins
-        .iter()
-        .map(|(_, plugin)| (plugin.identity.name.to_string(), plugin.identity.version.to_string()))
-        .collect();
+    let known = set.descriptions();
+    let loaded: Vec<(String, String)> =
+        known.map(|(_, description)| (description.name.clone(), description.version.clone())).collect();
     tokio::spawn(quarantines.clone().follow(broker.clone()));
     tokio::spawn(tell(outbox.clone(), quarantines.clone(), loaded));
 }

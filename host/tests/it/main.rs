@@ -67,6 +67,7 @@ mod stores;
 mod streams;
 mod sweeper;
 mod tasks;
+mod unloaded;
 mod upcast;
 mod waiting;
 mod webhooks;

@@ -2,6 +2,7 @@
 
 mod handover;
 mod refused;
+mod untrusted;
 
 use crate::serving::soon;
 use cardcage_harness::{Cardcage, Config, Deadline, Http, Launch, Nats, Output, plugin_library};

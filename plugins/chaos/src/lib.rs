@@ -26,7 +26,7 @@
 //! The environment variable `CARDCAGE_CHAOS_SCHEDULES` holds the schedules that it declares, as JSON (`schedules.rs`).
 //!
 //! The setting `init` makes its start go wrong; the environment variable `CARDCAGE_CHAOS_DESCRIBE` (`panic`, `hang`,
-//! `exit`, `abort`, `needs` for a plugin that nobody has, or `forlorn` for a hook that nobody has) makes `describe` go wrong, which has no settings to read.
+//! `exit`, `abort`, `abort_if=FILE` once there is that file, `needs` for a plugin that nobody has, or `forlorn` for a hook that nobody has) makes `describe` go wrong, which has no settings to read.
 
 mod batch;
 mod doomed;
@@ -328,7 +328,13 @@ async fn misbehave(ctx: &TaskContext<App>, order: &Order) -> TaskResult<Value> {
 }
 
 fn describe_as_told() {
-    match std::env::var(DESCRIBE).as_deref() {
+    let told = std::env::var(DESCRIBE);
+    if told.as_deref().is_ok_and(|told| {
+        told.strip_prefix("abort_if=").is_some_and(|file| std::path::Path::new(file).exists())
+    }) {
+        std::process::abort();
+    }
+    match told.as_deref() {
         Ok("panic") => order::panic_now("panicked in describe as told"),
         Ok("hang") => loop {
             std::thread::park();

@@ -6,8 +6,8 @@
 
 use std::collections::BTreeMap;
 
-use super::describer;
 use crate::config::{PluginSettings, Settings};
+use crate::describer;
 use crate::edge::override_faults;
 use crate::loader::{Code, Description, Refusal, needs_refusal, schedule_faults, task_faults, unmet};
 

@@ -16,7 +16,6 @@
 
 mod against;
 mod broker;
-mod describer;
 pub(crate) mod fit;
 mod report;
 
@@ -24,10 +23,10 @@ use std::path::{Path, PathBuf};
 
 use crate::cli::{Against, Configuration};
 use crate::config::{self, Settings};
+use crate::describer::{self, Wanted};
 use crate::exit::Exit;
 use crate::loader::{Description, Refusal};
 
-use super::describe_child::Wanted;
 use super::output;
 use against::Candidate;
 use report::{ConfigurationReport, PluginReport, Report};
@@ -119,13 +118,4 @@ pub(super) async fn describe_file(
             Err(Err(described.unexpected.unwrap_or_else(|| "the plugin did not describe itself".to_owned())))
         }
     }
-}
-
-/// What came of describing.
-#[derive(Debug, Default)]
-struct Described {
-    descriptions: std::collections::BTreeMap<String, Description>,
-    refused: Vec<Refusal>,
-    /// What went wrong and is no plugin's fault.
-    unexpected: Option<String>,
 }

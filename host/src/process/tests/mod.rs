@@ -87,6 +87,7 @@ fn ready() -> ToSupervisor {
     let plugin = LoadedPlugin {
         name: "hello".into(),
         version: "1.0.0".into(),
+        is_loaded: true,
         routes: 3,
         tasks: 1,
         task_names: vec!["task".into()],

@@ -5,7 +5,7 @@ use crate::serving::child;
 use cardcage_harness::{Cardcage, Config, Launch};
 use serde_json::json;
 
-async fn serves_as_before(installation: &Installation, host: &Cardcage, before: u32) {
+pub(super) async fn serves_as_before(installation: &Installation, host: &Cardcage, before: u32) {
     assert_eq!(child(host), before, "the same child: {}", host.stderr());
     assert_eq!(installation.version_of(host, "skew").await.as_deref(), Some("1.0.0"));
     let call = installation.http.post_json("/hello/call", &json!({})).await.unwrap();

@@ -1,4 +1,4 @@
-//! The hidden child of `check`: opens libraries and lets plugins describe themselves.
+//! The hidden child of `check` and of API instances: opens libraries and lets plugins describe themselves.
 //!
 //! Plugin code may crash, hang, exit, print and read. So it runs here, in a process made for it, which tells every
 //! step before it is taken: whoever reads knows which plugin was at work when the lines end.
@@ -18,49 +18,64 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::output;
 use crate::config;
 use crate::exit::Exit;
-use crate::loader::{self, Code, Description, Refusal, Source, Trust};
+use crate::loader::{self, Code, Description, Refusal, Source, Trust, Vetted};
 
 /// What to describe.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Request {
-    pub(super) plugins: Vec<Wanted>,
-    pub(super) cache_dir: Option<PathBuf>,
+pub(crate) struct Request {
+    pub(crate) plugins: Vec<Wanted>,
+    /// Libraries that the asker has judged already: each is described for itself.
+    #[serde(default)]
+    pub(crate) vetted: Vec<Vetted>,
+    pub(crate) cache_dir: Option<PathBuf>,
     /// What is asked of libraries: the child judges the bytes that it opens.
-    pub(super) trust: config::Trust,
+    pub(crate) trust: config::Trust,
+}
+
+impl Request {
+    /// Takes a plugin out; answers its library.
+    pub(crate) fn remove(&mut self, plugin: &str) -> Option<PathBuf> {
+        if let Some(at) = self.plugins.iter().position(|one| one.name == plugin) {
+            return Some(self.plugins.remove(at).library);
+        }
+        let at = self.vetted.iter().position(|one| one.name() == plugin)?;
+        Some(self.vetted.remove(at).library)
+    }
 }
 
 /// One plugin of the configuration. Its settings are not here: describing does not need them, and they may hold
 /// secrets.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Wanted {
-    pub(super) name: String,
-    pub(super) library: PathBuf,
-    pub(super) prefix: String,
+pub(crate) struct Wanted {
+    pub(crate) name: String,
+    pub(crate) library: PathBuf,
+    pub(crate) prefix: String,
 }
 
 /// One line of the answer.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Report {
+pub(crate) enum Report {
     /// A step that runs plugin code begins, or, with `None`, the last one is over.
     Step(Option<Step>),
+    /// What a vetted library declares.
+    Declared { plugin: String, json: String },
     /// All is told.
     Done { described: Vec<Description>, refused: Vec<Refused> },
 }
 
 /// A step that runs plugin code.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Step {
-    pub(super) plugin: String,
-    pub(super) step: String,
+pub(crate) struct Step {
+    pub(crate) plugin: String,
+    pub(crate) step: String,
 }
 
 /// A refusal on its way between processes.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Refused {
+pub(crate) struct Refused {
     plugin: String,
     file: PathBuf,
     code: Code,
@@ -88,9 +103,9 @@ pub fn run() -> Exit {
     match describe() {
         Ok(()) => loader::exit_now(0),
         Err(error) => {
-            output::trouble(&format!(
-                "`describe-child` is a command that cardcage gives itself; use `cardcage check` ({error})"
-            ));
+            let told = "`describe-child` is a command that cardcage gives itself; use `cardcage check`";
+            // Whoever typed it may have closed stderr.
+            let _ = writeln!(std::io::stderr().lock(), "cardcage: {told} ({error})");
             Exit::Unexpected
         }
     }
@@ -100,11 +115,11 @@ fn describe() -> std::io::Result<()> {
     let (request, mut answer) = take_over()?;
     let sources: Vec<Source> = request
         .plugins
-        .into_iter()
+        .iter()
         .map(|Wanted { name, library, prefix }| Source {
-            name,
-            library,
-            prefix,
+            name: name.clone(),
+            library: library.clone(),
+            prefix: prefix.clone(),
             config: serde_json::Value::Null,
             threads: None,
             // What the author says is what the operator's limits are held against.
@@ -123,11 +138,29 @@ fn describe() -> std::io::Result<()> {
                 broken = Some(error);
             }
         });
-    if let Some(error) = broken {
+    if let Some(error) = broken.take() {
         return Err(error);
     }
+    let mut refused: Vec<Refused> = refused.into_iter().map(Refused::from).collect();
+    for library in &request.vetted {
+        let declared = library.declare(&mut |step| {
+            let step =
+                step.map(|(plugin, _, step)| Step { plugin: plugin.to_owned(), step: step.to_owned() });
+            if let Err(error) = tell(&mut answer, &Report::Step(step)) {
+                broken = Some(error);
+            }
+        });
+        if let Some(error) = broken {
+            return Err(error);
+        }
+        match declared {
+            Ok(json) => {
+                tell(&mut answer, &Report::Declared { plugin: library.name().to_owned(), json })?;
+            }
+            Err(refusal) => refused.push(refusal.into()),
+        }
+    }
     let described = described.into_iter().map(|(_, description)| (*description).clone()).collect();
-    let refused = refused.into_iter().map(Refused::from).collect();
     tell(&mut answer, &Report::Done { described, refused })
 }
 
