@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use async_nats::Subscriber;
+use async_nats::{Client, Subscriber};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::time::timeout;
@@ -48,7 +48,8 @@ impl Incoming {
 #[derive(Debug)]
 pub struct Subscription {
     subscriber: Subscriber,
-    broker: Broker,
+    /// Not the broker: that ends with its last holder, and a subscription is none.
+    client: Client,
 }
 
 impl Subscription {
@@ -67,12 +68,12 @@ impl Subscription {
     /// [`Error::Unavailable`] when the connection does not take it.
     pub async fn drain(&mut self) -> Result<(), Error> {
         let gone = || Error::unavailable("the connection does not take data");
-        let (broker, subscriber) = (&self.broker, &mut self.subscriber);
+        let (client, subscriber) = (&self.client, &mut self.subscriber);
         let echo = async {
             subscriber.unsubscribe_after(NO_SUCH_MESSAGE).await.map_err(|_| gone())?;
-            let own = broker.new_inbox();
-            let mut echo = broker.client().subscribe(own.clone()).await.map_err(|_| gone())?;
-            broker.send(own, None, None, Bytes::new()).await?;
+            let own = client.new_inbox();
+            let mut echo = client.subscribe(own.clone()).await.map_err(|_| gone())?;
+            client.publish(own, Bytes::new()).await.map_err(|_| gone())?;
             echo.next().await.ok_or_else(gone)
         };
         if !matches!(timeout(SUBSCRIBE_MAX, echo).await, Ok(Ok(_))) {
@@ -144,7 +145,7 @@ impl Broker {
         outcome: Result<Result<Subscriber, async_nats::SubscribeError>, tokio::time::error::Elapsed>,
     ) -> Result<Subscription, Error> {
         match outcome {
-            Ok(Ok(subscriber)) => Ok(Subscription { subscriber, broker: self.clone() }),
+            Ok(Ok(subscriber)) => Ok(Subscription { subscriber, client: self.client().clone() }),
             Ok(Err(error)) => Err(Error::Refused { code: 0, description: error.to_string() }),
             Err(_) => Err(Error::unavailable("the connection does not take data")),
         }
