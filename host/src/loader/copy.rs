@@ -38,13 +38,17 @@ fn is_copy(name: &str) -> bool {
 /// Removes copies that no start has used for a while. Hosts that have them open keep what they have, and whoever needs
 /// one again copies it again.
 fn tidy(dir: &Path) {
+    remove_unused(dir, UNUSED_AFTER, is_copy);
+}
+
+/// Removes the files in `dir` whose names say that they are ours, and that nobody has used for so long.
+pub(super) fn remove_unused(dir: &Path, unused_after: Duration, is_ours: impl Fn(&str) -> bool) {
     let Ok(entries) = std::fs::read_dir(dir) else { return };
     for entry in entries.flatten() {
-        let name = entry.file_name();
-        let is_ours = name.to_str().is_some_and(is_copy);
+        let is_ours = entry.file_name().to_str().is_some_and(&is_ours);
         let age =
             entry.metadata().and_then(|meta| meta.modified()).map(|at| at.elapsed().unwrap_or_default());
-        if is_ours && age.is_ok_and(|age| age > UNUSED_AFTER) {
+        if is_ours && age.is_ok_and(|age| age > unused_after) {
             // Another host may have been faster.
             let _ = std::fs::remove_file(entry.path());
         }

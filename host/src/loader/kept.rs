@@ -7,6 +7,7 @@
 //! * Only a plain file of this user's that nobody else may read or write is believed; the folder was judged by `copy.rs`.
 //! * Keeping never fails a start: what cannot be kept is asked for again.
 
+use super::copy;
 use rustix::fs::{Mode, OFlags};
 use std::fs::File;
 use std::io::{Read, Write};
@@ -42,7 +43,6 @@ pub(super) fn read(dir: &Path, hash: &str, keeper: &str) -> Option<Vec<u8>> {
 
 /// Keeps it, where that is possible.
 pub(super) fn write(dir: &Path, hash: &str, keeper: &str, json: &[u8]) {
-    tidy(dir);
     let temporary = dir.join(format!("{hash}.{}.{}.tmp", std::process::id(), fastrand::u32(..)));
     let kept = std::fs::OpenOptions::new()
         .write(true)
@@ -57,17 +57,9 @@ pub(super) fn write(dir: &Path, hash: &str, keeper: &str, json: &[u8]) {
     }
 }
 
-fn tidy(dir: &Path) {
-    let Ok(entries) = std::fs::read_dir(dir) else { return };
-    for entry in entries.flatten() {
-        let is_ours = entry.file_name().to_str().is_some_and(|name| name.ends_with(ENDING));
-        let age =
-            entry.metadata().and_then(|meta| meta.modified()).map(|at| at.elapsed().unwrap_or_default());
-        if is_ours && age.is_ok_and(|age| age > UNUSED_AFTER) {
-            // Another host may have been faster.
-            let _ = std::fs::remove_file(entry.path());
-        }
-    }
+/// Removes what is kept for supervisors that are gone.
+pub(super) fn tidy(dir: &Path) {
+    copy::remove_unused(dir, UNUSED_AFTER, |name| name.ends_with(ENDING));
 }
 
 #[cfg(test)]

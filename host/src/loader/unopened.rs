@@ -108,6 +108,9 @@ impl Unopened {
     /// Takes what they declared elsewhere, and keeps it for the next start. Blocks.
     pub fn learn(&mut self, declared: &BTreeMap<String, String>, refused: Vec<Refusal>) {
         self.refused.extend(refused);
+        if !declared.is_empty() {
+            kept::tidy(&self.dir);
+        }
         for (source, one) in &self.all {
             let Some(json) = declared.get(&source.name) else { continue };
             match understood(json.as_bytes(), one, source) {
