@@ -14,7 +14,7 @@ pub enum Exit {
     Success = 0,
     /// Not found, or a fault of cardcage.
     Unexpected = 1,
-    /// The command line cannot be understood.
+    /// The command line cannot be understood, or names a file of no use.
     Usage = 2,
     /// The task that was run failed for good.
     TaskFailed = 3,
@@ -70,7 +70,9 @@ impl Exit {
             Self::Unexpected => {
                 "What was asked for does not exist, as the message says; or something went wrong that nobody foresaw, which is a fault of cardcage: report it."
             }
-            Self::Usage => "The command line was not understood: `cardcage help` shows how it is written.",
+            Self::Usage => {
+                "The command line was not understood, or names a file that is not what the command takes: the message says which, and `cardcage help` shows how it is written."
+            }
             Self::TaskFailed => {
                 "`tasks run`: the task failed for good; a worker would make a dead letter of it."
             }

@@ -94,6 +94,7 @@ pub(super) const PLUGIN_VERIFY: &str = "\
 Examples:
   cardcage plugin verify --config cardcage.toml
   cardcage plugin verify --config cardcage.toml --set plugins.signatures=require
+  cardcage plugin verify --config cardcage.toml /tmp/libhello.so    (one file, before it is put in place)
   cardcage plugin verify --config cardcage.toml --lock plugins.lock --json | jq '.plugins[].mismatches'
 
 Every mismatch is told, not only the first. It reads files only.

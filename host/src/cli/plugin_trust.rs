@@ -23,6 +23,9 @@ pub struct LockArgs {
 /// `cardcage plugin verify`
 #[derive(Debug, Clone, Args)]
 pub struct VerifyArgs {
+    /// Libraries to verify in place of those of the plugin set.
+    #[arg(value_name = "FILE")]
+    pub libraries: Vec<PathBuf>,
     /// Hold the set against this lock, instead of `plugins.require_lock`.
     #[arg(long, value_name = "FILE")]
     pub lock: Option<PathBuf>,

@@ -119,6 +119,9 @@ fn write(folder: &Path, plugin: &NewPlugin) -> Result<(), String> {
 fn next_steps(args: &NewArgs, folder: &Path, plugin: &NewPlugin) -> String {
     let NewArgs { name, .. } = args;
     let library = &plugin.library;
+    // One that begins like an option is none to a shell's commands with this in front.
+    let is_option_like = folder.as_os_str().as_encoded_bytes().starts_with(b"-");
+    let folder = if is_option_like { Path::new(".").join(folder) } else { folder.to_owned() };
     let folder = folder.display();
     let name = name.as_str();
     format!(

@@ -1,5 +1,8 @@
 //! `cardcage plugin verify`: holds the plugin set against its lock and its signatures.
 //!
+//! Files that are named are held against the same instead of the set, as whatever plugins they say they are: what is
+//! asked before a file is put where hosts load it from.
+//!
 //! Invariants: no plugin code runs; every mismatch is told, and not only the first; exit 70 where a host would refuse a
 //! plugin, required or not.
 //!
@@ -12,9 +15,9 @@ use serde::Serialize;
 use super::inspect::Refused;
 use super::output;
 use super::plugin_lock::beside_config;
-use super::session::settings_with_plugins;
+use super::session::{settings, settings_with_plugins};
 use crate::cli::VerifyArgs;
-use crate::config::{PluginSettings, Settings, Signatures};
+use crate::config::{Settings, Signatures};
 use crate::exit::Exit;
 use crate::loader::{Inspection, Refusal, Trust, inspect};
 use crate::signature::Verified;
@@ -44,21 +47,30 @@ struct Plugin {
 /// Verifies the set.
 #[must_use]
 pub fn run(args: VerifyArgs) -> Exit {
-    let VerifyArgs { lock, json, configuration } = args;
+    let VerifyArgs { libraries: files, lock, json, configuration } = args;
     let beside = beside_config(configuration.files.first().map(PathBuf::as_path));
-    let mut settings = match settings_with_plugins(configuration, "verify") {
+    let settings = if files.is_empty() {
+        settings_with_plugins(configuration, "verify")
+    } else {
+        settings(configuration)
+    };
+    let mut settings = match settings {
         Ok(settings) => settings,
         Err(exit) => return exit,
     };
     settings.trust.require_lock = lock.or(settings.trust.require_lock);
     let trust = Trust::read(&settings.trust);
-    let plugins: Vec<Plugin> =
-        settings.plugins.iter().map(|(name, plugin)| verify(&trust, name, plugin)).collect();
+    let plugins: Vec<Plugin> = if files.is_empty() {
+        let set = settings.plugins.iter();
+        set.map(|(name, plugin)| verify(&trust, Some(name), &plugin.library)).collect()
+    } else {
+        files.iter().map(|file| verify(&trust, None, file)).collect()
+    };
     let mismatches = plugins.iter().map(|plugin| plugin.mismatches.len()).sum::<usize>();
     let answer = Answer {
         lock: settings.trust.require_lock.clone(),
         signatures: settings.trust.signatures,
-        unused: unused(&trust, &settings),
+        unused: if files.is_empty() { unused(&trust, &settings) } else { Vec::new() },
         plugins,
     };
     if json {
@@ -72,11 +84,11 @@ pub fn run(args: VerifyArgs) -> Exit {
     if mismatches == 0 { Exit::Success } else { Exit::PluginRefused }
 }
 
-fn verify(trust: &Trust, name: &str, settings: &PluginSettings) -> Plugin {
-    let library = settings.library.clone();
+/// Without a name the library goes by its own.
+fn verify(trust: &Trust, name: Option<&str>, library: &Path) -> Plugin {
     let mut plugin = Plugin {
-        name: name.to_owned(),
-        library,
+        name: name.unwrap_or("-").to_owned(),
+        library: library.to_owned(),
         version: None,
         sha256: None,
         signed: None,
@@ -91,9 +103,10 @@ fn verify(trust: &Trust, name: &str, settings: &PluginSettings) -> Plugin {
             return plugin;
         }
     };
+    plugin.name = name.unwrap_or(&inspection.manifest.name).to_owned();
     let judgement = trust.judge(&plugin.library, &inspection, &bytes);
     plugin.mismatches = told(&judgement.refusals);
-    plugin.mismatches.extend(told(&unfit(&plugin.library, name, &inspection)));
+    plugin.mismatches.extend(told(&unfit(&plugin.library, &plugin.name, &inspection)));
     plugin.warnings = told(&judgement.warnings);
     plugin.signed = judgement.signed;
     plugin.version = Some(inspection.manifest.version);

@@ -84,14 +84,14 @@ pub(super) fn is_name(name: &str) -> bool {
 /// A [`Refusal`] that says why no host could load this file.
 pub fn file(path: &Path) -> Result<(Inspection, Vec<u8>), Refusal> {
     let unreadable = |error: std::io::Error| {
-        let remedy = "check the path in `library` and the file's permissions";
+        let remedy = "check the path and the file's permissions";
         Refusal::new(path, Code::Unreadable, format!("cannot be read ({error})"), remedy)
     };
     let file = regular_file::open(path).map_err(|error| {
         if !regular_file::is_other_kind(&error) {
             return unreadable(error);
         }
-        let remedy = "point `library` at the plugin's .so file";
+        let remedy = "give the path of the plugin's .so file";
         Refusal::new(path, Code::NotALibrary, "is not a regular file", remedy)
     })?;
     let length = file.metadata().map_err(unreadable)?.len();
@@ -101,7 +101,7 @@ pub fn file(path: &Path) -> Result<(Inspection, Vec<u8>), Refusal> {
             path,
             Code::NotALibrary,
             fault,
-            "strip the library or point `library` elsewhere",
+            "strip the library, or give the path of another file",
         ));
     }
     let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or_default());

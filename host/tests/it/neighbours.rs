@@ -56,6 +56,26 @@ async fn a_plugin_that_needs_a_major_that_is_not_there_is_refused_by_hosts_and_b
     assert!(ended.stdout.contains("refused, not required"), "{ended:?}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn check_tells_that_plugins_that_need_each_other_are_in_different_groups() {
+    let serving = Serving::api(with_payments).await;
+    let groups = |text: &str| {
+        let table: toml::Table = format!("value = {text}").parse().unwrap();
+        serving.config.clone().set("worker.group", table["value"].clone())
+    };
+    let check = async |config: &Config| {
+        let launch = Launch::new(["check"]).config(config);
+        launch.env("CARDCAGE_CHAOS_DESCRIBE", "needs_payments").run(soon()).await.unwrap()
+    };
+    let ended = check(&groups(r#"[{ name = "money", plugins = ["payments"] }, { name = "rest" }]"#)).await;
+    assert_eq!(ended.status.code(), Some(70), "{ended:?}");
+    let sentence = "needs the plugin `payments` v0, which is not in the worker group `rest`";
+    assert!(ended.stdout.contains(sentence) && ended.stdout.contains("in the same group"), "{ended:?}");
+    let ended =
+        check(&groups(r#"[{ name = "money", plugins = ["payments", "chaos"] }, { name = "rest" }]"#)).await;
+    assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+}
+
 fn reach(plugin: &str, major: u32, method: &str, path: &str) -> Value {
     json!({ "plugin": plugin, "major": major, "method": method, "path": path, "body": { "a": 1 } })
 }

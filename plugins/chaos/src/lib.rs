@@ -26,7 +26,8 @@
 //! The environment variable `CARDCAGE_CHAOS_SCHEDULES` holds the schedules that it declares, as JSON (`schedules.rs`).
 //!
 //! The setting `init` makes its start go wrong; the environment variable `CARDCAGE_CHAOS_DESCRIBE` (`panic`, `hang`,
-//! `exit`, `abort`, `abort_if=FILE` once there is that file, `needs` for a plugin that nobody has, or `forlorn` for a hook that nobody has) makes `describe` go wrong, which has no settings to read.
+//! `exit`, `abort`, `abort_if=FILE` once there is that file, `needs` for a plugin that nobody has, or `forlorn` for a hook that nobody has) makes `describe` go wrong, which has no
+//! settings to read; `needs_payments` makes the chaos plugin need that one.
 
 mod batch;
 mod doomed;
@@ -348,10 +349,12 @@ fn describe_as_told() {
 fn definition() -> Plugin<App> {
     describe_as_told();
     let plugin = Plugin::new(App::start).wants("payments", 0).wants("hello", 0);
-    let needy = std::env::var(DESCRIBE).is_ok_and(|how| how == "needs");
-    let plugin = if needy { plugin.needs("hello", 7) } else { plugin };
-    let forlorn = std::env::var(DESCRIBE).is_ok_and(|how| how == "forlorn");
-    let plugin = if forlorn { plugin.task(doomed::forlorn) } else { plugin };
+    let plugin = match std::env::var(DESCRIBE).as_deref() {
+        Ok("needs") => plugin.needs("hello", 7),
+        Ok("needs_payments") => plugin.needs("payments", 0),
+        Ok("forlorn") => plugin.task(doomed::forlorn),
+        _ => plugin,
+    };
     let plugin = plugin
         .config::<Settings>()
         .routes(routes!(call))

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use crate::config::{PluginSettings, Settings};
 use crate::describer;
 use crate::edge::override_faults;
-use crate::loader::{Code, Description, Refusal, needs_refusal, schedule_faults, task_faults, unmet};
+use crate::loader::{Code, Description, Need, Refusal, needs_refusal, schedule_faults, task_faults, unmet};
 
 /// Faults that are told of one plugin's settings.
 const FAULTS_TOLD: usize = 8;
@@ -48,6 +48,33 @@ pub(crate) async fn judge(settings: &Settings) -> SetVerdict {
     }
     verdict.descriptions = described.descriptions;
     verdict
+}
+
+/// The refusals that only a worker with groups has, by name: of plugins that need one that is in another group.
+pub(crate) fn apart(
+    settings: &Settings,
+    descriptions: &BTreeMap<String, Description>,
+) -> BTreeMap<String, Refusal> {
+    let mut refused = BTreeMap::new();
+    for group in &settings.groups {
+        let there = settings.of_group(Some(&group.name)).plugins;
+        for (name, plugin) in &there {
+            let mut needs = descriptions.get(name).into_iter().flat_map(|description| &description.needs);
+            let is_apart = |need: &&Need| {
+                !need.optional
+                    && !there.contains_key(&need.plugin)
+                    && settings.plugins.contains_key(&need.plugin)
+            };
+            if let Some(Need { plugin: other, major, .. }) = needs.find(is_apart) {
+                let fault = format!(
+                    "needs the plugin `{other}` v{major}, which is not in the worker group `{}`",
+                    group.name
+                );
+                refused.insert(name.clone(), needs_refusal(name, &plugin.library, &fault));
+            }
+        }
+    }
+    refused
 }
 
 /// What the plugin's `init` would say to its settings, as far as its schema tells.

@@ -61,7 +61,10 @@ pub async fn run(configuration: Configuration, asked: Asked) -> Exit {
 }
 
 async fn judge(report: &mut Report, settings: &Settings, asked: &Asked) {
-    let (set, (mut found, broker)) = tokio::join!(fit::judge(settings), broker::probe(settings));
+    let (mut set, (mut found, broker)) = tokio::join!(fit::judge(settings), broker::probe(settings));
+    for (name, refusal) in fit::apart(settings, &set.descriptions) {
+        set.refused.entry(name).or_insert(refusal);
+    }
     if let Some(broker) = &broker {
         broker::compare(&mut found, broker, settings, set.descriptions.values()).await;
     }

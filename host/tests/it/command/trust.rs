@@ -320,6 +320,34 @@ fn set_without_plugins_is_no_good_set_and_leaves_the_lock_as_it_is() {
 }
 
 #[test]
+fn file_that_is_named_is_verified_in_place_of_the_set_by_what_it_says_it_is() {
+    let folder = Folder::new();
+    let file = folder.hello("hello.so", |_| {});
+    let other = folder.hello("other.so", |bytes| bytes.push(0));
+    let config = set(&folder, "require_lock = \"plugins.lock\"", &[("hello", &file)]);
+    assert_eq!(cardcage(&["plugin", "lock", "--config", &config]).status.code(), Some(0));
+    let verify = |files: &[&Path]| {
+        let files = files.iter().map(|file| file.to_str().unwrap());
+        let arguments = ["plugin", "verify", "--json", "--config", &config];
+        cardcage(&arguments.into_iter().chain(files).collect::<Vec<_>>())
+    };
+    let output = verify(&[&file]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let output = verify(&[&file, &other, &folder.path("away.so")]);
+    assert_eq!(output.status.code(), Some(70), "{output:?}");
+    let plugins = json(&output)["plugins"].clone();
+    let told = |nth: usize| (plugins[nth]["name"].clone(), plugins[nth]["mismatches"][0]["code"].clone());
+    assert_eq!(told(0), ("hello".into(), Value::Null), "{plugins}");
+    assert_eq!(told(1), ("hello".into(), "not_in_lock".into()), "{plugins}");
+    assert_eq!(told(2), ("-".into(), "unreadable".into()), "{plugins}");
+    assert!(stderr(&output).contains("check the path and the file's permissions"), "{output:?}");
+    // No set is needed for it.
+    let output = cardcage(&["plugin", "verify", file.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(stdout(&output).contains("good"), "{output:?}");
+}
+
+#[test]
 fn verify_says_that_it_did_not_look_at_a_lock_that_is_there_and_not_required() {
     let folder = Folder::new();
     let file = folder.hello("hello.so", |_| {});

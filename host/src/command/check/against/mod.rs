@@ -85,7 +85,7 @@ impl AgainstReport {
     pub(super) fn exit(&self) -> Exit {
         match (&self.fault, self.breaks) {
             (Some(_), _) if self.source == BROKER => Exit::Unavailable,
-            (Some(_), _) => Exit::Unexpected,
+            (Some(_), _) => Exit::Usage,
             (None, 0) => Exit::Success,
             (None, _) => Exit::Breaks,
         }
