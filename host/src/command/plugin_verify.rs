@@ -16,7 +16,7 @@ use super::session::settings_with_plugins;
 use crate::cli::VerifyArgs;
 use crate::config::{PluginSettings, Settings, Signatures};
 use crate::exit::Exit;
-use crate::loader::{Inspection, Refusal, Trust, inspect};
+use crate::loader::{Inspection, Manifest, Refusal, Trust, inspect, judge_previous};
 use crate::signature::Verified;
 
 /// The answer for programs.
@@ -33,6 +33,7 @@ struct Answer {
 #[derive(Serialize)]
 struct Plugin {
     name: String,
+    is_previous: bool,
     library: PathBuf,
     version: Option<String>,
     sha256: Option<String>,
@@ -53,7 +54,7 @@ pub fn run(args: VerifyArgs) -> Exit {
     settings.trust.require_lock = lock.or(settings.trust.require_lock);
     let trust = Trust::read(&settings.trust);
     let plugins: Vec<Plugin> =
-        settings.plugins.iter().map(|(name, plugin)| verify(&trust, name, plugin)).collect();
+        settings.plugins.iter().flat_map(|(name, plugin)| verify_all(&trust, name, plugin)).collect();
     let mismatches = plugins.iter().map(|plugin| plugin.mismatches.len()).sum::<usize>();
     let answer = Answer {
         lock: settings.trust.require_lock.clone(),
@@ -72,11 +73,26 @@ pub fn run(args: VerifyArgs) -> Exit {
     if mismatches == 0 { Exit::Success } else { Exit::PluginRefused }
 }
 
-fn verify(trust: &Trust, name: &str, settings: &PluginSettings) -> Plugin {
-    let library = settings.library.clone();
+/// The current library and the previous ones.
+fn verify_all(trust: &Trust, name: &str, settings: &PluginSettings) -> Vec<Plugin> {
+    let (mut plugins, mut manifests) = (Vec::new(), Vec::new());
+    for (generation, library) in settings.libraries().enumerate() {
+        let (mut plugin, inspection) = verify(trust, name, library);
+        plugin.is_previous = generation > 0;
+        if let Some(inspection) = inspection {
+            plugin.mismatches.extend(unfit(library, name, &inspection, generation > 0, &manifests));
+            manifests.push((library.as_path(), inspection.manifest));
+        }
+        plugins.push(plugin);
+    }
+    plugins
+}
+
+fn verify(trust: &Trust, name: &str, library: &Path) -> (Plugin, Option<Inspection>) {
     let mut plugin = Plugin {
         name: name.to_owned(),
-        library,
+        is_previous: false,
+        library: library.to_owned(),
         version: None,
         sha256: None,
         signed: None,
@@ -88,23 +104,35 @@ fn verify(trust: &Trust, name: &str, settings: &PluginSettings) -> Plugin {
         Ok(inspected) => inspected,
         Err(refusal) => {
             plugin.mismatches = told(&[refusal]);
-            return plugin;
+            return (plugin, None);
         }
     };
     let judgement = trust.judge(&plugin.library, &inspection, &bytes);
     plugin.mismatches = told(&judgement.refusals);
-    plugin.mismatches.extend(told(&unfit(&plugin.library, name, &inspection)));
     plugin.warnings = told(&judgement.warnings);
     plugin.signed = judgement.signed;
-    plugin.version = Some(inspection.manifest.version);
-    plugin.sha256 = Some(inspection.sha256);
-    plugin
+    plugin.version = Some(inspection.manifest.version.clone());
+    plugin.sha256 = Some(inspection.sha256.clone());
+    (plugin, Some(inspection))
 }
 
-/// What else a host would say before it opens the library.
-fn unfit(library: &Path, name: &str, inspection: &Inspection) -> Vec<Refusal> {
-    let misnamed = (inspection.manifest.name != name).then(|| inspect::misnamed(library, name, inspection));
-    inspect::verdict(library, inspection).err().into_iter().chain(misnamed).collect()
+/// What else a host would say before it opens the library; `earlier` are the plugin's libraries before it.
+fn unfit(
+    library: &Path,
+    name: &str,
+    inspection: &Inspection,
+    is_previous: bool,
+    earlier: &[(&Path, Manifest)],
+) -> Vec<Refused> {
+    let misplaced = match is_previous {
+        true => {
+            let earlier = earlier.iter().map(|(library, manifest)| (*library, manifest));
+            judge_previous(name, library, &inspection.manifest, earlier).err()
+        }
+        false => (inspection.manifest.name != name).then(|| inspect::misnamed(library, name, inspection)),
+    };
+    let refusals = inspect::verdict(library, inspection).err().into_iter().chain(misplaced);
+    refusals.map(|refusal| Refused::from(&refusal)).collect()
 }
 
 fn unused(trust: &Trust, settings: &Settings) -> Vec<String> {
@@ -130,7 +158,11 @@ impl Answer {
             };
             let hash = plugin.sha256.as_deref().map_or("-".to_owned(), |hash| format!("{hash:.12}…"));
             let version = plugin.version.as_deref().unwrap_or("-");
-            table.add_row([&plugin.name, version, &hash, &signer, &verdict].map(output::shown));
+            let name = match plugin.is_previous {
+                true => format!("{} (previous)", plugin.name),
+                false => plugin.name.clone(),
+            };
+            table.add_row([&name, version, &hash, &signer, &verdict].map(output::shown));
         }
         let mut text = table.trim_fmt();
         text.push_str(&match &self.lock {
