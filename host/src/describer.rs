@@ -45,7 +45,7 @@ enum Ending {
     Died(Step, Death),
 }
 
-/// Describes all plugins of the settings.
+/// Describes the libraries of the settings' own part of the plugin set.
 pub(crate) async fn describe(settings: &Settings) -> Described {
     let wanted = settings
         .plugins
@@ -54,6 +54,7 @@ pub(crate) async fn describe(settings: &Settings) -> Described {
             name: name.clone(),
             library: plugin.library.clone(),
             prefix: plugin.prefix.clone(),
+            is_previous: settings.part.generation > 0,
         })
         .collect();
     describe_these(wanted, settings).await

@@ -77,6 +77,9 @@ pub struct PresentPlugin {
     /// Its attempts that can run at the same time.
     #[serde(default)]
     pub slots: usize,
+    /// It is a previous library of the plugin: another one is current there, whose routes and schedules hold.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_previous: bool,
     /// Since when this version is quarantined: it takes neither tasks nor calls.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quarantined_at: Option<Timestamp>,

@@ -49,6 +49,11 @@ impl Reconfiguration for Again {
             Judgement {
                 mistakes: verdict.overrides,
                 refused: refused.collect(),
+                refused_previous: verdict
+                    .previous
+                    .iter()
+                    .filter_map(|one| Some((one.plugin.clone(), one.refusal.as_ref()?.to_string())))
+                    .collect(),
                 unexpected: verdict.unexpected,
             }
         })

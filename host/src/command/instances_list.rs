@@ -149,6 +149,7 @@ mod tests {
                 routes: routes.iter().map(|route| name(route)).collect(),
                 busy: 0,
                 slots: 0,
+                is_previous: false,
                 quarantined_at: None,
             }],
             running: Vec::new(),

@@ -16,7 +16,7 @@ use serde::Serialize;
 use super::output;
 use super::session::settings_with_plugins;
 use crate::cli::LockArgs;
-use crate::config::{self, Settings};
+use crate::config::{self, PluginSettings, Settings};
 use crate::exit::Exit;
 use crate::loader::{Locked, PluginsLock, Refusal, Trust, inspect};
 
@@ -82,21 +82,23 @@ pub(super) fn beside_config(config: Option<&Path>) -> PathBuf {
     config.map_or_else(|| PathBuf::from(FILE_NAME), |config| config.with_file_name(FILE_NAME))
 }
 
-/// What every configured library is, or why some cannot be chosen.
+/// What every configured library is, previous ones too, or why some cannot be chosen.
 fn choose(settings: &Settings) -> Result<Vec<Locked>, Vec<Refusal>> {
     let trust = Trust::read(&config::Trust { require_lock: None, ..settings.trust.clone() });
     let (mut chosen, mut refusals) = (Vec::new(), Vec::new());
-    for (name, plugin) in &settings.plugins {
-        let file = &plugin.library;
-        let (inspection, bytes) = match inspect::file(file) {
+    let libraries = |(name, plugin): (&'_ String, &'_ PluginSettings)| {
+        plugin.libraries().map(|file| (name.clone(), file.clone())).collect::<Vec<_>>()
+    };
+    for (name, file) in settings.plugins.iter().flat_map(libraries) {
+        let (inspection, bytes) = match inspect::file(&file) {
             Ok(inspected) => inspected,
             Err(refusal) => {
-                refusals.push(refusal.of(name));
+                refusals.push(refusal.of(&name));
                 continue;
             }
         };
-        let judgement = trust.judge(file, &inspection, &bytes);
-        let unfit = inspect::verdict(file, &inspection).err();
+        let judgement = trust.judge(&file, &inspection, &bytes);
+        let unfit = inspect::verdict(&file, &inspection).err();
         if unfit.is_none() && judgement.refusals.is_empty() {
             let signer = judgement.signed.map(|signed| signed.key.to_string());
             chosen.push(Locked::of(&inspection, signer));

@@ -17,9 +17,9 @@ use super::output;
 use super::plugin_lock::beside_config;
 use super::session::{settings, settings_with_plugins};
 use crate::cli::VerifyArgs;
-use crate::config::{Settings, Signatures};
+use crate::config::{PluginSettings, Settings, Signatures};
 use crate::exit::Exit;
-use crate::loader::{Inspection, Refusal, Trust, inspect};
+use crate::loader::{Inspection, Manifest, Refusal, Trust, inspect, judge_previous};
 use crate::signature::Verified;
 
 /// The answer for programs.
@@ -36,6 +36,7 @@ struct Answer {
 #[derive(Serialize)]
 struct Plugin {
     name: String,
+    is_previous: bool,
     library: PathBuf,
     version: Option<String>,
     sha256: Option<String>,
@@ -61,10 +62,9 @@ pub fn run(args: VerifyArgs) -> Exit {
     settings.trust.require_lock = lock.or(settings.trust.require_lock);
     let trust = Trust::read(&settings.trust);
     let plugins: Vec<Plugin> = if files.is_empty() {
-        let set = settings.plugins.iter();
-        set.map(|(name, plugin)| verify(&trust, Some(name), &plugin.library)).collect()
+        settings.plugins.iter().flat_map(|(name, plugin)| verify_all(&trust, name, plugin)).collect()
     } else {
-        files.iter().map(|file| verify(&trust, None, file)).collect()
+        files.iter().map(|file| verify_one(&trust, file)).collect()
     };
     let mismatches = plugins.iter().map(|plugin| plugin.mismatches.len()).sum::<usize>();
     let answer = Answer {
@@ -84,10 +84,35 @@ pub fn run(args: VerifyArgs) -> Exit {
     if mismatches == 0 { Exit::Success } else { Exit::PluginRefused }
 }
 
-/// Without a name the library goes by its own.
-fn verify(trust: &Trust, name: Option<&str>, library: &Path) -> Plugin {
+/// The current library and the previous ones.
+fn verify_all(trust: &Trust, name: &str, settings: &PluginSettings) -> Vec<Plugin> {
+    let (mut plugins, mut manifests) = (Vec::new(), Vec::new());
+    for (generation, library) in settings.libraries().enumerate() {
+        let (mut plugin, inspection) = verify(trust, name, library);
+        plugin.is_previous = generation > 0;
+        if let Some(inspection) = inspection {
+            plugin.mismatches.extend(unfit(library, name, &inspection, generation > 0, &manifests));
+            manifests.push((library.as_path(), inspection.manifest));
+        }
+        plugins.push(plugin);
+    }
+    plugins
+}
+
+/// A library by itself, which goes by its own name.
+fn verify_one(trust: &Trust, library: &Path) -> Plugin {
+    let (mut plugin, inspection) = verify(trust, "-", library);
+    if let Some(inspection) = inspection {
+        plugin.mismatches.extend(unfit(library, &inspection.manifest.name, &inspection, false, &[]));
+        plugin.name = inspection.manifest.name;
+    }
+    plugin
+}
+
+fn verify(trust: &Trust, name: &str, library: &Path) -> (Plugin, Option<Inspection>) {
     let mut plugin = Plugin {
-        name: name.unwrap_or("-").to_owned(),
+        name: name.to_owned(),
+        is_previous: false,
         library: library.to_owned(),
         version: None,
         sha256: None,
@@ -100,24 +125,35 @@ fn verify(trust: &Trust, name: Option<&str>, library: &Path) -> Plugin {
         Ok(inspected) => inspected,
         Err(refusal) => {
             plugin.mismatches = told(&[refusal]);
-            return plugin;
+            return (plugin, None);
         }
     };
-    plugin.name = name.unwrap_or(&inspection.manifest.name).to_owned();
     let judgement = trust.judge(&plugin.library, &inspection, &bytes);
     plugin.mismatches = told(&judgement.refusals);
-    plugin.mismatches.extend(told(&unfit(&plugin.library, &plugin.name, &inspection)));
     plugin.warnings = told(&judgement.warnings);
     plugin.signed = judgement.signed;
-    plugin.version = Some(inspection.manifest.version);
-    plugin.sha256 = Some(inspection.sha256);
-    plugin
+    plugin.version = Some(inspection.manifest.version.clone());
+    plugin.sha256 = Some(inspection.sha256.clone());
+    (plugin, Some(inspection))
 }
 
-/// What else a host would say before it opens the library.
-fn unfit(library: &Path, name: &str, inspection: &Inspection) -> Vec<Refusal> {
-    let misnamed = (inspection.manifest.name != name).then(|| inspect::misnamed(library, name, inspection));
-    inspect::verdict(library, inspection).err().into_iter().chain(misnamed).collect()
+/// What else a host would say before it opens the library; `earlier` are the plugin's libraries before it.
+fn unfit(
+    library: &Path,
+    name: &str,
+    inspection: &Inspection,
+    is_previous: bool,
+    earlier: &[(&Path, Manifest)],
+) -> Vec<Refused> {
+    let misplaced = match is_previous {
+        true => {
+            let earlier = earlier.iter().map(|(library, manifest)| (*library, manifest));
+            judge_previous(name, library, &inspection.manifest, earlier).err()
+        }
+        false => (inspection.manifest.name != name).then(|| inspect::misnamed(library, name, inspection)),
+    };
+    let refusals = inspect::verdict(library, inspection).err().into_iter().chain(misplaced);
+    refusals.map(|refusal| Refused::from(&refusal)).collect()
 }
 
 fn unused(trust: &Trust, settings: &Settings) -> Vec<String> {
@@ -143,7 +179,11 @@ impl Answer {
             };
             let hash = plugin.sha256.as_deref().map_or("-".to_owned(), |hash| format!("{hash:.12}…"));
             let version = plugin.version.as_deref().unwrap_or("-");
-            table.add_row([&plugin.name, version, &hash, &signer, &verdict].map(output::shown));
+            let name = match plugin.is_previous {
+                true => format!("{} (previous)", plugin.name),
+                false => plugin.name.clone(),
+            };
+            table.add_row([&name, version, &hash, &signer, &verdict].map(output::shown));
         }
         let mut text = table.trim_fmt();
         text.push_str(&match &self.lock {

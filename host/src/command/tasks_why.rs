@@ -320,6 +320,7 @@ mod tests {
                 routes: vec![],
                 busy: 2,
                 slots: 4,
+                is_previous: false,
                 quarantined_at: None,
             }],
             running: Vec::new(),

@@ -138,8 +138,7 @@ fn name(table: &Table) -> Option<&str> {
 impl Settings {
     /// The settings of a process of this group: its plugins only, with its limits in place of the worker's. Of a name that
     /// no group has, and of none: all.
-    #[must_use]
-    pub fn of_group(&self, name: Option<&str>) -> Self {
+    pub(super) fn of_group(&self, name: Option<&str>) -> Self {
         let mut settings = self.clone();
         settings.groups.clear();
         let Some(group) = self.groups.iter().find(|group| Some(group.name.as_str()) == name) else {

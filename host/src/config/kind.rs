@@ -46,6 +46,10 @@ pub(crate) enum Kind {
     /// Like `Path`, but a bare name is looked up in `PATH`.
     Program,
     Prefix,
+    /// A list of at most so many paths, each like `Path`.
+    Paths {
+        max: usize,
+    },
     /// A list of names.
     Names,
     /// A list of minisign's public keys.
@@ -96,6 +100,7 @@ impl Kind {
             Self::Filter => "a level or filter directives".to_owned(),
             Self::Path | Self::Program => "a path".to_owned(),
             Self::Prefix => "a path such as `/shop`".to_owned(),
+            Self::Paths { max } => format!("a list of at most {max} paths"),
             Self::Names => "a list of names such as `[\"hello\"]`".to_owned(),
             Self::TrustedKeys => "a list of public keys such as `[\"RWQ…\"]`".to_owned(),
             Self::Routes => "a table of `\"METHOD /path\" = \"worker\"` or `\"inline\"`".to_owned(),
@@ -197,6 +202,14 @@ impl Kind {
                 path(text, node.origin.directory().filter(|_| !bare))
             }),
             Self::Prefix => self.text(node, prefix),
+            Self::Paths { max } => {
+                let Value::Array(items) = &node.value else { return Err(self.wrong_type(node)) };
+                if items.len() > *max {
+                    let label = format!("has {} paths, and {max} are the most", items.len());
+                    return Err(Fault { what: OUT_OF_RANGE, label, help: None, secret: false });
+                }
+                items.iter().map(|item| Self::Path.read(item)).collect::<Result<_, _>>().map(Json::Array)
+            }
             Self::Names => {
                 let Value::Array(items) = &node.value else { return Err(self.wrong_type(node)) };
                 items.iter().map(|item| Self::Name.read(item)).collect::<Result<_, _>>().map(Json::Array)

@@ -22,6 +22,7 @@ mod kind;
 mod options;
 mod plugin_config;
 mod plugins;
+mod previous;
 pub mod reference;
 mod secrets;
 mod sources;
@@ -41,6 +42,7 @@ pub use options::{
     ScheduleOverrides, Settings, Storage, TaskOverrides, Tasks, Worker,
 };
 pub use plugin_config::PluginConfig;
+pub use previous::{Elsewhere, Generation, Part, Share};
 pub use sources::{Assignment, Sources};
 pub use stores::Stores;
 pub use time_scale::TimeScale;

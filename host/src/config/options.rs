@@ -19,6 +19,9 @@ use super::stores::{STORES, Stores};
 use super::time_scale::TimeScale;
 use super::trust::Trust;
 
+/// Each costs a process more, in each worker that has the plugin.
+const PREVIOUS_MAX: usize = 4;
+
 /// What an option is when nobody sets it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Preset {
@@ -268,6 +271,8 @@ section! {
     PLUGIN = "plugins.<name>", PluginSettings {
         /// Library file to load, relative to the file that states it.
         library: PathBuf = required("libhello.so"), Kind::Path;
+        /// Libraries of other majors of the plugin, each in a worker process of its own that runs the tasks and answers the calls of its major and has neither routes at the edge nor schedules; relative to the file that states them.
+        previous: Vec<PathBuf> = [], Kind::Paths { max: PREVIOUS_MAX };
         /// Path under which the plugin's routes are mounted; unset means `/<name>`.
         prefix: String = unset("/hello"), Kind::Prefix;
         /// Moves every `worker` or `inline` route of the plugin; `enqueue` routes stay what they are.
@@ -382,6 +387,9 @@ pub struct Settings {
     pub trust: Trust,
     /// `[plugins.<name>]`: the plugin set, by name.
     pub plugins: BTreeMap<String, PluginSettings>,
+    /// Which part of the plugin set this is; nobody sets it, [`Settings::of_share`] does.
+    #[serde(default)]
+    pub part: super::previous::Part,
 }
 
 impl Settings {

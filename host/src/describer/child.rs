@@ -52,6 +52,8 @@ pub(crate) struct Wanted {
     pub(crate) name: String,
     pub(crate) library: PathBuf,
     pub(crate) prefix: String,
+    /// It is a previous library of the plugin, which is mounted nowhere.
+    pub(crate) is_previous: bool,
 }
 
 /// One line of the answer.
@@ -116,7 +118,7 @@ fn describe() -> std::io::Result<()> {
     let sources: Vec<Source> = request
         .plugins
         .iter()
-        .map(|Wanted { name, library, prefix }| Source {
+        .map(|Wanted { name, library, prefix, is_previous }| Source {
             name: name.clone(),
             library: library.clone(),
             prefix: prefix.clone(),
@@ -125,6 +127,7 @@ fn describe() -> std::io::Result<()> {
             // What the author says is what the operator's limits are held against.
             tasks: std::collections::BTreeMap::new(),
             schedules: std::collections::BTreeMap::new(),
+            is_previous: *is_previous,
         })
         .collect();
     let trust = Trust::read(&request.trust);

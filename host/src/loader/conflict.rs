@@ -9,6 +9,7 @@
 
 use super::description::Description;
 use super::inspect::Manifest;
+use super::previous;
 use super::refusal::{Code, Refusal};
 use super::set::Source;
 use std::collections::HashMap;
@@ -24,6 +25,9 @@ pub(super) fn name<'a>(
     let Manifest { name, version, .. } = manifest;
     if *name == source.name {
         return Ok(());
+    }
+    if source.is_previous {
+        return previous::judge(&source.name, &source.library, manifest, []);
     }
     let is = format!("is the plugin `{name}` {version}, but is configured as `{}`", source.name);
     let namesake = sources.iter().find(|other| other.name == *name);

@@ -16,6 +16,7 @@
 //! It does not watch files, restart anything or enforce deadlines: a plugin that hangs here is the supervisor's to end.
 
 mod answer;
+mod beside;
 mod call_side;
 mod conflict;
 mod copy;
@@ -36,6 +37,7 @@ mod overrides;
 mod plugin;
 mod plugin_host;
 mod plugins_lock;
+mod previous;
 mod refusal;
 mod schedule;
 mod services;
@@ -47,6 +49,7 @@ mod trust;
 mod unopened;
 
 pub use answer::{AnswerBody, Answered, Attempt, BoxError, Outcome, RequestBody};
+pub use beside::Beside;
 pub use dependencies::Dependency;
 pub use description::{Description, OpenApiPart, Placement, RouteDescription, TaskDescription};
 pub use inspect::{Inspection, Manifest};
@@ -57,6 +60,7 @@ pub use open::exit_now;
 pub use overrides::task_faults;
 pub use plugin::{Call, CallFuture, KeepRunning, Plugin, TaskStart};
 pub use plugins_lock::{Locked, PluginsLock};
+pub use previous::judge as judge_previous;
 pub use refusal::{Code, Refusal, markdown as refusals_markdown};
 pub use schedule::{ScheduleDescription, schedule_faults};
 pub use services::{

@@ -4,7 +4,7 @@
 //! * A plugin reaches only those that it declares (`needs`, `wants`), by name and major.
 //! * What is enqueued for another plugin fits the schema of its task as this host knows it. Whether a worker is there
 //!   that runs it is no matter: it waits in its queue like any other.
-//! * Whom a loaded plugin needs is loaded too.
+//! * Whom a loaded plugin needs is loaded too, or by another process of the host as another major ([`super::Beside`]).
 
 use super::description::{Description, Placement, TaskDescription};
 use super::refusal::{Code, Refusal};
@@ -32,32 +32,40 @@ pub struct Need {
     pub optional: bool,
 }
 
-/// The plugins that cannot be loaded because another one that they need is not, and why, as the end of a sentence. One
-/// that falls out takes with it those that need it.
+/// Those of `own` that cannot be loaded because another one that they need is neither among them nor `elsewhere` in this host,
+/// and why, as the end of a sentence. One that falls out takes with it those that need it.
 #[must_use]
-pub fn unmet<'a>(descriptions: impl IntoIterator<Item = &'a Description>) -> BTreeMap<&'a str, String> {
-    let mut there: BTreeMap<&str, &Description> =
-        descriptions.into_iter().map(|one| (one.name.as_str(), one)).collect();
+pub fn unmet<'a>(
+    own: impl IntoIterator<Item = &'a Description>,
+    elsewhere: impl IntoIterator<Item = &'a Description>,
+) -> BTreeMap<&'a str, String> {
+    let own = own.into_iter().map(|one| (one, true));
+    let mut there: Vec<(&Description, bool)> =
+        own.chain(elsewhere.into_iter().map(|one| (one, false))).collect();
     let mut unmet = BTreeMap::new();
     loop {
-        let missing = |one: &&Description| {
-            let is_missing = |need: &&Need| {
-                !need.optional
-                    && there.get(need.plugin.as_str()).is_none_or(|other| other.major() != need.major)
+        let missing = |one: &Description| {
+            let is_met = |need: &&Need| {
+                let is_it = |(other, _): &(&Description, bool)| {
+                    other.name == need.plugin && other.major() == need.major
+                };
+                need.optional || there.iter().any(is_it)
             };
-            one.needs.iter().find(is_missing).cloned()
+            one.needs.iter().find(|need| !is_met(need)).cloned()
         };
-        let Some((plugin, need)) = there.values().find_map(|one| Some((one.name.as_str(), missing(one)?)))
-        else {
-            return unmet;
+        let found = there.iter().enumerate().find_map(|(place, (one, _))| Some((place, missing(one)?)));
+        let Some((place, need)) = found else { return unmet };
+        let versions = there.iter().filter(|(other, _)| other.name == need.plugin);
+        let versions: Vec<&str> = versions.map(|(other, _)| other.version.as_str()).collect();
+        let instead = match versions.is_empty() {
+            true => "this host does not have it".to_owned(),
+            false => format!("this host has {}", versions.join(" and ")),
         };
-        let instead = there.get(need.plugin.as_str()).map_or_else(
-            || "this host does not have it".to_owned(),
-            |other| format!("this host has {}", other.version),
-        );
         let fault = format!("needs the plugin `{}` v{}, and {instead}", need.plugin, need.major);
-        there.remove(plugin);
-        unmet.insert(plugin, fault);
+        let (one, is_own) = there.remove(place);
+        if is_own {
+            unmet.insert(one.name.as_str(), fault);
+        }
     }
 }
 
@@ -263,9 +271,23 @@ mod tests {
             plugin("c", "2.0.0", &[("x", 1, true), ("d", 0, false)]),
             plugin("d", "0.3.0", &[("c", 2, false)]),
         ];
-        let unmet = unmet(&all);
+        let unmet = unmet(&all, []);
         assert_eq!(unmet.keys().copied().collect::<Vec<_>>(), ["a", "b"]);
         assert_eq!(unmet["b"], "needs the plugin `c` v1, and this host has 2.0.0");
         assert_eq!(unmet["a"], "needs the plugin `b` v2, and this host does not have it");
+    }
+
+    #[test]
+    fn another_process_of_the_host_meets_needs_unless_what_it_has_falls_out_itself() {
+        let own = [
+            plugin("a", "2.0.0", &[("b", 1, false), ("a", 1, false)]),
+            plugin("c", "1.0.0", &[("a", 3, false)]),
+        ];
+        let elsewhere = [plugin("a", "1.0.0", &[]), plugin("b", "1.4.0", &[])];
+        let found = unmet(&own, &elsewhere);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!(found["c"], "needs the plugin `a` v3, and this host has 2.0.0 and 1.0.0");
+        let broken = [plugin("a", "1.0.0", &[]), plugin("b", "1.4.0", &[("x", 1, false)])];
+        assert_eq!(unmet(&own, &broken).keys().copied().collect::<Vec<_>>(), ["a", "c"]);
     }
 }

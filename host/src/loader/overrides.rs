@@ -4,6 +4,7 @@
 //! for what neither of them states are filled in where the limits are used.
 
 use super::description::{Description, TaskDescription};
+use super::set::Source;
 use crate::config::TaskOverrides;
 use std::collections::BTreeMap;
 
@@ -46,6 +47,23 @@ impl Description {
         for task in &mut self.tasks {
             if let Some(over) = overrides.get(&task.name) {
                 task.lay_over(over);
+            }
+        }
+    }
+}
+
+impl Description {
+    /// Lays the operator's word over the authors', as far as it is about this library: what `plugins.<name>` says of tasks is
+    /// meant for the current one, and a previous one takes of it what it can.
+    pub(super) fn lay_over_all(&mut self, source: &Source) {
+        if !source.is_previous {
+            self.lay_over(&source.tasks);
+            return self.lay_over_schedules(&source.schedules);
+        }
+        for (task, over) in &source.tasks {
+            let one = BTreeMap::from([(task.clone(), over.clone())]);
+            if task_faults(&source.name, &one, self).is_empty() {
+                self.lay_over(&one);
             }
         }
     }

@@ -45,8 +45,7 @@ impl Opened {
     ) -> Result<Self, Refusal> {
         let vtable = root.plugin();
         let (_, mut description) = Self::declared(vtable, &manifest, file)?;
-        description.lay_over(&source.tasks);
-        description.lay_over_schedules(&source.schedules);
+        description.lay_over_all(source);
         Ok(Self { manifest, file: file.to_owned(), description: Arc::new(description), vtable })
     }
 

@@ -83,6 +83,8 @@ codes! {
         "Operator: rename the section, or point `library` at the right file.";
     Duplicate "duplicate" "Two libraries of the configuration are the same plugin."
         "Operator: remove one of them.";
+    SameMajor "same_major" "A previous library is of a major that another library of the plugin has."
+        "Operator: take it out of `previous`: a major's tasks are taken by one library of it, the latest.";
     OpenFailed "open_failed" "The dynamic linker cannot open the library."
         "Operator: install the shared libraries that it needs; `cardcage plugin inspect` lists them.";
     AbiLayout "abi_layout" "The library does not fit this host's plugin interface."
@@ -115,7 +117,7 @@ pub fn markdown() -> String {
          never change their meaning. It stands in the log, in `/readyz?verbose`, in what `cardcage check`, `plugin verify`, `inspect`\n\
          and `describe` say, and each has a page at `/problems/<code>` of an API host. A plugin with `required = true` ends the start\n\
          with exit code 70; one with `required = false` leaves the rest running, degraded, with the reason.\n\n\
-         They are in the order in which a library meets them: everything down to `duplicate` is judged before any of its code runs.\n\n\
+         They are in the order in which a library meets them: everything down to `same_major` is judged before any of its code runs.\n\n\
          | code | what is wrong | what to do |\n|---|---|---|\n",
     );
     for code in Code::ALL {

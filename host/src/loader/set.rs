@@ -1,5 +1,6 @@
 //! Loads a plugin set: one library after the other, then what they say of each other.
 
+use super::beside::Beside;
 use super::description::Description;
 use super::inspect::{self, Manifest};
 use super::lending::Lending;
@@ -32,6 +33,8 @@ pub struct Source {
     pub tasks: BTreeMap<String, TaskOverrides>,
     /// The operator's word on its schedules.
     pub schedules: BTreeMap<String, ScheduleOverrides>,
+    /// It is a previous library of the plugin: it is not mounted, and has no schedules.
+    pub is_previous: bool,
 }
 
 /// What loading needs besides the libraries.
@@ -56,6 +59,8 @@ pub struct LoadOptions {
     /// One plugin is loaded on purpose without those that it needs: they are not asked for, and what it wants of those
     /// that it declares goes to the services as it is.
     pub is_alone: bool,
+    /// What other processes of the host have of the plugin set.
+    pub beside: Arc<Beside>,
 }
 
 impl std::fmt::Debug for LoadOptions {
@@ -156,14 +161,20 @@ pub(super) fn open_one(
 fn open_all(
     sources: &[Source],
     from: (Option<&PathBuf>, &Trust),
+    beside: &Beside,
     refused: &mut Vec<Refusal>,
     on_step: OnStep<'_>,
 ) -> Vec<(Source, Opened)> {
     let mut opened: Vec<(Source, Opened)> = Vec::new();
     for (source, inspected) in inspect_all(sources, from, refused, on_step) {
-        let plugin = open_one(source, inspected, on_step);
+        let plugin = beside.judge(source, &inspected.manifest);
+        let plugin = plugin.and_then(|()| open_one(source, inspected, on_step));
         on_step(None);
         let judged = plugin.and_then(|plugin| {
+            // Nobody mounts it.
+            if source.is_previous {
+                return Ok(plugin);
+            }
             let others = opened.iter().map(|(source, plugin)| (source, &*plugin.description));
             conflict::routes(source, &plugin.description, others).map(|()| plugin)
         });
@@ -178,26 +189,32 @@ fn open_all(
 /// Opens, describes and starts every plugin. Blocks: call it from a thread that serves nothing.
 pub fn load_all(sources: &[Source], options: &LoadOptions, on_step: OnStep<'_>) -> PluginSet {
     let mut set = PluginSet::default();
-    let mut opened =
-        open_all(sources, (options.cache_dir.as_ref(), &options.trust), &mut set.refused, on_step);
+    let from = (options.cache_dir.as_ref(), &options.trust);
+    let mut opened = open_all(sources, from, &options.beside, &mut set.refused, on_step);
     if !options.is_alone {
-        let unmet = unmet(opened.iter().map(|(source, plugin)| (source, &*plugin.description)));
+        let own = opened.iter().map(|(source, plugin)| (source, &*plugin.description));
+        let unmet = unmet(own, &options.beside);
         opened.retain(|(source, _)| !unmet.iter().any(|refusal| refusal.plugin == source.name));
         set.refused.extend(unmet);
     }
-    let known = opened.iter().map(|(_, plugin)| Neighbour::new(plugin.description.clone()));
-    let neighbours = Arc::new(Neighbours::new(known.collect(), options.is_alone));
+    let known = opened.iter().map(|(_, plugin)| &plugin.description).chain(options.beside.descriptions());
+    let known = known.map(|description| Neighbour::new(description.clone())).collect();
+    let neighbours = Arc::new(Neighbours::new(known, options.is_alone));
     start_all(&mut set, opened, neighbours, options, on_step);
     set
 }
 
 /// The refusals of those whom another one is missing for.
-pub(super) fn unmet<'a>(all: impl Iterator<Item = (&'a Source, &'a Description)> + Clone) -> Vec<Refusal> {
-    let unmet = neighbours::unmet(all.clone().map(|(_, description)| description));
+pub(super) fn unmet<'a>(
+    own: impl Iterator<Item = (&'a Source, &'a Description)> + Clone,
+    beside: &'a Beside,
+) -> Vec<Refusal> {
+    let elsewhere = beside.descriptions().map(|description| &**description);
+    let unmet = neighbours::unmet(own.clone().map(|(_, description)| description), elsewhere);
     let refusal = |(source, _): (&Source, &Description)| {
         Some(neighbours::refusal(&source.name, &source.library, unmet.get(source.name.as_str())?))
     };
-    all.filter_map(refusal).collect()
+    own.filter_map(refusal).collect()
 }
 
 /// Starts what was opened.
@@ -238,6 +255,7 @@ pub fn describe_all(
     on_step: OnStep<'_>,
 ) -> (Vec<(Source, Arc<Description>)>, Vec<Refusal>) {
     let mut refused = Vec::new();
-    let opened = open_all(sources, (cache_dir, trust), &mut refused, on_step);
+    // Whoever asks has judged majors, and judges needs.
+    let opened = open_all(sources, (cache_dir, trust), &Beside::default(), &mut refused, on_step);
     (opened.into_iter().map(|(source, plugin)| (source, plugin.description)).collect(), refused)
 }

@@ -14,7 +14,7 @@
 
 use super::description::Description;
 use super::inspect::Manifest;
-use super::neighbours::{Neighbour, Neighbours};
+use super::neighbours::{Need, Neighbour, Neighbours};
 use super::plugin::Opened;
 use super::refusal::{Code, Refusal};
 use super::set::{self, Inspected, LoadOptions, OnStep, PluginSet, Source};
@@ -123,6 +123,22 @@ impl Unopened {
         }
     }
 
+    /// Whether one of them needs or wants a plugin that is not among them in that major.
+    #[must_use]
+    pub fn reaches_elsewhere(&self) -> bool {
+        let is_here =
+            |need: &Need| self.declared.get(&need.plugin).is_some_and(|other| other.major() == need.major);
+        self.declared.values().flat_map(|one| &one.needs).any(|need| !is_here(need))
+    }
+
+    /// The libraries that may run, each with what it declares as far as that is known.
+    pub(super) fn into_known(mut self) -> impl Iterator<Item = (PathBuf, Manifest, Option<Description>)> {
+        self.all.into_iter().map(move |(source, one)| {
+            let description = self.declared.remove(&source.name);
+            (source.library, one.manifest, description)
+        })
+    }
+
     /// Judges the set, and opens and starts those plugins of which something `runs_here`. Blocks: call it from a thread that
     /// serves nothing.
     #[must_use]
@@ -143,12 +159,14 @@ impl Unopened {
                 Err(refusal) => set.refused.push(refusal),
             }
         }
-        let unmet = set::unmet(known.iter().map(|(source, _, description)| (source, &**description)));
+        let own = known.iter().map(|(source, _, description)| (source, &**description));
+        let unmet = set::unmet(own, &options.beside);
         known.retain(|(source, ..)| !unmet.iter().any(|refusal| refusal.plugin == source.name));
         set.refused.extend(unmet);
         // Also of those that do not run here: a plugin that does may enqueue their tasks and call their routes.
         let neighbours =
-            known.iter().map(|(_, _, description)| Neighbour::new(description.clone())).collect();
+            known.iter().map(|(_, _, description)| description).chain(options.beside.descriptions());
+        let neighbours = neighbours.map(|description| Neighbour::new(description.clone())).collect();
         let neighbours = Arc::new(Neighbours::new(neighbours, options.is_alone));
         let mut opened = Vec::new();
         for (source, one, description) in known {
@@ -177,7 +195,6 @@ fn understood(json: &[u8], one: &Inspected, source: &Source) -> Result<Descripti
     if description.name != *name || description.version != *version {
         return Err(refuse(format!("is {name} {version}, and what is kept of it is another plugin's")));
     }
-    description.lay_over(&source.tasks);
-    description.lay_over_schedules(&source.schedules);
+    description.lay_over_all(source);
     Ok(description)
 }

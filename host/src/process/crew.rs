@@ -1,8 +1,7 @@
-//! A host's seats, seen and led as one: each is a [`Supervisor`] with one child, and a worker with groups has several.
+//! A host's seats, seen and led as one: each is a [`super::Supervisor`] with one child, and a worker with groups, or with previous
+//! libraries, has several. Who they are is [`super::members`]' business.
 //!
 //! ```text
-//! stop ─▶ all drain ─▶ the exit code of the first that did not end well
-//! one gives up ─▶ the others drain: a host without one of its groups is not the host that was asked for
 //! reload ─▶ every seat brings up another child ─▶ all are up: all follow │ one is not: none does
 //! ```
 //!
@@ -13,13 +12,14 @@
 use super::assent::Assent;
 use super::control::Role;
 use super::status::{DutyMetrics, Handle, Snapshot, Stage};
-use super::{Plan, Reloads, Shutdown, Supervisor, Unfit};
+use super::{Cause, Plan, Reloads, Unfit};
 use crate::exit::Exit;
 use serde::Serialize;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tracing::Instrument;
 
 /// One process of a worker group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -30,17 +30,32 @@ pub struct Seat {
     pub process: u32,
 }
 
-/// What others see of all seats. Clones are cheap.
+/// What others see of all seats. Clones are cheap, and see the same.
 #[derive(Clone, Debug)]
 pub struct Crew {
-    seats: Vec<Handle>,
+    all: Arc<watch::Sender<All>>,
     /// The metrics of what the host does beside watching its children.
     pub duties: DutyMetrics,
 }
 
+#[derive(Clone, Debug, Default)]
+struct All {
+    seats: Vec<Handle>,
+    past: Past,
+}
+
+/// What seats that are gone have counted: the host's counters never go back.
+#[derive(Clone, Debug, Default)]
+struct Past {
+    restarts: u64,
+    replaced: BTreeMap<&'static str, u64>,
+    crashes: BTreeMap<(Cause, Option<String>), u64>,
+}
+
 impl From<Handle> for Crew {
     fn from(handle: Handle) -> Self {
-        Self { duties: handle.duties.clone(), seats: vec![handle] }
+        let duties = handle.duties.clone();
+        Self { duties, ..Self::new(vec![handle]) }
     }
 }
 
@@ -48,36 +63,67 @@ impl Crew {
     /// The crew of these seats.
     #[must_use]
     pub fn new(seats: Vec<Handle>) -> Self {
-        Self { seats, duties: DutyMetrics::default() }
+        let all = All { seats, past: Past::default() };
+        Self { all: Arc::new(watch::Sender::new(all)), duties: DutyMetrics::default() }
+    }
+
+    /// One seat more.
+    pub fn add(&self, seat: Handle) {
+        self.all.send_modify(|all| all.seats.push(seat));
+    }
+
+    /// Shows the seat of this instance no more, but for what it has counted.
+    pub fn remove(&self, instance: &str) {
+        self.all.send_modify(|all| {
+            let All { seats, past } = all;
+            seats.retain(|seat| {
+                let last = seat.status.snapshot();
+                let stays = last.instance != instance;
+                if !stays {
+                    past.restarts += last.restarts;
+                    count(&mut past.replaced, last.replaced);
+                    count(&mut past.crashes, last.crashes);
+                }
+                stays
+            });
+        });
+    }
+
+    fn seats(&self) -> Vec<Handle> {
+        self.all.borrow().seats.clone()
     }
 
     /// The host's status now; with more than one seat it has theirs, too.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
-        let mut seats = self.seats.iter().map(|seat| seat.status.snapshot());
+        let All { seats, past } = self.all.borrow().clone();
+        let mut seats = seats.into_iter().map(|seat| seat.status.snapshot());
         let Some(mut all) = seats.next() else { return Snapshot::new(Role::Worker, String::new()) };
         let rest: Vec<Snapshot> = seats.collect();
-        if rest.is_empty() {
-            return all;
+        if !rest.is_empty() {
+            let each: Vec<Snapshot> = std::iter::once(all.clone()).chain(rest.iter().cloned()).collect();
+            for seat in rest {
+                all.merge(seat);
+            }
+            (all.seats, all.seat) = (each, None);
         }
-        let each: Vec<Snapshot> = std::iter::once(all.clone()).chain(rest.iter().cloned()).collect();
-        for seat in rest {
-            all.merge(seat);
-        }
-        (all.seats, all.seat) = (each, None);
+        all.restarts += past.restarts;
+        count(&mut all.replaced, past.replaced);
+        count(&mut all.crashes, past.crashes);
         all
     }
 
     /// The metrics texts of the children that answer in time, as one; `None` where none does.
     pub async fn metrics_text(&self, within: Duration) -> Option<String> {
-        let asked = self.seats.iter().map(|seat| async move {
+        let seats = self.seats();
+        let asked = seats.iter().map(|seat| async move {
             let text = seat.metrics.text(within).await?;
             Some((seat.status.snapshot().seat, text))
         });
         let texts: Vec<_> = futures_util::future::join_all(asked).await.into_iter().flatten().collect();
         match texts.as_slice() {
             [] => None,
-            [(_, text)] if self.seats.len() == 1 => Some(text.clone()),
+            [(_, text)] if seats.len() == 1 => Some(text.clone()),
             _ => Some(labelled(&texts)),
         }
     }
@@ -116,12 +162,14 @@ impl Snapshot {
         if other.last_crash.as_ref().is_some_and(is_later) {
             self.last_crash = other.last_crash;
         }
-        for (why, count) in other.replaced {
-            *self.replaced.entry(why).or_default() += count;
-        }
-        for (what, count) in other.crashes {
-            *self.crashes.entry(what).or_default() += count;
-        }
+        count(&mut self.replaced, other.replaced);
+        count(&mut self.crashes, other.crashes);
+    }
+}
+
+fn count<K: Ord>(all: &mut BTreeMap<K, u64>, more: BTreeMap<K, u64>) {
+    for (what, count) in more {
+        *all.entry(what).or_default() += count;
     }
 }
 
@@ -143,6 +191,8 @@ fn labelled(texts: &[(Option<Seat>, String)]) -> String {
             let Some(end) = line.find(['{', ' ']) else { continue };
             let (name, rest) = line.split_at(end);
             let sample = match rest.strip_prefix('{') {
+                // Those of a host's only current process are what they are without others beside it.
+                _ if labels.is_empty() => format!("{line}\n"),
                 Some(rest) if rest.starts_with('}') => format!("{name}{{{labels}{rest}\n"),
                 Some(rest) => format!("{name}{{{labels},{rest}\n"),
                 None => format!("{name}{{{labels}}}{rest}\n"),
@@ -155,48 +205,6 @@ fn labelled(texts: &[(Option<Seat>, String)]) -> String {
         }
     }
     series.into_iter().map(|(_, comments, samples)| comments + &samples).collect()
-}
-
-/// Keeps every seat's child alive until a stop is asked for, or one of them can do nothing more; says how to exit.
-pub async fn keep(seats: Vec<Supervisor>, shutdown: Shutdown) -> Exit {
-    let (stop, stopped) = Shutdown::manual();
-    let relay = tokio::spawn({
-        let (stop, stopped) = (stop.clone(), stopped.clone());
-        let (mut first, mut second) = (shutdown.clone(), shutdown);
-        async move {
-            first.drain().await;
-            // Where one seat has given up, they drain already; a second wish would cut them off.
-            if !stopped.requested() {
-                stop.request();
-            }
-            second.now().await;
-            stop.request();
-            stop.request();
-        }
-    });
-    let mut running = JoinSet::new();
-    for seat in seats {
-        let span = match seat.seat() {
-            Some(seat) => tracing::error_span!("seat", group = seat.group, process = seat.process),
-            None => tracing::Span::none(),
-        };
-        running.spawn(seat.run(stopped.clone()).instrument(span));
-    }
-    let mut exit = Exit::Success;
-    while let Some(ended) = running.join_next().await {
-        let ended = ended.unwrap_or(Exit::Unexpected);
-        if exit == Exit::Success {
-            exit = ended;
-        }
-        if !stopped.requested() {
-            if !running.is_empty() {
-                tracing::error!(code = ended.code(), "a worker group has given up; the others drain");
-            }
-            stop.request();
-        }
-    }
-    relay.abort();
-    exit
 }
 
 /// Gives each seat its new plan: all of them follow, or none does.
@@ -249,6 +257,16 @@ mod tests {
             "# TYPE a gauge\na{group=\"g\",process=\"1\"} 1\na{group=\"h\",process=\"2\"} 3\n\
              # TYPE b counter\nb{group=\"g\",process=\"1\",what=\"x\"} 2\nb{group=\"h\",process=\"2\",what=\"x\"} 4\n\
              c{group=\"h\",process=\"2\"} 5\n"
+        );
+    }
+
+    #[test]
+    fn samples_of_the_only_current_process_stay_as_they_are_beside_those_of_previous_libraries() {
+        let text = "# TYPE a gauge\na 1\nb{what=\"x\"} 2\n".to_owned();
+        assert_eq!(
+            labelled(&[(None, text.clone()), (seat("previous-1", 1), text)]),
+            "# TYPE a gauge\na 1\na{group=\"previous-1\",process=\"1\"} 1\n\
+             b{what=\"x\"} 2\nb{group=\"previous-1\",process=\"1\",what=\"x\"} 2\n"
         );
     }
 

@@ -12,7 +12,7 @@ use futures_util::future::BoxFuture;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 /// The oldest heartbeat that counts as alive.
 pub(super) const ALIVE: Duration = Duration::from_secs(10);
@@ -24,28 +24,46 @@ pub trait Renewer: Send + Sync {
     fn renew(&self, ack_subjects: Vec<String>) -> BoxFuture<'_, ()>;
 }
 
+/// Where a keeper is told of boards that come later.
+#[derive(Clone, Debug)]
+pub struct MoreBoards(mpsc::UnboundedSender<Board>);
+
+impl MoreBoards {
+    /// Has the tasks on this board renewed from the next round on, for as long as the keeper lives. A board that is not used
+    /// any more has none.
+    pub fn watch(&self, board: Board) {
+        // A keeper that has ended renews nothing.
+        let _ = self.0.send(board);
+    }
+}
+
 /// Renews leases until it is dropped.
 #[derive(Debug)]
 pub struct LeaseKeeper {
+    more: MoreBoards,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
 impl LeaseKeeper {
-    /// Starts renewing, every quarter of `lease`.
+    /// Starts renewing, every quarter of `lease`: the tasks on the boards that it [is told of](MoreBoards::watch).
     ///
     /// # Errors
     /// When the machine refuses the thread or its runtime.
-    pub fn start(boards: Vec<Board>, lease: Duration, renewer: Arc<dyn Renewer>) -> std::io::Result<Self> {
+    pub fn start(lease: Duration, renewer: Arc<dyn Renewer>) -> std::io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (stop, mut stopped) = oneshot::channel();
         let period = (lease / 4).max(Duration::from_millis(1));
+        let (sender, mut more) = mpsc::unbounded_channel();
         let keep = async move {
-            let mut watched: Vec<_> = boards.into_iter().map(|board| (board, Rounds::default())).collect();
+            let mut watched: Vec<(Board, Rounds)> = Vec::new();
             let mut clock = tokio::time::interval(period);
             clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
             loop {
                 clock.tick().await;
+                while let Ok(board) = more.try_recv() {
+                    watched.push((board, Rounds::default()));
+                }
                 let due: Vec<String> = watched
                     .iter_mut()
                     .flat_map(|(board, rounds)| {
@@ -68,7 +86,13 @@ impl LeaseKeeper {
             runtime.shutdown_background();
         };
         let thread = std::thread::Builder::new().name("leases".to_owned()).spawn(run)?;
-        Ok(Self { stop: Some(stop), thread: Some(thread) })
+        Ok(Self { more: MoreBoards(sender), stop: Some(stop), thread: Some(thread) })
+    }
+
+    /// Where it is told of boards.
+    #[must_use]
+    pub fn boards(&self) -> MoreBoards {
+        self.more.clone()
     }
 }
 
@@ -189,8 +213,8 @@ mod tests {
         board.beat();
         let claim = board.claim(Kind::Task, [1; 16], "ack.1", "p", "t", 1, u64::MAX).unwrap();
         let (sender, rounds) = std::sync::mpsc::channel();
-        let keeper =
-            LeaseKeeper::start(vec![board], Duration::from_millis(30), Arc::new(Channel(sender))).unwrap();
+        let keeper = LeaseKeeper::start(Duration::from_millis(30), Arc::new(Channel(sender))).unwrap();
+        keeper.boards().watch(board);
         for _ in 0..3 {
             assert_eq!(rounds.recv_timeout(Duration::from_secs(10)).unwrap(), ["ack.1"]);
         }

@@ -10,7 +10,7 @@
 //!            ◀─ board (shared memory): what is in flight
 //! ```
 //!
-//! A worker with groups has several such pairs in one host, its `crew`.
+//! A worker with groups or previous libraries has several such pairs in one host, its `crew`.
 //!
 //! Invariants:
 //! - The supervisor outlives any child, unless a required plugin is refused or the child says it cannot
@@ -37,6 +37,7 @@ mod fate;
 mod grave;
 mod lease;
 mod life;
+pub mod members;
 mod oom;
 mod overdue;
 mod pulse;
@@ -60,7 +61,8 @@ pub use crash_report::{Cause, CrashReport, Work};
 pub use crew::{Crew, Seat};
 pub use death::Death;
 pub use fate::{Fate, Scene};
-pub use lease::{LeaseKeeper, Renewer};
+pub use lease::{LeaseKeeper, MoreBoards, Renewer};
+pub use members::{Member, Recruiting};
 pub use reload::{Plan, Reloads, Unfit};
 pub use shutdown::{Shutdown, ShutdownHandle, hangup_stops};
 #[cfg(debug_assertions)]

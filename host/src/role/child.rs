@@ -113,6 +113,11 @@ impl Context {
         Broker::connect(options).await.map_err(|error| (Exit::Config, error.to_string()))
     }
 
+    /// Whether it is a process of previous libraries.
+    pub(super) fn is_previous(&self) -> bool {
+        self.settings.part.generation > 0
+    }
+
     fn is_required(&self, plugin: &str) -> bool {
         let is_needed = self.needed.iter().any(|needed| needed == plugin);
         is_needed || self.settings.plugins.get(plugin).is_none_or(|settings| settings.required)
@@ -123,7 +128,8 @@ impl Context {
     /// Fails with exit 70 where a required plugin was refused.
     pub(super) async fn load(&self, services: Arc<dyn Services>) -> Result<PluginSet, Failure> {
         let sources = self.sources();
-        let options = self.load_options(services);
+        let mut options = self.load_options(services);
+        options.beside = self.look_elsewhere(&options).await?;
         let mut tell = self.teller(&sources);
         // Plugin code runs here: it gets a thread that serves nothing.
         let loading = tokio::task::spawn_blocking(move || loader::load_all(&sources, &options, &mut tell));
@@ -141,6 +147,7 @@ impl Context {
     pub(super) fn load_options(&self, services: Arc<dyn Services>) -> LoadOptions {
         LoadOptions {
             is_alone: false,
+            beside: Arc::default(),
             cache_dir: self.settings.loading.cache_dir.clone(),
             trust: Trust::read(&self.settings.trust),
             log_filter: self.settings.log.filter.clone(),
@@ -189,6 +196,10 @@ impl Context {
 
     /// Overrides of tasks and schedules that do not exist are a mistake in the configuration.
     fn judge_tasks(&self, set: &PluginSet) -> Result<(), Failure> {
+        if self.is_previous() {
+            // They are about the current library.
+            return Ok(());
+        }
         let faults = set.descriptions().flat_map(|(source, description)| {
             let mut faults = loader::task_faults(&source.name, &source.tasks, description);
             faults.extend(loader::schedule_faults(&source.name, &source.schedules, description));

@@ -29,7 +29,7 @@ impl Context {
         &self,
         services: Arc<dyn Services>,
     ) -> Result<PluginSet, Failure> {
-        let (sources, options) = (self.sources(), self.load_options(services));
+        let (sources, mut options) = (self.sources(), self.load_options(services));
         let mut tell = self.teller(&sources);
         let (keeper, inspecting) = (self.instance.as_str().to_owned(), options.clone());
         // Reading and hashing block.
@@ -46,9 +46,17 @@ impl Context {
         if let Some(fault) = learnt.unexpected {
             return Err((Exit::Unexpected, fault));
         }
+        let learning = tokio::task::spawn_blocking(move || {
+            unopened.learn(&learnt.declared, learnt.refused);
+            unopened
+        });
+        let unopened = learning.await.map_err(early)?;
+        // Previous libraries are no business of an API's, unless somebody here reaches for one.
+        if unopened.reaches_elsewhere() {
+            options.beside = self.look_elsewhere(&options).await?;
+        }
         let settings = self.settings.clone();
         let loading = tokio::task::spawn_blocking(move || {
-            unopened.learn(&learnt.declared, learnt.refused);
             let runs_here = |source: &Source, description: &Description| {
                 let (placement, routes) = options::placements(&settings, &source.name);
                 let mut placed =
@@ -62,7 +70,7 @@ impl Context {
         Ok(set)
     }
 
-    async fn wait_for(&self, unknown: Vec<crate::loader::Vetted>) -> describer::Described {
+    pub(super) async fn wait_for(&self, unknown: Vec<crate::loader::Vetted>) -> describer::Described {
         let limit = Duration::from_millis(self.settings.loading.timeout_ms);
         let mut declaring = std::pin::pin!(describer::declare(unknown, limit));
         loop {

@@ -13,6 +13,7 @@ mod api;
 mod batch;
 mod blocked;
 mod child;
+mod elsewhere;
 mod inline_only;
 mod metrics;
 mod options;

@@ -1,7 +1,7 @@
 //! Settings, as the other rooms want them.
 
 use crate::broker;
-use crate::config::{Settings, Storage, Stores};
+use crate::config::{Elsewhere, Generation, Settings, Storage, Stores};
 use crate::edge::EdgeLimits;
 use crate::loader::{Placement, Source};
 use crate::process::control::Excluded;
@@ -105,8 +105,24 @@ pub(super) fn sources(settings: &Settings, excluded: &[Excluded]) -> Vec<Source>
             threads: plugin.threads,
             tasks: plugin.tasks.clone(),
             schedules: plugin.schedules.clone(),
+            is_previous: settings.part.generation > 0,
         })
         .collect()
+}
+
+/// Libraries that another process of the host has: what they declare is wanted, and nothing is started.
+pub(super) fn sources_elsewhere(generation: &Generation) -> Vec<Source> {
+    let source = |(name, elsewhere): (&String, &Elsewhere)| Source {
+        name: name.clone(),
+        library: elsewhere.library.clone(),
+        prefix: String::new(),
+        config: serde_json::Value::Null,
+        threads: None,
+        tasks: elsewhere.tasks.clone(),
+        schedules: BTreeMap::new(),
+        is_previous: generation.number > 0,
+    };
+    generation.plugins.iter().map(source).collect()
 }
 
 fn placement(placement: crate::config::Placement) -> Placement {

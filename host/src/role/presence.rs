@@ -15,7 +15,7 @@ use cardcage_protocol::{InstanceId, Name, TaskId, Timestamp};
 use tokio::sync::watch;
 
 use crate::broker::{Broker, Incoming};
-use crate::config::Settings;
+use crate::config::{Settings, Share};
 use crate::crash::{Board, Entry, Kind};
 use crate::process::control::Role;
 use crate::process::{Snapshot, Stage, Status};
@@ -32,7 +32,9 @@ pub(super) struct Present {
     pub(super) instance: InstanceId,
     pub(super) boards: [Board; 2],
     pub(super) status: Status,
-    /// What the child that serves was given.
+    /// What its child has of the plugin set.
+    pub(super) share: Share,
+    /// What the children that serve were given.
     pub(super) settings: watch::Receiver<Arc<Settings>>,
     pub(super) started_at: Timestamp,
 }
@@ -79,7 +81,7 @@ impl Present {
             self.boards.iter().flat_map(Board::live).filter(|entry| entry.kind == Kind::Task).collect();
         let takes_tasks = self.role == Role::Worker;
         let group = snapshot.seat.as_ref().map(|seat| seat.group.clone());
-        let settings = self.settings.borrow().of_group(group.as_deref());
+        let settings = self.settings.borrow().of_share(&self.share);
         let all = slots_per_plugin(settings.worker.task_concurrency, snapshot.plugins.len());
         let slots = |plugin: &str| {
             let own = settings.plugins.get(plugin).and_then(|plugin| plugin.task_concurrency);
@@ -97,6 +99,7 @@ impl Present {
                     tasks: names(&plugin.task_names),
                     busy: held.iter().filter(|entry| entry.plugin == plugin.name).count(),
                     slots: if plugin.task_names.is_empty() || !takes_tasks { 0 } else { slots(&plugin.name) },
+                    is_previous: self.share.generation > 0,
                     quarantined_at: snapshot
                         .quarantined
                         .iter()

@@ -5,21 +5,23 @@
 //! ```
 //!
 //! Invariants: one at a time, in the order in which they are asked for; nothing changes before the new child takes work;
-//! a plugin that serves now is never lost because the new set refuses it.
+//! a plugin that serves now is never lost because the new set refuses it. Processes of previous libraries come up before the
+//! current ones change, and go after they have: there is no moment in which nobody takes what is served before and after.
 //!
 //! What it refuses to change: what the supervisor has bound, connected to or shares with other hosts ([`STAYS`]). Those are
 //! kept, and named.
 
 use super::options::plan;
-use super::seats::{self, seats};
+use super::seats::{Chair, Furniture, chairs};
 use crate::admin::{Desk, ReloadResult};
-use crate::config::Settings;
+use crate::config::{PluginSettings, Settings};
 use crate::exit::Exit;
 use crate::process::control::Role;
-use crate::process::{Crew, Reloads, Seat, Snapshot, Unfit, crew, hangup_stops};
+use crate::process::{Crew, Member, Recruiting, Snapshot, Unfit, crew, hangup_stops};
 use cardcage_protocol::Timestamp;
 use futures_util::future::BoxFuture;
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -47,6 +49,8 @@ pub struct Judgement {
     pub mistakes: Vec<String>,
     /// Plugins that would not be loaded, with a sentence each.
     pub refused: Vec<(String, String)>,
+    /// Plugins of which a previous library would not be: only workers load those.
+    pub refused_previous: Vec<(String, String)>,
     /// What went wrong and is no plugin's fault.
     pub unexpected: Option<String>,
 }
@@ -68,7 +72,11 @@ pub(super) struct Reloader {
     pub(super) source: Arc<dyn Reconfiguration>,
     pub(super) desk: Desk,
     pub(super) role: Role,
-    pub(super) reloads: Vec<(Option<Seat>, Reloads)>,
+    /// The seats that there are, in the order in which they are shown.
+    pub(super) members: Vec<(Chair, Member)>,
+    /// Where others are taken in.
+    pub(super) recruiting: Recruiting,
+    pub(super) furniture: Furniture,
     pub(super) crew: Crew,
     /// What the children that serve were given.
     pub(super) settings: watch::Sender<Arc<Settings>>,
@@ -76,7 +84,7 @@ pub(super) struct Reloader {
 
 impl Reloader {
     /// Works until it is dropped.
-    pub(super) async fn run(self) {
+    pub(super) async fn run(mut self) {
         loop {
             let number = self.desk.next().await;
             tracing::info!(number, "the configuration is read again");
@@ -115,45 +123,110 @@ impl Reloader {
         }
     }
 
-    async fn reload(&self, needs_restart: &mut Vec<String>) -> Result<Snapshot, Unfit> {
-        let fault = |error: serde_json::Error| {
-            refuse(
-                Exit::Unexpected,
-                vec![format!("the settings cannot be passed on ({error}): a fault of cardcage")],
-            )
-        };
+    async fn reload(&mut self, needs_restart: &mut Vec<String>) -> Result<Snapshot, Unfit> {
         let read = self.source.read().map_err(|mistakes| refuse(Exit::Config, vec![mistakes]))?;
         let current = self.settings.borrow().clone();
         let (settings, kept) = keep(&current, &read).map_err(fault)?;
         *needs_restart = kept;
         let settings = self.keep_groups(&current, settings, needs_restart)?;
-        let serving: Vec<String> = self.crew.snapshot().plugins.into_iter().map(|one| one.name).collect();
-        let Judgement { mistakes, refused, unexpected } = self.source.judge(&settings).await;
+        let serving: BTreeSet<String> =
+            self.crew.snapshot().plugins.into_iter().map(|one| one.name).collect();
+        let is_needed =
+            |(name, plugin): &(&String, &PluginSettings)| plugin.required || serving.contains(*name);
+        let needed = settings.plugins.iter().filter(is_needed).map(|(name, _)| name.clone()).collect();
+        self.judge(&settings, &needed).await?;
+        let chairs = chairs(self.role, &settings);
+        let is_new = |chair: &&Chair| !self.members.iter().any(|(known, _)| known == *chair);
+        let new = self.take_in(chairs.iter().filter(is_new), &settings, &needed).await?;
+        let stays = |(chair, _): &&(Chair, Member)| chairs.contains(chair);
+        if let Err(unfit) = self.lead(self.members.iter().filter(stays), &settings).await {
+            new.iter().for_each(|(_, member)| member.dismiss());
+            return Err(unfit);
+        }
+        for (_, member) in &new {
+            member.admit();
+            self.crew.add(member.handle.clone());
+        }
+        self.members.extend(new);
+        // After the others have followed: until then what they have serves.
+        let (crew, members) = (&self.crew, &mut self.members);
+        members.retain(|(chair, member)| {
+            let stays = chairs.contains(chair);
+            if !stays {
+                crew.remove(&member.handle.status.snapshot().instance);
+                member.dismiss();
+            }
+            stays
+        });
+        self.settings.send_replace(Arc::new(settings));
+        Ok(self.crew.snapshot())
+    }
+
+    /// Whether the libraries themselves speak against it. `needed`: without which nothing changes.
+    async fn judge(&self, settings: &Settings, needed: &BTreeSet<String>) -> Result<(), Unfit> {
+        let Judgement { mistakes, mut refused, refused_previous, unexpected } =
+            self.source.judge(settings).await;
         if !mistakes.is_empty() {
             return Err(refuse(Exit::Config, mistakes));
         }
-        let is_needed = |plugin: &String| {
-            serving.contains(plugin) || settings.plugins.get(plugin).is_some_and(|one| one.required)
-        };
+        if self.role == Role::Worker {
+            refused.extend(refused_previous);
+        }
         let lost: Vec<String> =
-            refused.into_iter().filter(|(plugin, _)| is_needed(plugin)).map(|(_, why)| why).collect();
+            refused.into_iter().filter(|(plugin, _)| needed.contains(plugin)).map(|(_, why)| why).collect();
         if !lost.is_empty() {
             return Err(refuse(Exit::PluginRefused, lost));
         }
-        if let Some(unexpected) = unexpected {
-            return Err(refuse(Exit::Unexpected, vec![unexpected]));
+        unexpected.map_or(Ok(()), |unexpected| Err(refuse(Exit::Unexpected, vec![unexpected])))
+    }
+
+    /// Brings up seats that there were not, beside those that serve: all of them, or none.
+    async fn take_in(
+        &self,
+        chairs: impl Iterator<Item = &Chair>,
+        settings: &Settings,
+        needed: &BTreeSet<String>,
+    ) -> Result<Vec<(Chair, Member)>, Unfit> {
+        let trials = chairs.map(|chair| async move {
+            tracing::info!(
+                group = chair.seat.as_ref().map(|seat| &seat.group),
+                "another worker process is started"
+            );
+            let supervisor = self.furniture.seat(chair, settings, None).map_err(fault)?;
+            Ok((chair.clone(), self.recruiting.try_out(supervisor, needed).await?))
+        });
+        let trials: Vec<Result<_, Unfit>> = futures_util::future::join_all(trials).await;
+        let (mut up, mut unfit) = (Vec::new(), None);
+        for trial in trials {
+            match trial {
+                Ok(member) => up.push(member),
+                Err(why) => unfit = unfit.or(Some(why)),
+            }
         }
-        let of_seat = |(seat, reloads): &(Option<Seat>, Reloads)| {
-            Ok((reloads.clone(), plan(&settings.of_group(seats::group(seat))).map_err(fault)?))
+        match unfit {
+            None => Ok(up),
+            Some(unfit) => {
+                up.iter().for_each(|(_, member)| member.dismiss());
+                Err(unfit)
+            }
+        }
+    }
+
+    /// Gives the seats that stay what they are to have: all of them follow, or none does.
+    async fn lead(
+        &self,
+        members: impl Iterator<Item = &(Chair, Member)>,
+        settings: &Settings,
+    ) -> Result<(), Unfit> {
+        let plan = |(chair, member): &(Chair, Member)| {
+            Ok((member.reloads.clone(), plan(&settings.of_share(&chair.share)).map_err(fault)?))
         };
-        let plans = self.reloads.iter().map(of_seat).collect::<Result<Vec<_>, Unfit>>()?;
+        let plans = members.map(plan).collect::<Result<Vec<_>, Unfit>>()?;
         match plans.as_slice() {
             // Nobody has to wait for anybody.
-            [(reloads, plan)] => drop(reloads.reload(plan.clone()).await?),
-            plans => crew::reload(plans).await?,
+            [(reloads, plan)] => reloads.reload(plan.clone()).await.map(drop),
+            plans => crew::reload(plans).await,
         }
-        self.settings.send_replace(Arc::new(settings));
-        Ok(self.crew.snapshot())
     }
 
     /// Which groups there are, and how many processes, stays until a restart: what each has, and may use, does not.
@@ -163,7 +236,11 @@ impl Reloader {
         mut new: Settings,
         needs_restart: &mut Vec<String>,
     ) -> Result<Settings, Unfit> {
-        if seats(self.role, current) == seats(self.role, &new) {
+        let groups = |settings: &Settings| -> Vec<Chair> {
+            let chairs = chairs(self.role, settings).into_iter();
+            chairs.filter(|chair| chair.share.generation == 0).collect()
+        };
+        if groups(current) == groups(&new) {
             return Ok(new);
         }
         needs_restart.push("worker.group".to_owned());
@@ -179,6 +256,15 @@ impl Reloader {
         );
         Err(refuse(Exit::Config, vec![reason]))
     }
+}
+
+fn fault(error: impl std::fmt::Display) -> Unfit {
+    refuse(
+        Exit::Unexpected,
+        vec![format!(
+            "the new plugin set cannot be set up ({error}): a fault of cardcage, or of this machine"
+        )],
+    )
 }
 
 fn refuse(exit: Exit, reasons: Vec<String>) -> Unfit {

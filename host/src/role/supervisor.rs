@@ -1,23 +1,18 @@
 //! A role's supervisor: binds, watches, renews, and starts the child. Loads no plugin.
 
 use super::addresses;
-use super::aftermath::{BrokerAftermath, BrokerRenewer, NoAftermath};
-use super::options::{broker_options, plan};
-use super::presence::Present;
+use super::aftermath::BrokerRenewer;
+use super::options::broker_options;
 use super::reload::{Reconfiguration, Reloader};
-use super::seats::{self, Place};
+use super::seats::{Furniture, chairs};
 use super::{pumps, reload};
 use crate::admin::{self, Desk, Office};
 use crate::broker::Broker;
 use crate::config::Settings;
-use crate::crash::Board;
 use crate::exit::Exit;
 use crate::logging;
 use crate::process::control::Role;
-use crate::process::{
-    Aftermath, Crew, DutyMetrics, LeaseKeeper, Seat, SelfExecutable, Shutdown, Supervisor, SupervisorOptions,
-    crew,
-};
+use crate::process::{Crew, DutyMetrics, LeaseKeeper, Recruiting, Shutdown, members};
 use crate::worker::tasks::Sweeper;
 use cardcage_protocol::{InstanceId, QuarantinePolicy, Timestamp};
 use std::net::{SocketAddr, TcpListener};
@@ -69,7 +64,6 @@ async fn start(
         Role::Api => Some(bind(settings.api.listen, "api.listen")?),
         Role::Worker => None,
     };
-    let places = places(role, settings, &instance)?;
     let options =
         broker_options(settings, instance.as_str()).map_err(|error| (Exit::Config, error.to_string()))?;
     let started_at = Timestamp::now();
@@ -83,8 +77,7 @@ async fn start(
         Role::Worker => {
             let renewer = Arc::new(BrokerRenewer::new(options));
             let lease = Duration::from_millis(settings.tasks.lease_ms);
-            let boards = places.iter().flat_map(|place| place.boards).collect();
-            let keeper = LeaseKeeper::start(boards, lease, renewer);
+            let keeper = LeaseKeeper::start(lease, renewer);
             duties.leases = Some(keeper.map_err(|error| unexpected("no thread for the leases", error))?);
             let stop = CancellationToken::new();
             let pumps = pumps::run(broker.clone(), current.subscribe(), stop.clone());
@@ -100,38 +93,24 @@ async fn start(
     let api_address = api_listener.as_ref().map(bound).transpose()?;
     let admin_address = bound(&admin_listener)?;
     let mut api_listener = api_listener.map(OwnedFd::from);
-    let mut supervisors = Vec::new();
-    for Place { seat, instance, boards } in places {
-        let hooks: Arc<dyn Aftermath> = match quarantine {
-            None => Arc::new(NoAftermath),
-            Some(quarantine) => {
-                Arc::new(BrokerAftermath { broker: broker.clone(), instance: instance.clone(), quarantine })
-            }
-        };
-        let of_seat = settings.of_group(seats::group(&seat));
-        let supervisor = Supervisor::new(SupervisorOptions {
-            role,
-            instance: instance.as_str().to_owned(),
-            plan: plan(&of_seat).map_err(|error| unexpected("settings", error))?,
-            listener: api_listener.take(),
-            boards,
-            hooks,
-            spawn: Arc::new(SelfExecutable),
-        });
-        let supervisor = supervisor.seated(seat);
-        let present = Present {
-            role,
-            broker: broker.clone(),
-            instance,
-            boards,
-            status: supervisor.handle().status,
-            settings: current.subscribe(),
-            started_at,
-        };
-        duties.present.push(tokio::spawn(present.answer()));
-        supervisors.push(supervisor);
+    let furniture = Furniture {
+        role,
+        broker: broker.clone(),
+        host: instance.clone(),
+        quarantine,
+        leases: duties.leases.as_ref().map(LeaseKeeper::boards),
+        settings: current.subscribe(),
+        started_at,
+        spare: Arc::default(),
+    };
+    let (recruiting, recruits) = Recruiting::new();
+    let mut members = Vec::new();
+    for chair in chairs(role, settings) {
+        let supervisor = furniture.seat(&chair, settings, api_listener.take());
+        let supervisor = supervisor.map_err(|error| unexpected("a child cannot be set up", error))?;
+        members.push((chair, recruiting.take_in(supervisor)));
     }
-    let mut crew = Crew::new(supervisors.iter().map(Supervisor::handle).collect());
+    let mut crew = Crew::new(members.iter().map(|(_, member)| member.handle.clone()).collect());
     if role == Role::Worker {
         crew.duties = duties.start_sweeper(broker);
     }
@@ -140,8 +119,8 @@ async fn start(
         Office { crew: crew.clone(), desk: desk.clone(), remote_reload: settings.admin.remote_reload };
     let admin = tokio::spawn(admin::serve(admin_listener, office));
     let hangups = reload::on_hangup(desk.clone()).map_err(|error| unexpected("no signal handler", error))?;
-    let reloads = supervisors.iter().map(|one| (one.seat(), one.reloads())).collect();
-    let reloader = tokio::spawn(Reloader { source, desk, role, reloads, crew, settings: current }.run());
+    let reloader = Reloader { source, desk, role, members, recruiting, furniture, crew, settings: current };
+    let reloader = tokio::spawn(reloader.run());
     tracing::info!(
         role = role.as_str(),
         instance = instance.as_str(),
@@ -152,7 +131,7 @@ async fn start(
     );
     addresses::publish(api_address, admin_address)
         .map_err(|error| unexpected("the addresses file", error))?;
-    let exit = crew::keep(supervisors, shutdown).await;
+    let exit = members::keep(recruits, shutdown).await;
     for helper in [reloader, hangups] {
         helper.abort();
     }
@@ -162,28 +141,11 @@ async fn start(
     Ok(exit)
 }
 
-/// The seats, with what is theirs. Of several each has a name of its own: it is a worker as any other.
-fn places(role: Role, settings: &Settings, host: &InstanceId) -> Result<Vec<Place>, Failure> {
-    let board = || Board::create().map_err(|error| unexpected("no shared memory for the board", error));
-    let place = |seat: Option<Seat>| {
-        let instance = match seat {
-            None => host.clone(),
-            Some(_) => {
-                InstanceId::generate(role.as_str()).map_err(|error| unexpected("no instance name", error))?
-            }
-        };
-        Ok(Place { seat, instance, boards: [board()?, board()?] })
-    };
-    seats::seats(role, settings).into_iter().map(place).collect()
-}
-
 /// What a supervisor does besides watching its child; ends with it. Leases and pumps are a worker's.
 #[derive(Default)]
 struct Duties {
     leases: Option<LeaseKeeper>,
     pumps: Option<(CancellationToken, JoinHandle<()>)>,
-    /// Says that it is there, as long as it is.
-    present: Vec<JoinHandle<()>>,
     sweeper: Option<JoinHandle<()>>,
 }
 
@@ -198,7 +160,7 @@ impl Duties {
     async fn end(self) {
         drop(self.leases);
         // A sweep may be broken off anywhere.
-        self.present.iter().chain(&self.sweeper).for_each(JoinHandle::abort);
+        self.sweeper.iter().for_each(JoinHandle::abort);
         if let Some((stop, running)) = self.pumps {
             stop.cancel();
             // It does not panic; if it did, there is nothing left to wait for.

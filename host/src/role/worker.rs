@@ -91,13 +91,17 @@ pub(super) async fn serve(mut context: Context) -> Result<Exit, Failure> {
         routes.map(|route| route.name.clone()).collect()
     });
     let absent_after = Duration::from_secs(context.settings.tasks.schedule_absent_s);
-    let schedules = tokio::spawn(ScheduleKeeper::new(broker.clone(), declared(&set), absent_after).run());
+    // What fires is the current library's to say.
+    let schedules = (!context.is_previous())
+        .then(|| tokio::spawn(ScheduleKeeper::new(broker.clone(), declared(&set), absent_after).run()));
     let deployed = tokio::spawn(deployed::keep(broker.clone(), described(&set)));
     let consuming = tokio::spawn(tell_consuming(context.outbox.clone(), engine.watch_consuming()));
     let grace = context.drain_ordered(|| text(&calls, &engine, &metrics)).await.grace;
 
     consuming.abort();
-    schedules.abort();
+    if let Some(schedules) = schedules {
+        schedules.abort();
+    }
     deployed.abort();
     stop.cancel();
     let began = tokio::time::Instant::now();

@@ -253,9 +253,12 @@ impl ScheduleKeeper {
     }
 }
 
+/// Whether a worker has a later version as its current one: after a step back the version before it may be a previous one for a
+/// while, and declares nothing.
 fn later_version_is_live(declared: &Declared, workers: &[Presence]) -> bool {
     workers.iter().flat_map(|worker| &worker.plugins).any(|plugin| {
         plugin.name == declared.plugin
+            && !plugin.is_previous
             && compare_versions(&plugin.version, &declared.version) == Ordering::Greater
     })
 }

@@ -53,6 +53,7 @@ mod operators;
 mod orders;
 mod parked;
 mod payments;
+mod previous;
 mod priorities;
 mod promises;
 mod quarantine;

@@ -65,7 +65,7 @@ async fn check_tells_that_plugins_that_need_each_other_are_in_different_groups()
     };
     let check = async |config: &Config| {
         let launch = Launch::new(["check"]).config(config);
-        launch.env("CARDCAGE_CHAOS_DESCRIBE", "needs_payments").run(soon()).await.unwrap()
+        launch.env("CARDCAGE_CHAOS_NEEDS", "payments 0").run(soon()).await.unwrap()
     };
     let ended = check(&groups(r#"[{ name = "money", plugins = ["payments"] }, { name = "rest" }]"#)).await;
     assert_eq!(ended.status.code(), Some(70), "{ended:?}");

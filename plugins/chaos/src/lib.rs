@@ -23,11 +23,11 @@
 //! | `GET /chaos/inline_seen` | inline | the same, in the API instance |
 //! | `GET /chaos/inline_block?ms=` | inline | holds its thread |
 //!
-//! The environment variable `CARDCAGE_CHAOS_SCHEDULES` holds the schedules that it declares, as JSON (`schedules.rs`).
+//! The environment variable `CARDCAGE_CHAOS_SCHEDULES` holds the schedules that it declares, as JSON (`schedules.rs`);
+//! `CARDCAGE_CHAOS_NEEDS` a plugin that it needs, by name and major, as in `orders 1`.
 //!
 //! The setting `init` makes its start go wrong; the environment variable `CARDCAGE_CHAOS_DESCRIBE` (`panic`, `hang`,
-//! `exit`, `abort`, `abort_if=FILE` once there is that file, `needs` for a plugin that nobody has, or `forlorn` for a hook that nobody has) makes `describe` go wrong, which has no
-//! settings to read; `needs_payments` makes the chaos plugin need that one.
+//! `exit`, `abort`, `abort_if=FILE` once there is that file, `needs` for a plugin that nobody has, or `forlorn` for a hook that nobody has) makes `describe` go wrong, which has no settings to read.
 
 mod batch;
 mod doomed;
@@ -49,6 +49,7 @@ use seen::{Seen, Snapshot};
 use trace::Trace;
 
 const DESCRIBE: &str = "CARDCAGE_CHAOS_DESCRIBE";
+const NEEDS: &str = "CARDCAGE_CHAOS_NEEDS";
 
 /// The plugin's settings.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -349,12 +350,13 @@ fn describe_as_told() {
 fn definition() -> Plugin<App> {
     describe_as_told();
     let plugin = Plugin::new(App::start).wants("payments", 0).wants("hello", 0);
-    let plugin = match std::env::var(DESCRIBE).as_deref() {
-        Ok("needs") => plugin.needs("hello", 7),
-        Ok("needs_payments") => plugin.needs("payments", 0),
-        Ok("forlorn") => plugin.task(doomed::forlorn),
-        _ => plugin,
-    };
+    let needy = std::env::var(DESCRIBE).is_ok_and(|how| how == "needs");
+    let plugin = if needy { plugin.needs("hello", 7) } else { plugin };
+    let needs = std::env::var(NEEDS).unwrap_or_default();
+    let needs = needs.split_once(' ').and_then(|(name, major)| Some((name, major.parse().ok()?)));
+    let plugin = needs.into_iter().fold(plugin, |plugin, (name, major)| plugin.needs(name, major));
+    let forlorn = std::env::var(DESCRIBE).is_ok_and(|how| how == "forlorn");
+    let plugin = if forlorn { plugin.task(doomed::forlorn) } else { plugin };
     let plugin = plugin
         .config::<Settings>()
         .routes(routes!(call))

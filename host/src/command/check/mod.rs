@@ -15,6 +15,7 @@
 //! does not go on to plugins and broker when the settings themselves are in doubt.
 
 mod against;
+mod apart;
 mod broker;
 pub(crate) mod fit;
 mod report;
@@ -62,14 +63,15 @@ pub async fn run(configuration: Configuration, asked: Asked) -> Exit {
 
 async fn judge(report: &mut Report, settings: &Settings, asked: &Asked) {
     let (mut set, (mut found, broker)) = tokio::join!(fit::judge(settings), broker::probe(settings));
-    for (name, refusal) in fit::apart(settings, &set.descriptions) {
+    for (name, refusal) in apart::apart(settings, &set.descriptions) {
         set.refused.entry(name).or_insert(refusal);
     }
     if let Some(broker) = &broker {
-        broker::compare(&mut found, broker, settings, set.descriptions.values()).await;
+        broker::compare(&mut found, broker, settings, set.descriptions.values().chain(set.previous())).await;
     }
     report.broker = Some(found);
-    let candidate = Candidate { settings, descriptions: &set.descriptions };
+    let previous: Vec<&Description> = set.previous().collect();
+    let candidate = Candidate { settings, descriptions: &set.descriptions, previous: &previous };
     if let Some(against) = &asked.against {
         report.against = Some(against::compare(against, broker.as_ref(), &candidate).await);
     }
@@ -79,7 +81,8 @@ async fn judge(report: &mut Report, settings: &Settings, asked: &Asked) {
         report.unexpected = Some(format!("{} cannot be written ({error})", path.display()));
     }
     let plugins = settings.plugins.iter().map(|(name, plugin)| {
-        PluginReport::new(name, plugin, set.descriptions.get(name), set.refused.get(name))
+        let report = PluginReport::new(name, plugin, set.descriptions.get(name), set.refused.get(name));
+        report.with_previous(set.previous.iter().filter(|one| one.plugin == *name))
     });
     report.plugins = Some(plugins.collect());
     report.configuration.overrides = set.overrides;
@@ -112,7 +115,8 @@ pub(super) async fn describe_file(
     file: &Path,
     settings: &Settings,
 ) -> Result<Description, Result<Refusal, String>> {
-    let wanted = Wanted { name: name.to_owned(), library: file.to_owned(), prefix: format!("/{name}") };
+    let (library, prefix) = (file.to_owned(), format!("/{name}"));
+    let wanted = Wanted { name: name.to_owned(), library, prefix, is_previous: false };
     let mut described = describer::describe_these(vec![wanted], settings).await;
     match (described.descriptions.remove(name), described.refused.pop()) {
         (Some(description), _) => Ok(description),

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::against::AgainstReport;
+use super::fit::Previous;
 use crate::command::inspect::Refused;
 use crate::command::output;
 use crate::config::{Errors, PluginSettings};
@@ -46,6 +47,16 @@ pub(super) struct PluginReport {
     library: PathBuf,
     required: bool,
     routes: Vec<Route>,
+    tasks: Vec<String>,
+    refused: Option<Refused>,
+    previous: Vec<PreviousReport>,
+}
+
+/// What was found of a previous library.
+#[derive(Debug, Serialize)]
+struct PreviousReport {
+    version: Option<String>,
+    library: PathBuf,
     tasks: Vec<String>,
     refused: Option<Refused>,
 }
@@ -112,15 +123,33 @@ impl PluginReport {
             routes: routes.collect(),
             tasks: tasks.map(|task| task.name.clone()).collect(),
             refused: refusal.map(Refused::from),
+            previous: Vec::new(),
         }
     }
 
-    fn verdict(&self) -> &'static str {
-        match (&self.refused, self.required) {
-            (None, _) => "good",
-            (Some(_), true) => "refused",
-            (Some(_), false) => "refused, not required",
-        }
+    /// The same, with what was found of its previous libraries.
+    pub(super) fn with_previous<'a>(mut self, previous: impl Iterator<Item = &'a Previous>) -> Self {
+        let report = |one: &Previous| PreviousReport {
+            version: one.description.as_ref().map(|description| description.version.clone()),
+            library: one.library.clone(),
+            tasks: one.description.iter().flat_map(|one| &one.tasks).map(|task| task.name.clone()).collect(),
+            refused: one.refusal.as_ref().map(Refused::from),
+        };
+        self.previous = previous.map(report).collect();
+        self
+    }
+
+    /// Every refusal: of the current library, and of previous ones.
+    fn refusals(&self) -> impl Iterator<Item = &Refused> {
+        self.refused.iter().chain(self.previous.iter().filter_map(|one| one.refused.as_ref()))
+    }
+}
+
+fn verdict(refused: Option<&Refused>, is_required: bool) -> &'static str {
+    match (refused, is_required) {
+        (None, _) => "good",
+        (Some(_), true) => "refused",
+        (Some(_), false) => "refused, not required",
     }
 }
 
@@ -141,7 +170,7 @@ impl Report {
 
     /// The worst of what was found.
     pub(super) fn exit(&self) -> Exit {
-        let refused = |plugin: &PluginReport| plugin.required && plugin.refused.is_some();
+        let refused = |plugin: &PluginReport| plugin.required && plugin.refusals().next().is_some();
         let found = [
             (self.configuration.faults() > 0, Exit::Config),
             (self.broker.as_ref().is_some_and(|broker| !broker.differences.is_empty()), Exit::Config),
@@ -215,26 +244,37 @@ fn plugins_section(plugins: &[PluginReport]) -> String {
     if plugins.is_empty() {
         return "\nPlugins: none configured\n".to_owned();
     }
-    let refused = plugins.iter().filter(|plugin| plugin.refused.is_some()).count();
+    let refused = plugins.iter().flat_map(PluginReport::refusals).count();
     let mut text = format!("\nPlugins: {} configured, {refused} refused\n", plugins.len());
     let mut table = output::table();
     table.set_header(["plugin", "version", "routes", "tasks", "verdict"]);
     for plugin in plugins {
-        let count =
-            |length: usize| if plugin.version.is_some() { length.to_string() } else { "-".to_owned() };
+        let count = |version: &Option<String>, length: usize| {
+            if version.is_some() { length.to_string() } else { "-".to_owned() }
+        };
+        let version = |version: &Option<String>| output::shown(version.as_deref().unwrap_or("-"));
         table.add_row([
             plugin.name.clone(),
-            output::shown(plugin.version.as_deref().unwrap_or("-")),
-            count(plugin.routes.len()),
-            count(plugin.tasks.len()),
-            plugin.verdict().to_owned(),
+            version(&plugin.version),
+            count(&plugin.version, plugin.routes.len()),
+            count(&plugin.version, plugin.tasks.len()),
+            verdict(plugin.refused.as_ref(), plugin.required).to_owned(),
         ]);
+        for one in &plugin.previous {
+            table.add_row([
+                format!("{} (previous)", plugin.name),
+                version(&one.version),
+                "-".to_owned(),
+                count(&one.version, one.tasks.len()),
+                verdict(one.refused.as_ref(), plugin.required).to_owned(),
+            ]);
+        }
     }
     for line in table.trim_fmt().lines() {
         let _ = writeln!(text, " {line}");
     }
     for plugin in plugins {
-        if let Some(refused) = &plugin.refused {
+        for refused in plugin.refusals() {
             let level = if plugin.required { "error" } else { "warning" };
             let _ =
                 writeln!(text, "  {level}: plugin `{}`: {}", plugin.name, output::shown(&refused.message));

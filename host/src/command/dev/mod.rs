@@ -119,7 +119,10 @@ impl Dev {
             format!("admin.listen={listen}")
         });
         let moved = moved.into_iter().flat_map(|moved| ["--set".into(), moved.into()]).collect();
-        let libraries = settings.plugins.iter().map(|(name, plugin)| (name.clone(), plugin.library.clone()));
+        let libraries = settings
+            .plugins
+            .iter()
+            .flat_map(|(name, plugin)| plugin.libraries().map(|library| (name.clone(), library.clone())));
         let interval = Duration::from_millis(settings.dev.watch_interval_ms);
         Self {
             broker,

@@ -59,6 +59,7 @@ async fn rehearse(args: RunArgs) -> Result<Exit, Exit> {
         board: None,
         lending: Lending::none(),
         is_alone: true,
+        beside: Arc::default(),
     };
     let plugin = load(source, options).await?;
     described(&plugin.description, &target, &value)?;
@@ -122,6 +123,7 @@ fn source(settings: &Settings, target: &TaskName) -> Result<Source, Exit> {
         threads: plugin.threads,
         tasks: plugin.tasks.clone(),
         schedules: plugin.schedules.clone(),
+        is_previous: false,
     })
 }
 

@@ -338,10 +338,62 @@ fn process_of_a_group_has_its_plugins_and_limits_and_the_rest_goes_to_the_group_
          [[worker.group]]\nname = 'one'\nplugins = ['hello']\ntask_concurrency = 3\n[[worker.group]]\nname = 'rest'\n",
     );
     let all = case.load();
-    let (one, rest) = (all.of_group(Some("one")), all.of_group(Some("rest")));
+    let part = |group: Option<&str>| all.of_share(&Share { group: group.map(str::to_owned), generation: 0 });
+    let (one, rest) = (part(Some("one")), part(Some("rest")));
     let names = |settings: &Settings| settings.plugins.keys().cloned().collect::<Vec<_>>();
     assert_eq!((names(&one), names(&rest)), (vec!["hello".to_owned()], vec!["orders".to_owned()]));
     assert_eq!((one.worker.task_concurrency, rest.worker.task_concurrency), (3, 64));
     assert_eq!((one.worker.memory_max_mb, rest.worker.memory_max_mb), (Some(100), Some(100)));
-    assert_eq!(names(&all.of_group(None)).len(), 2);
+    assert_eq!(names(&part(None)).len(), 2);
+}
+
+#[test]
+fn process_of_previous_libraries_has_those_of_its_generation_and_group_and_knows_what_is_elsewhere() {
+    let case = case().file(
+        "a.toml",
+        "[plugins.a]\nlibrary = 'a3'\nprevious = ['a2', 'a1']\n[plugins.b]\nlibrary = 'b2'\nprevious = ['b1']\n\
+         [plugins.c]\nlibrary = 'c1'\n",
+    );
+    let all = case.load();
+    let names: Vec<_> = all.shares().into_iter().map(|(share, count)| (share.name(), count)).collect();
+    let name = |name: &str| Some(name.to_owned());
+    assert_eq!(names, [(None, 1), (name("previous-1"), 1), (name("previous-2"), 1)]);
+    let libraries = |settings: &Settings| {
+        let file = |path: &Path| path.file_name().unwrap().to_str().unwrap().to_owned();
+        let own: Vec<String> = settings.plugins.values().map(|plugin| file(&plugin.library)).collect();
+        let of = |generation: &Generation| {
+            let files: Vec<String> = generation.plugins.values().map(|one| file(&one.library)).collect();
+            format!("{} {}", generation.number, files.join(" "))
+        };
+        assert!(settings.plugins.values().all(|plugin| plugin.previous.is_empty()));
+        (own.join(" "), settings.part.elsewhere.iter().map(of).collect::<Vec<_>>().join(", "))
+    };
+    let of = |group: Option<&str>, generation| {
+        libraries(&all.of_share(&Share { group: group.map(str::to_owned), generation }))
+    };
+    assert_eq!(of(None, 0), ("a3 b2 c1".into(), "1 a2 b1, 2 a1".into()));
+    assert_eq!(of(None, 1), ("a2 b1".into(), "0 a3 b2 c1, 2 a1".into()));
+    assert_eq!(of(None, 2), ("a1".into(), "0 a3 b2 c1, 1 a2 b1".into()));
+
+    let grouped = case.file(
+        "b.toml",
+        "[[worker.group]]\nname = 'one'\nplugins = ['b']\nprocesses = 2\nmemory_max_mb = 100\n\
+         [[worker.group]]\nname = 'rest'\n",
+    );
+    let all = grouped.load();
+    let names: Vec<_> =
+        all.shares().into_iter().map(|(share, count)| (share.name().unwrap(), count)).collect();
+    let name = |name: &str, count| (name.to_owned(), count);
+    let previous = [name("one/previous-1", 2), name("rest/previous-1", 1), name("rest/previous-2", 1)];
+    assert_eq!(names, [[name("one", 2), name("rest", 1)].as_slice(), &previous].concat());
+    let one = all.of_share(&Share { group: Some("one".into()), generation: 1 });
+    assert_eq!((libraries(&one), one.worker.memory_max_mb), (("b1".into(), "0 b2".into()), Some(100)));
+}
+
+#[test]
+fn list_of_previous_libraries_has_a_bound() {
+    let many = case_of("[plugins.a]\nlibrary = 'a'\nprevious = ['1', '2', '3', '4', '5']\n");
+    assert!(many.contains("`plugins.a.previous` is out of range") && many.contains("has 5 paths"), "{many}");
+    let text = case_of("[plugins.a]\nlibrary = 'a'\nprevious = 'b'\n");
+    assert!(text.contains("expected a list of at most 4 paths"), "{text}");
 }

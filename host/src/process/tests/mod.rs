@@ -2,6 +2,7 @@
 //! process at the other end of the channel where the protocol does.
 
 mod channel;
+mod members;
 mod reloading;
 mod supervising;
 

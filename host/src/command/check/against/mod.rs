@@ -71,9 +71,12 @@ struct Tasks {
 }
 
 /// The candidate: prefix and description of each plugin that could be described, and the names of all in the configuration.
+/// Only what is current has routes and schedules; tasks are taken by previous libraries too.
 pub(super) struct Candidate<'a> {
     pub(super) settings: &'a Settings,
     pub(super) descriptions: &'a BTreeMap<String, Description>,
+    /// What its previous libraries declare.
+    pub(super) previous: &'a [&'a Description],
 }
 
 impl AgainstReport {
@@ -102,7 +105,7 @@ pub(super) async fn compare(
         Against::File(path) => {
             let mut report = AgainstReport::new(path.display().to_string());
             match read(path) {
-                Ok(deployed) => report.judge(&deployed, None, candidate),
+                Ok(deployed) => report.judge(&Found { deployed, ..Found::default() }, candidate),
                 Err(fault) => report.fault = Some(fault),
             }
             report
@@ -115,7 +118,7 @@ pub(super) async fn compare(
                 return report;
             };
             match ask(broker, candidate).await {
-                Ok((deployed, waiting)) => report.judge(&deployed, Some(&waiting), candidate),
+                Ok(found) => report.judge(&found, candidate),
                 Err(error) => {
                     report.fault = Some(format!("the broker could not be read: {error}; try again"))
                 }
@@ -157,16 +160,35 @@ pub(super) fn save(path: &Path, candidate: &Candidate<'_>) -> std::io::Result<()
     std::fs::write(path, text)
 }
 
-async fn ask(broker: &Broker, candidate: &Candidate<'_>) -> Result<(Vec<Deployed>, Waiting), Error> {
+/// What is deployed.
+#[derive(Default)]
+struct Found {
+    deployed: Vec<Deployed>,
+    /// Those that workers have as previous libraries alone: they have neither routes nor schedules that could be missed.
+    only_previous: BTreeSet<Version>,
+    /// What waits; `None` where no broker was asked.
+    waiting: Option<Waiting>,
+}
+
+async fn ask(broker: &Broker, candidate: &Candidate<'_>) -> Result<Found, Error> {
     let described = broker.deployed().await?;
     let workers = broker.ask_workers(Question::default()).await?;
-    let live: BTreeSet<Version> = workers
-        .iter()
-        .flat_map(|worker| &worker.plugins)
-        .map(|plugin| Version { plugin: plugin.name.to_string(), version: plugin.version.clone() })
-        .collect();
-    let waiting = waiting::count(broker, candidate.descriptions.values()).await?;
-    Ok((pick(described, &live), waiting))
+    let live = |is_previous: bool| -> BTreeSet<Version> {
+        let plugins = workers.iter().flat_map(|worker| &worker.plugins);
+        let plugins = plugins.filter(|plugin| plugin.is_previous == is_previous);
+        plugins
+            .map(|plugin| Version { plugin: plugin.name.to_string(), version: plugin.version.clone() })
+            .collect()
+    };
+    let (current, previous) = (live(false), live(true));
+    let live = &current | &previous;
+    let takers = candidate.descriptions.values().chain(candidate.previous.iter().copied());
+    let waiting = waiting::count(broker, takers).await?;
+    Ok(Found {
+        deployed: pick(described, &live),
+        only_previous: &previous - &current,
+        waiting: Some(waiting),
+    })
 }
 
 /// Of each plugin the versions that live workers have; where none has it, the one that was there last.
@@ -189,12 +211,16 @@ fn pick(mut described: Vec<Deployed>, live: &BTreeSet<Version>) -> Vec<Deployed>
 }
 
 impl AgainstReport {
-    fn judge(&mut self, deployed: &[Deployed], waiting: Option<&Waiting>, candidate: &Candidate<'_>) {
+    fn judge(&mut self, found: &Found, candidate: &Candidate<'_>) {
+        let Found { deployed, only_previous, waiting } = found;
+        let waiting = waiting.as_ref();
         for one in deployed {
             let description = &one.description;
             let version = Version { plugin: description.name.clone(), version: description.version.clone() };
+            if !only_previous.contains(&version) {
+                self.findings.extend(judge_plugin(one, waiting, candidate));
+            }
             self.deployed.push(version);
-            self.findings.extend(judge_plugin(one, waiting, candidate));
         }
         if let Some(waiting) = waiting {
             for (group, count) in &waiting.counts {
