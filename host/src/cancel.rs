@@ -6,6 +6,7 @@
 //!
 //! # Invariants
 //! * A message is removed only after the outcome is stored: a task without one would never end.
+//! * The keys of a task that is ended here are released here, or by a sweep.
 //! * Any number of cancellers may be at it: each write is fenced, and each reads again after a refusal.
 //! * What a running handler returns decides, as long as its worker answers.
 //!
@@ -160,8 +161,23 @@ fn ended(mut record: TaskRecord, now: Timestamp) -> TaskRecord {
     record
 }
 
-/// Removes what is left of a task that has ended. What stays is found ended by whoever gets it.
+/// The message of a task, wherever it waits.
+async fn envelope(broker: &Broker, id: TaskId) -> Result<Option<TaskEnvelope>, Error> {
+    match broker.find_waiting(id).await? {
+        Some(Place::Queued(waiting) | Place::Scheduled(waiting, _) | Place::Due(waiting)) => {
+            Ok(waiting.envelope)
+        }
+        _ => Ok(broker.find_parked(id).await?.and_then(|parked| parked.envelope)),
+    }
+}
+
+/// Removes what is left of a task that has ended, and releases its keys. What stays is found ended by whoever gets it.
 async fn remove(broker: &Broker, plugin: &Name, id: TaskId) {
+    // Its keys stand in its message only.
+    let held = envelope(broker, id).await.unwrap_or_else(|error| {
+        tracing::debug!(%error, task = %id, "the keys of a cancelled task are left to a sweep");
+        None
+    });
     if let Err(error) = broker.purge_task(plugin, id).await {
         tracing::debug!(%error, task = %id, "a cancelled task could not be removed from its queue");
     }
@@ -170,6 +186,9 @@ async fn remove(broker: &Broker, plugin: &Name, id: TaskId) {
     }
     if let Err(error) = broker.purge_parked(id).await {
         tracing::debug!(%error, task = %id, "a cancelled task could not be removed from the parked ones");
+    }
+    if let Some(envelope) = held {
+        broker.release_keys(&envelope).await;
     }
 }
 

@@ -20,8 +20,20 @@ pub enum Point {
     AfterChild,
     /// One of the publishes that the record owes is stored.
     AfterFollowUp,
+    /// All that the record owes is stored, and the task's keys are still its own.
+    BeforeRelease,
+    /// The task's unique key is released, and the turn of its serial key is not yet passed on.
+    AfterUniqueRelease,
+    /// A serial key's lock names the next task, which still stands in its line.
+    AfterTurnPassed,
+    /// A task whose turn it is stands in its queue, and in its line as well.
+    AfterPutBack,
+    /// A task stands in the line of its serial key, and in its queue as well.
+    AfterLinedUp,
     /// All that the record owes is stored, and the delivery is about to be acknowledged.
     BeforeAck,
+    /// A task whose time has come stands in its queue, and in the schedule as well.
+    AfterDuePublished,
     /// A schedule's slot is remembered as its last firing, and its task is not yet published.
     AfterSlotRemembered,
     /// A slot's task is published, and its firing is about to be acknowledged.
@@ -43,7 +55,13 @@ impl Point {
             Self::AfterRecord => "after_record",
             Self::AfterChild => "after_child",
             Self::AfterFollowUp => "after_follow_up",
+            Self::BeforeRelease => "before_release",
+            Self::AfterUniqueRelease => "after_unique_release",
+            Self::AfterTurnPassed => "after_turn_passed",
+            Self::AfterPutBack => "after_put_back",
+            Self::AfterLinedUp => "after_lined_up",
             Self::BeforeAck => "before_ack",
+            Self::AfterDuePublished => "after_due_published",
             Self::AfterSlotRemembered => "after_slot_remembered",
             Self::AfterSlotPublished => "after_slot_published",
             Self::InBatch => "in_batch",

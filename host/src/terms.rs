@@ -5,7 +5,7 @@
 
 use crate::broker::key_hash;
 use crate::loader::TaskDescription;
-use cardcage_protocol::{Name, limits};
+use cardcage_protocol::{Name, TaskEnvelope, limits};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
@@ -67,6 +67,18 @@ pub fn unique_hash(plugin: &Name, task: &Name, key: &str) -> String {
 #[must_use]
 pub fn serial_hash(plugin: &Name, task: &Name, key: &str) -> String {
     key_hash(&["serial", plugin.as_str(), task.as_str(), key])
+}
+
+/// The name of a task's unique key, where it has one.
+#[must_use]
+pub fn unique_hash_of(envelope: &TaskEnvelope) -> Option<String> {
+    envelope.unique_key.as_deref().map(|key| unique_hash(&envelope.plugin, &envelope.task, key))
+}
+
+/// The name of a task's serial key, where it has one.
+#[must_use]
+pub fn serial_hash_of(envelope: &TaskEnvelope) -> Option<String> {
+    envelope.serial_key.as_deref().map(|key| serial_hash(&envelope.plugin, &envelope.task, key))
 }
 
 /// The text of the field at `path`, as a header can carry it.

@@ -131,6 +131,8 @@ pub enum Cause {
     Interrupted,
     /// Somebody cancelled the task.
     Cancelled,
+    /// The handler discarded the task.
+    Discarded,
     /// Written by a newer host.
     #[serde(other)]
     Unknown,

@@ -51,6 +51,17 @@ impl Broker {
         self.get(stream, format!("$JS.API.DIRECT.GET.{stream}"), payload, body).await
     }
 
+    /// The message at this sequence.
+    pub(super) async fn message_at(
+        &self,
+        stream: &str,
+        sequence: u64,
+    ) -> Result<Option<StoredMessage>, Error> {
+        let body = json!({ "seq": sequence });
+        let payload = Bytes::from(body.to_string());
+        self.get(stream, format!("$JS.API.DIRECT.GET.{stream}"), payload, body).await
+    }
+
     async fn get(
         &self,
         stream: &str,

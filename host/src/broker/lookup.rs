@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use cardcage_protocol::{Name, TaskAddress, TaskEnvelope, TaskId, TaskRecord, Timestamp, header};
+use cardcage_protocol::{Name, State, TaskAddress, TaskEnvelope, TaskId, TaskRecord, Timestamp, header};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -18,6 +18,9 @@ use super::{Broker, Error};
 
 /// How long the list of task streams is believed.
 const NAMES_FRESH_FOR: Duration = Duration::from_secs(5);
+
+/// Messages of one task that are looked at.
+const COPIES_MAX: usize = 64;
 
 /// Where a task was found.
 #[derive(Debug, Clone)]
@@ -124,10 +127,34 @@ impl Broker {
         if let Some(found) = self.in_queues(id).await? {
             return Ok(Some(found));
         }
+        if let Some(found) = self.in_line(id).await? {
+            return Ok(Some(found));
+        }
         if let Some(found) = self.in_schedule(id).await? {
             return Ok(Some(found));
         }
         self.in_queues(id).await
+    }
+
+    /// Every message of a task that stands in its plugin's queue, or in the line of its serial key: one, unless somebody died
+    /// between moving it and saying so.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] or [`Error::Timeout`].
+    pub async fn messages_of(&self, plugin: &Name, id: TaskId) -> Result<Vec<Waiting>, Error> {
+        let subjects = self.subjects();
+        let mut found = Vec::new();
+        for (stream, filter) in [
+            (subjects.tasks_stream(plugin), subjects.task_by_id(id)),
+            (subjects.lines_stream(), subjects.line_by_id(id)),
+        ] {
+            for message in self.page(&stream, &filter, 1, COPIES_MAX).await?.messages {
+                if let Ok(address) = subjects.parse_waiting(&message.subject) {
+                    found.push(*Waiting::new(address, message));
+                }
+            }
+        }
+        Ok(found)
     }
 
     /// A task in its plugin's queue, or in the line of its serial key.
@@ -142,6 +169,25 @@ impl Broker {
         Ok(found.and_then(|place| match place {
             Place::Queued(waiting) => Some(*waiting),
             _ => None,
+        }))
+    }
+
+    /// Whether a task has come as far as its queue with this attempt: it waits there or in a line, is or was run, is parked,
+    /// or has ended.
+    ///
+    /// # Errors
+    /// As [`Broker::find_task`].
+    pub async fn has_gone_on(&self, plugin: &Name, id: TaskId, attempt: u32) -> Result<bool, Error> {
+        let is_it =
+            |waiting: &Waiting| waiting.envelope.as_ref().is_some_and(|envelope| envelope.attempt >= attempt);
+        if self.messages_of(plugin, id).await?.iter().any(is_it) {
+            return Ok(true);
+        }
+        // After the queue: what leaves it has been recorded before.
+        Ok(self.read_record(id).await?.is_some_and(|(record, _)| {
+            record.state.is_final()
+                || record.state == State::Parked
+                || record.attempts.iter().any(|known| known.n >= attempt)
         }))
     }
 

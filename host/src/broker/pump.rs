@@ -3,7 +3,8 @@
 //! JetStream cannot have both a bounded queue and schedules on one stream, so a due task takes one hop. The hop loses
 //! and doubles nothing: it is published under its own message id, acknowledged by the queue, and only then removed.
 //!
-//! Invariants: a due task leaves the schedule stream only when its queue has stored it, or when it can never be one.
+//! Invariants: a due task leaves the schedule stream only when its queue has stored it, or when it can never be one; one that
+//! was handed out before is looked for first, for a queue knows a message id again for two minutes only.
 //! A queue that is full keeps its own due tasks waiting (they come again after a lease), and no other plugin's: each has
 //! a consumer of its own.
 
@@ -18,6 +19,7 @@ use super::delivery::Delivery;
 use super::firing::take_up;
 use super::publish::set;
 use super::{Ack, Broker, ConsumerSpec, DeadLetter, Error, Pull, PullHealth};
+use crate::failpoint::{Point, reach};
 
 /// Due tasks that are moved at the same time.
 const IN_FLIGHT_MAX: usize = 256;
@@ -103,7 +105,7 @@ impl Pump {
 /// Moves one due task. What fails is left where it is: its lease ends, and it comes again.
 async fn move_one(broker: &Broker, delivery: &Delivery) {
     let ack = match read(broker, delivery) {
-        Ok((address, envelope)) => match publish(broker, delivery, &address, &envelope).await {
+        Ok((address, envelope)) => match move_on(broker, delivery, &address, &envelope).await {
             Ok(()) => Ack::Done,
             Err(error) => {
                 tracing::warn!(id = %address.id, plugin = %address.plugin, %error, "a due task cannot be queued yet");
@@ -136,6 +138,24 @@ fn read(
 /// The headers without NATS' own, which belong to the hop that ends here.
 fn task_headers(delivery: &Delivery) -> impl Iterator<Item = (&str, &str)> {
     delivery.headers().filter(|(name, _)| !name.starts_with(header::NATS_PREFIX))
+}
+
+async fn move_on(
+    broker: &Broker,
+    delivery: &Delivery,
+    address: &TaskAddress,
+    envelope: &TaskEnvelope,
+) -> Result<(), Error> {
+    // Somebody had it before, and may have died between its publish and the acknowledgement; perhaps longer ago than the
+    // queue knows message ids.
+    if delivery.num_delivered > 1
+        && broker.has_gone_on(&envelope.plugin, envelope.id, envelope.attempt).await?
+    {
+        return Ok(());
+    }
+    publish(broker, delivery, address, envelope).await?;
+    reach(Point::AfterDuePublished);
+    Ok(())
 }
 
 async fn publish(

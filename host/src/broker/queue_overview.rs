@@ -31,6 +31,8 @@ pub struct Queue {
     pub waiting: u64,
     /// Tasks that are delivered and not yet done.
     pub leased: u64,
+    /// Tasks that wait for their serial key.
+    pub in_line: u64,
     /// Tasks that wait for their time; `None` where there are too many to read.
     pub delayed: Option<u64>,
     /// Dead letters of this task, of all majors.
@@ -96,6 +98,14 @@ impl Broker {
                 plugin: plugin.clone(),
                 waiting: amount.count - leased,
                 leased,
+                in_line: self
+                    .amount(
+                        &self.subjects().lines_stream(),
+                        &self.subjects().lines_of_queue(plugin, major, &task),
+                        1,
+                    )
+                    .await?
+                    .count,
                 delayed: delayed
                     .as_ref()
                     .ok()

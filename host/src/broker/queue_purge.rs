@@ -4,6 +4,7 @@
 //! - An accepted task reaches its one outcome also here: the record is written first, by compare-and-set, and only
 //!   then is the message removed. Killed in between, the purge can be made again.
 //! - What a worker holds is left alone, and so is what has ended: its message owes something that its redelivery does.
+//! - Its keys are released last; a purge that is killed before leaves them to the sweeper.
 //! - A task that is taken by a worker in this very moment ends `cancelled` all the same: the worker's completion is refused
 //!   by the record.
 
@@ -30,7 +31,7 @@ pub enum Purged {
     Ended,
 }
 
-/// A walk over the tasks of a queue, oldest first, as far as it reached when the walk began.
+/// A walk over the tasks of a queue, or of lines, oldest first, as far as it reached when the walk began.
 #[derive(Debug)]
 pub struct QueueWalk {
     broker: Broker,
@@ -52,7 +53,7 @@ impl QueueWalk {
             self.next = page.messages.last().map_or(u64::MAX, |message| message.sequence.saturating_add(1));
             let in_reach = page.messages.into_iter().filter(|message| message.sequence <= self.last);
             let tasks: Vec<Waiting> = in_reach
-                .filter_map(|message| match self.broker.subjects().parse_task(&message.subject) {
+                .filter_map(|message| match self.broker.subjects().parse_waiting(&message.subject) {
                     Ok(address) => Some(*Waiting::new(address, message)),
                     Err(_) => match self.broker.scheduled(message)? {
                         Place::Scheduled(waiting, _) | Place::Due(waiting) => Some(*waiting),
@@ -87,12 +88,17 @@ impl Broker {
         self.walk(self.subjects().schedule_stream(), self.subjects().schedules_of(plugin), task).await
     }
 
-    async fn walk(&self, stream: String, filter: String, task: Option<&Name>) -> Result<QueueWalk, Error> {
+    pub(super) async fn walk(
+        &self,
+        stream: String,
+        filter: String,
+        task: Option<&Name>,
+    ) -> Result<QueueWalk, Error> {
         let last = self.bounds(&stream).await?.map_or(0, |(_, last)| last);
         Ok(QueueWalk { broker: self.clone(), stream, filter, task: task.cloned(), next: 1, last })
     }
 
-    /// Ends a waiting task as purged, and removes it from queue and schedule. `held`: what workers said they hold.
+    /// Ends a waiting task as purged, and removes it from queue, line and schedule. `held`: what workers said they hold.
     ///
     /// # Errors
     /// [`Error::Unavailable`]; doing it again is harmless.
@@ -133,7 +139,11 @@ impl Broker {
     async fn remove_waiting(&self, waiting: &Waiting) -> Result<Purged, Error> {
         let address = &waiting.address;
         self.purge(&self.subjects().tasks_stream(&address.plugin), &self.subjects().task(address)).await?;
+        self.purge(&self.subjects().lines_stream(), &self.subjects().line_by_id(address.id)).await?;
         self.cancel_scheduled(&address.plugin, address.id).await?;
+        if let Some(envelope) = &waiting.envelope {
+            self.release_keys(envelope).await;
+        }
         Ok(Purged::Cancelled)
     }
 

@@ -9,6 +9,10 @@
 //!                               └ no ──▶ line ─▶ lock free now? pass on ─▶ ack
 //! ```
 //!
+//! Whoever dies half-way may leave a task in its line and in its queue at once, or twice in its queue. So the lock also names
+//! the *message* that has the turn, as soon as it has come to a worker: while that one is in the queue, any other message of the
+//! task has none.
+//!
 //! Invariants: a message leaves the line only when its queue has stored it; a lock changes hands by compare-and-set; every
 //! step can be repeated, so whoever gets the redelivery of one that died half-way does it again.
 //! Refuses: a lock without end (it has a time to live), and waiting: an arrival is told at once.
@@ -17,7 +21,7 @@ use std::time::Duration;
 
 use async_nats::HeaderMap;
 use bytes::Bytes;
-use cardcage_protocol::{State, TaskAddress, TaskId, header};
+use cardcage_protocol::{Name, State, TaskAddress, TaskId, header};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -28,6 +32,7 @@ use super::publish::{pairs, set};
 use super::stores::LIMITS;
 use super::unique::KEPT;
 use super::{Broker, Error, Place};
+use crate::failpoint::{Point, reach};
 
 /// Time for one write.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -43,6 +48,57 @@ pub struct Turn {
     pub task_id: TaskId,
     /// The attempt.
     pub attempt: u32,
+    /// The message's sequence in its queue; `None` while it is on its way there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<u64>,
+    /// Which delivery of that message took it. Earlier ones had no turn, so nothing of them was lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delivery: Option<u64>,
+}
+
+impl Turn {
+    /// A task's, whose message is on its way into its queue.
+    #[must_use]
+    pub fn of(task_id: TaskId, attempt: u32) -> Self {
+        Self { task_id, attempt, message: None, delivery: None }
+    }
+
+    /// That of a message that has come to a worker.
+    #[must_use]
+    pub fn of_delivery(task_id: TaskId, attempt: u32, delivery: &Delivery) -> Self {
+        let (message, delivery) = (Some(delivery.stream_sequence), Some(delivery.num_delivered));
+        Self { task_id, attempt, message, delivery }
+    }
+
+    /// Deliveries of this message that have had the turn since `taken`, this one included.
+    fn deliveries_since(self, taken: Self) -> u64 {
+        self.delivery.unwrap_or(1).saturating_sub(taken.delivery.unwrap_or(1)).saturating_add(1)
+    }
+
+    /// Whether both are of one attempt of one task.
+    fn is_of(self, other: Self) -> bool {
+        self.task_id == other.task_id && self.attempt == other.attempt
+    }
+
+    /// Whether the end of `self` ends the turn of `holder`.
+    fn ends(self, holder: Self) -> bool {
+        let is_another = self.message.zip(holder.message).is_some_and(|(own, other)| own != other);
+        self.task_id == holder.task_id
+            && (holder.attempt < self.attempt || (holder.attempt == self.attempt && !is_another))
+    }
+}
+
+/// What asking for a turn came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TurnClaim {
+    /// It is this message's turn, and so many of its deliveries have had it, this one included.
+    Mine(u64),
+    /// Another task has it.
+    Busy,
+    /// Another message of the same attempt has it, and is in the queue.
+    Copy,
+    /// A later attempt of the task has it, so this one is over, and nothing of it is left to do.
+    Over,
 }
 
 /// Where a sweep of turns goes on.
@@ -69,25 +125,37 @@ struct Head {
 }
 
 impl Broker {
-    /// Takes a key's lock. Says whether it is this turn's now, or was already.
+    /// Asks for a key's turn, for a message of this plugin's queue.
     ///
     /// # Errors
     /// [`Error::Unavailable`]; a retry is harmless.
-    pub async fn take_turn(&self, key_hash: &str, turn: Turn) -> Result<bool, Error> {
+    pub async fn take_turn(&self, key_hash: &str, plugin: &Name, turn: Turn) -> Result<TurnClaim, Error> {
         let mut expected = 0;
         for _ in 0..ROUNDS {
             if self.write_lock(key_hash, turn, expected).await? {
-                return Ok(true);
+                return Ok(TurnClaim::Mine(1));
             }
             expected = match self.lock(key_hash).await? {
                 None => 0,
-                Some((holder, _)) if holder == turn => return Ok(true),
-                // Its own, of an attempt that is over.
-                Some((holder, sequence)) if holder.task_id == turn.task_id => sequence,
-                Some(_) => return Ok(false),
+                Some((holder, _)) if holder.is_of(turn) && holder.message == turn.message => {
+                    return Ok(TurnClaim::Mine(turn.deliveries_since(holder)));
+                }
+                Some((holder, _)) if holder.task_id != turn.task_id => return Ok(TurnClaim::Busy),
+                Some((holder, _)) if holder.attempt > turn.attempt => return Ok(TurnClaim::Over),
+                Some((holder, _)) if holder.is_of(turn) && self.has_come(holder, plugin).await? => {
+                    return Ok(TurnClaim::Copy);
+                }
+                // Its own: of an attempt that is over, of a message that is gone, or passed on to it just now.
+                Some((_, sequence)) => sequence,
             };
         }
         Err(Error::unavailable("a serial key changes hands too fast"))
+    }
+
+    /// Whether the message that has the turn is in its queue.
+    async fn has_come(&self, holder: Turn, plugin: &Name) -> Result<bool, Error> {
+        let Some(message) = holder.message else { return Ok(false) };
+        Ok(self.message_at(&self.subjects().tasks_stream(plugin), message).await?.is_some())
     }
 
     /// Moves a delivery, which was stored in time, into its key's line. The delivery may be acknowledged then.
@@ -107,6 +175,7 @@ impl Broker {
         let headers = headers(kept, &id)?;
         let subject = self.subjects().line(key_hash, address);
         self.publish_stored(&subject, headers, delivery.payload(), WRITE_TIMEOUT).await?;
+        reach(Point::AfterLinedUp);
         // The lock may have become free since it was looked at, and nobody would know of this one.
         self.start_line(key_hash).await
     }
@@ -121,12 +190,9 @@ impl Broker {
                 return self.start_line(key_hash).await;
             };
             let head = self.head(key_hash).await?;
-            if holder.task_id != turn.task_id || holder.attempt > turn.attempt {
+            if !turn.ends(holder) {
                 // Whoever passed it on may not have come to putting it back.
-                return match head.filter(|head| head.turn == holder) {
-                    Some(head) => self.put_back(head).await,
-                    None => Ok(()),
-                };
+                return self.put_back_if_its_turn(head, holder).await.map(|_| ());
             }
             match head {
                 // A copy that was left behind when it was put back.
@@ -135,6 +201,7 @@ impl Broker {
                 }
                 Some(head) => {
                     if self.write_lock(key_hash, head.turn, sequence).await? {
+                        reach(Point::AfterTurnPassed);
                         return self.put_back(head).await;
                     }
                 }
@@ -177,10 +244,10 @@ impl Broker {
             if is_over {
                 found += 1;
                 self.pass_on(key_hash, holder).await?;
-            } else if let Some(head) = self.head(key_hash).await?.filter(|head| head.turn == holder) {
-                // It was given the lock and left in the line, where nobody delivers it.
-                found += 1;
-                self.put_back(head).await?;
+            } else {
+                // It may have been given the lock and left in the line, where nobody delivers it.
+                let head = self.head(key_hash).await?;
+                found += u64::from(self.put_back_if_its_turn(head, holder).await?);
             }
         }
         let lines = self.subjects_of(&self.subjects().lines_stream(), &self.subjects().lines()).await?;
@@ -203,13 +270,18 @@ impl Broker {
             let Some(head) = self.head(key_hash).await? else { return Ok(()) };
             if let Some((holder, _)) = lock {
                 // Whoever gave it the lock may not have come to putting it back, and nobody else would.
-                return if head.turn == holder { self.put_back(head).await } else { Ok(()) };
+                return self.put_back_if_its_turn(Some(head), holder).await.map(|_| ());
             }
             if self.write_lock(key_hash, head.turn, 0).await? {
                 return self.put_back(head).await;
             }
         }
         Ok(())
+    }
+
+    /// Whose turn it is; `None` where nobody has it.
+    pub(super) async fn turn_of(&self, key_hash: &str) -> Result<Option<Turn>, Error> {
+        Ok(self.lock(key_hash).await?.map(|(turn, _)| turn))
     }
 
     async fn lock(&self, key_hash: &str) -> Result<Option<(Turn, u64)>, Error> {
@@ -246,8 +318,20 @@ impl Broker {
             };
             let attempt = pairs(message.headers.as_ref()).find(|(name, _)| *name == header::ATTEMPT);
             let attempt = attempt.and_then(|(_, value)| value.parse().ok()).unwrap_or(1);
-            return Ok(Some(Head { turn: Turn { task_id: address.id, attempt }, address, message }));
+            let turn = Turn::of(address.id, attempt);
+            return Ok(Some(Head { turn, address, message }));
         }
+    }
+
+    /// Puts the head of a line back into its queue where it has the turn and no message of it has come there. Says
+    /// whether it did.
+    async fn put_back_if_its_turn(&self, head: Option<Head>, holder: Turn) -> Result<bool, Error> {
+        let Some(head) = head.filter(|head| head.turn.is_of(holder)) else { return Ok(false) };
+        if self.has_come(holder, &head.address.plugin).await? {
+            // The end of its turn removes what stands here.
+            return Ok(false);
+        }
+        self.put_back(head).await.map(|()| true)
     }
 
     /// Puts the head of a line back into its queue.
@@ -257,6 +341,7 @@ impl Broker {
         let headers = headers(pairs(message.headers.as_ref()), &id)?;
         let subject = self.subjects().task(&address);
         self.publish_stored(&subject, headers, message.payload, WRITE_TIMEOUT).await?;
+        reach(Point::AfterPutBack);
         self.delete_message(&self.subjects().lines_stream(), message.sequence).await
     }
 

@@ -205,6 +205,10 @@ async fn collect(broker: &Broker, args: &TaskListArgs) -> Result<(Vec<Row>, Exte
             })
             .await?;
         search.saw(seen);
+        // A turn that ends moves a task from its line into the queue: what was seen there first is told once more.
+        let mut shown = 0;
+        let seen = broker.look_at_lines(|waiting| search.queued(&mut shown, &waiting)).await?;
+        search.saw(seen);
     }
     if is_in(args.state, In::Parked) {
         let mut shown = 0;

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::output;
 use super::session::{Session, brief, broker_trouble, unknown_task};
-use crate::broker::{Error, Place, TaskConsumer, replay_id};
+use crate::broker::{Error, InLine, Place, TaskConsumer, replay_id};
 use crate::cli::OneTaskArgs;
 use crate::exit::Exit;
 use pace::Pace;
@@ -66,7 +66,10 @@ async fn why(session: &Session, id: TaskId) -> Result<Option<Why>, Error> {
         _ if record.as_ref().is_some_and(|record| record.state == State::Parked) => {
             parked(record.as_ref().and_then(|record| record.error.as_ref()))
         }
-        Some(Place::Queued(waiting)) => queued(session, &workers, &waiting.address).await?,
+        Some(Place::Queued(waiting)) => match broker.place_in_line(id).await? {
+            Some(place) => in_line(&place),
+            None => queued(session, &workers, &waiting.address).await?,
+        },
         Some(Place::Scheduled(_, at)) => scheduled(at, record.is_some()),
         Some(Place::Due(waiting)) => due(session, &workers, &waiting.address).await?,
         Some(Place::Parked(_)) => parked(None),
@@ -89,6 +92,19 @@ fn parked(error: Option<&TaskError>) -> Why {
     let sentence =
         format!("parked: {error}; it comes back when a worker has a schema of the task that accepts it");
     Why { state: State::Parked, code: "parked", sentence }
+}
+
+/// It waits for its serial key, whatever workers do.
+fn in_line(place: &InLine) -> Why {
+    let ahead = place.ahead;
+    let holder = match place.holder {
+        Some(holder) => {
+            format!("task {holder} has the turn (`cardcage tasks why {holder}` says what it does)")
+        }
+        None => "the turn is changing hands".to_owned(),
+    };
+    let sentence = format!("waiting for its serial key: {holder}, and {ahead} stand before it in line");
+    Why { state: State::Queued, code: "serial_key", sentence }
 }
 
 fn said(error: &TaskError) -> String {

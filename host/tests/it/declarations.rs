@@ -70,6 +70,43 @@ async fn operators_limits_win_over_the_authors_for_the_task_that_they_name() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn operator_shortens_time_limits_lengthens_waits_and_makes_tasks_run_one_at_a_time() {
+    let set = |config: Config| {
+        quick(config)
+            .set("plugins.chaos.tasks.chaos.timeout_ms", 500)
+            .set("plugins.chaos.tasks.doomed.backoff_initial_ms", 4_000)
+            .set("plugins.chaos.tasks.doomed.backoff_max_ms", 4_000)
+            .set("plugins.chaos.tasks.keyed.serial_key", "note")
+    };
+    let (serving, _worker) = Serving::both(set).await;
+    let time = |value: &Value| value.as_str().unwrap().parse::<Timestamp>().unwrap().unix_ms();
+    // Its author allows as long as the operator allows any.
+    let long = accepted(&serving, "/chaos/task", &json!({ "mode": "sleep", "ms": 60_000, "times": 1 })).await;
+    // Its author waits for a tenth of a second.
+    let again = accepted(&serving, "/chaos/doomed", &json!({ "mode": "fail", "times": 1 })).await;
+    let mut one_by_one = Vec::new();
+    for serial in ["a", "b", "c"] {
+        let order = json!({ "mode": "sleep", "ms": 300, "serial": serial, "note": "x" });
+        one_by_one.push(accepted(&serving, "/chaos/keyed", &order).await);
+    }
+    let long = serving.http.final_task(&long, soon()).await.unwrap();
+    assert_eq!(
+        (&long["attempts"][0]["cause"], &long["state"]),
+        (&json!("timeout"), &json!("succeeded")),
+        "{long}"
+    );
+    let again = serving.http.final_task(&again, soon()).await.unwrap();
+    let waited = time(&again["attempts"][1]["started_at"]) - time(&again["attempts"][0]["ended_at"]);
+    // Drawn from the upper half.
+    assert!((2_000..20_000).contains(&waited), "it waited for {waited} ms: {again}");
+    assert_eq!(
+        most_at_once(&outcomes(&serving, &one_by_one).await),
+        1,
+        "the author's key would keep none apart"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn operator_gives_and_takes_keys_hooks_and_priorities() {
     let set = |config: Config| {
         quick(config)

@@ -1,7 +1,7 @@
 //! Unique and serial keys, with real workers, some of which die with a key in hand.
 
 use crate::serving::{Serving, signal, soon};
-use cardcage::broker::{Broker, Options, Turn, UniqueClaim};
+use cardcage::broker::{Broker, Options, Turn, TurnClaim, UniqueClaim};
 use cardcage::terms::{serial_hash, unique_hash};
 use cardcage_harness::{Cardcage, Config, Deadline, Signal, eventually};
 use cardcage_protocol::{
@@ -18,17 +18,17 @@ fn quick(config: Config) -> Config {
 }
 
 /// The task's id, and whether an earlier enqueue made it.
-async fn post(serving: &Serving, body: &Value) -> (String, bool) {
+pub(crate) async fn post(serving: &Serving, body: &Value) -> (String, bool) {
     let reply = serving.http.post_json("/chaos/keyed", body).await.unwrap();
     assert_eq!(reply.status, 202, "{}", reply.text());
     (reply.task_id().unwrap(), reply.json().unwrap()["duplicate"].as_bool().unwrap())
 }
 
-async fn ended(serving: &Serving, id: &str) -> Value {
+pub(crate) async fn ended(serving: &Serving, id: &str) -> Value {
     serving.http.final_task(id, Deadline::seconds(60)).await.unwrap()
 }
 
-async fn running(serving: &Serving, id: &str) {
+pub(crate) async fn running(serving: &Serving, id: &str) {
     eventually(soon(), "the task runs", async || {
         let task = serving.get(&format!("/tasks/{id}")).await.json().ok()?;
         (task["state"] == "running").then_some(())
@@ -37,7 +37,7 @@ async fn running(serving: &Serving, id: &str) {
     .unwrap();
 }
 
-async fn broker(serving: &Serving) -> Broker {
+pub(crate) async fn broker(serving: &Serving) -> Broker {
     let namespace = Namespace::new(serving.config.namespace()).unwrap();
     let options = Options { url: serving.nats.url(), namespace, ..Options::default() };
     let broker = Broker::connect(options).await.unwrap();
@@ -45,12 +45,12 @@ async fn broker(serving: &Serving) -> Broker {
     broker
 }
 
-fn names() -> (Name, Name) {
+pub(crate) fn names() -> (Name, Name) {
     (Name::new("chaos").unwrap(), Name::new("keyed").unwrap())
 }
 
 /// When the last attempt started and ended.
-fn span(task: &Value) -> (u64, u64) {
+pub(crate) fn span(task: &Value) -> (u64, u64) {
     let attempt = task["attempts"].as_array().unwrap().last().unwrap();
     let time = |what: &str| attempt[what].as_str().unwrap().parse::<Timestamp>().unwrap().unix_ms();
     (time("started_at"), time("ended_at"))
@@ -143,14 +143,14 @@ async fn tasks_of_one_serial_key_run_one_after_the_other_in_their_order_on_any_n
     leaves_nothing(&serving).await;
 }
 
-async fn lines(serving: &Serving) -> async_nats::jetstream::stream::Stream {
+pub(crate) async fn lines(serving: &Serving) -> async_nats::jetstream::stream::Stream {
     let client = async_nats::connect(serving.nats.url()).await.unwrap();
     let name = format!("{}_LINES", serving.config.namespace());
     async_nats::jetstream::new(client).get_stream(name).await.unwrap()
 }
 
 /// Neither lock nor line is left, once the last turn has ended.
-async fn leaves_nothing(serving: &Serving) {
+pub(crate) async fn leaves_nothing(serving: &Serving) {
     let client = async_nats::connect(serving.nats.url()).await.unwrap();
     let context = async_nats::jetstream::new(client);
     for stream in
@@ -221,8 +221,11 @@ async fn turn_that_nobody_will_end_is_found_and_passed_on() {
     let (serving, worker) = Serving::both(quick).await;
     let (broker, (plugin, task)) = (broker(&serving).await, names());
     // Its holder's message was removed from the queue.
-    let turn = Turn { task_id: TaskId::generate(), attempt: 1 };
-    assert!(broker.take_turn(&serial_hash(&plugin, &task, "o-1"), turn).await.unwrap());
+    let turn = Turn::of(TaskId::generate(), 1);
+    assert_eq!(
+        broker.take_turn(&serial_hash(&plugin, &task, "o-1"), &plugin, turn).await.unwrap(),
+        TurnClaim::Mine(1)
+    );
     let (id, _) = post(&serving, &json!({ "mode": "ok", "serial": "o-1" })).await;
     assert_eq!(ended(&serving, &id).await["state"], "succeeded");
     assert!(worker.stderr().contains("nobody would have passed on"), "{}", worker.stderr());
@@ -234,8 +237,8 @@ async fn every_half_done_hand_over_is_finished_by_whoever_comes_again() {
     let (serving, _worker) = Serving::both(quick).await;
     let (broker, (plugin, task)) = (broker(&serving).await, names());
     let hash = serial_hash(&plugin, &task, "o-1");
-    let turn = Turn { task_id: TaskId::generate(), attempt: 1 };
-    assert!(broker.take_turn(&hash, turn).await.unwrap());
+    let turn = Turn::of(TaskId::generate(), 1);
+    assert_eq!(broker.take_turn(&hash, &plugin, turn).await.unwrap(), TurnClaim::Mine(1));
     let (id, _) = post(&serving, &json!({ "mode": "ok", "serial": "o-1" })).await;
     let client = async_nats::connect(serving.nats.url()).await.unwrap();
     let context = async_nats::jetstream::new(client);
@@ -263,8 +266,8 @@ async fn head_of_a_line_that_was_given_the_turn_and_not_put_back_is_found_though
     let (serving, _worker) = Serving::both(quick).await;
     let (broker, (plugin, task)) = (broker(&serving).await, names());
     let hash = serial_hash(&plugin, &task, "o-1");
-    let turn = Turn { task_id: TaskId::generate(), attempt: 1 };
-    assert!(broker.take_turn(&hash, turn).await.unwrap());
+    let turn = Turn::of(TaskId::generate(), 1);
+    assert_eq!(broker.take_turn(&hash, &plugin, turn).await.unwrap(), TurnClaim::Mine(1));
     let mut lines = lines(&serving).await;
     let (id, _) = post(&serving, &json!({ "mode": "ok", "serial": "o-1" })).await;
     // At once, so that the turn above is not yet old enough to be found itself.
@@ -279,5 +282,36 @@ async fn head_of_a_line_that_was_given_the_turn_and_not_put_back_is_found_though
     let passed_on = json!({ "task_id": id, "attempt": 1 }).to_string();
     context.publish(subject, passed_on.into()).await.unwrap().await.unwrap();
     assert_eq!(ended(&serving, &id).await["state"], "succeeded");
+    leaves_nothing(&serving).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn task_that_finds_its_line_full_comes_again_until_there_is_room_and_that_is_no_loss() {
+    let full = |config: Config| quick(config).set("stores.lines_max_messages", 1).set("tasks.lost_limit", 1);
+    let (serving, worker) = Serving::both(full).await;
+    let order = json!({ "mode": "sleep", "ms": 12_000, "serial": "o-1" });
+    let (first, _) = post(&serving, &order).await;
+    running(&serving, &first).await;
+    let (second, _) = post(&serving, &json!({ "mode": "ok", "serial": "o-1" })).await;
+    let mut lines = lines(&serving).await;
+    eventually(soon(), "the line is full", async || {
+        (lines.info().await.ok()?.state.messages == 1).then_some(())
+    })
+    .await
+    .unwrap();
+    let (third, _) = post(&serving, &json!({ "mode": "ok", "serial": "o-1" })).await;
+    eventually(soon(), "it has come more than once", async || {
+        (worker.stderr().matches("a serial key cannot be asked for").count() > 2).then_some(())
+    })
+    .await
+    .unwrap();
+    for id in [&first, &second, &third] {
+        let done = ended(&serving, id).await;
+        assert_eq!(
+            (&done["state"], done["attempts"].as_array().unwrap().len()),
+            (&json!("succeeded"), 1),
+            "{done}"
+        );
+    }
     leaves_nothing(&serving).await;
 }

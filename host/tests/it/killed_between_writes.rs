@@ -214,3 +214,27 @@ async fn worker_killed_before_the_record_of_a_task_with_children_has_enqueued_no
     );
     assert_eq!(killed.outcomes().await.len(), 4);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn worker_killed_between_a_due_tasks_way_into_its_queue_and_the_word_of_it_has_it_run_once() {
+    let mut killed = Killed::new().await;
+    let id =
+        killed.kill_at("after_due_published", "/chaos/delayed?delay_ms=500", &json!({ "mode": "ok" })).await;
+    let _worker = killed.serving.worker().await;
+    let done = killed.end(&id).await;
+    assert_eq!((&done["state"], causes(&done)), (&json!("succeeded"), vec!["succeeded"]));
+    let client = async_nats::connect(killed.serving.nats.url()).await.unwrap();
+    let context = async_nats::jetstream::new(client);
+    let stream = async |name: &str| {
+        let name = format!("{}_{name}", killed.serving.config.namespace());
+        context.get_stream(name).await.unwrap().get_info().await.unwrap().state
+    };
+    eventually(soon(), "it has left the schedule", async || {
+        (stream("SCHEDULE").await.messages == 0).then_some(())
+    })
+    .await
+    .unwrap();
+    assert_eq!(stream("TASKS_chaos").await.last_sequence, 1, "nothing was queued a second time");
+    assert_eq!(killed.ran(), [format!("{id} 1")]);
+    assert_eq!(killed.outcomes().await, HashMap::from([(id, 1)]));
+}

@@ -1,6 +1,7 @@
 //! Operators' commands against a real installation. Here is what their tests share.
 
 mod dead;
+mod lines;
 mod queues;
 mod tasks;
 
@@ -65,4 +66,27 @@ async fn wait_messages(serving: &Serving, stream: &str, count: u64) {
     })
     .await
     .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lists_of_a_broker_on_which_nothing_ever_ran_are_empty_in_words_and_in_json() {
+    let nats = cardcage_harness::Nats::start().await.unwrap();
+    let config = Config::new(&nats).plugin("hello").unwrap();
+    for (command, member, words) in [
+        (["tasks", "list"], "tasks", "no tasks"),
+        (["dead", "list"], "letters", "no dead letters"),
+        (["queues", "list"], "queues", "no queues"),
+        (["workers", "list"], "workers", "no worker answers"),
+        (["schedules", "list"], "schedules", "no schedules"),
+    ] {
+        let run = async |more: &[&str]| {
+            let output =
+                Launch::new(command.iter().chain(more).copied()).config(&config).run(soon()).await.unwrap();
+            assert_eq!(output.status.code(), Some(0), "{command:?}: {output:?}");
+            output.stdout
+        };
+        assert!(run(&[]).await.to_lowercase().contains(words), "{command:?}: {}", run(&[]).await);
+        let told: Value = serde_json::from_str(&run(&["--json"]).await).unwrap();
+        assert_eq!(told[member], serde_json::json!([]), "{command:?}: {told}");
+    }
 }

@@ -168,11 +168,16 @@ async fn a_worker_killed_in_mid_task_has_its_task_finished_by_another() {
         // Gone already where it was quick to notice.
         let _ = std::process::Command::new("kill").args(["-9", &pid.to_string()]).status();
     }
+    let killed_at = Timestamp::now();
     let _second = Cardcage::worker(&config).await.unwrap();
     let done = http.final_task(&id, soon()).await.unwrap();
     assert_eq!(done["state"], "succeeded", "{done}");
     let attempts = done["attempts"].as_array().unwrap();
     assert_eq!(attempts.len(), 2, "{done}");
+    let again = attempts[1]["started_at"].as_str().unwrap().parse::<Timestamp>().unwrap();
+    // A lease and a second are promised.
+    let after_ms = again.unix_ms().saturating_sub(killed_at.unix_ms());
+    assert!(after_ms < 5 * 4_000, "it was started again {after_ms} ms after its worker's death: {done}");
     assert_ne!(attempts[0]["cause"], "succeeded", "the first attempt is accounted for: {done}");
 }
 

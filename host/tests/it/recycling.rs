@@ -101,3 +101,52 @@ async fn call_that_blocks_its_plugin_for_ever_is_ended_with_its_child_and_the_pl
     replaced_unnoticed(&serving, &worker, old).await;
     assert_eq!(serving.order(json!({ "mode": "ok" })).await.status, 200);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn neighbours_of_a_task_that_blocks_end_within_the_grace_and_what_is_cut_off_counts_for_nothing() {
+    let (serving, worker) = Serving::both(|shared| {
+        config(shared)
+            .set("drain.grace_ms", 10_000)
+            // One thread is blocked; the neighbours have the other.
+            .set("plugins.chaos.threads", 2)
+            .set("plugins.chaos.tasks.chaos.max_attempts", 1)
+            .set("loading.lend_threads", false)
+    })
+    .await;
+    let old = child(&worker);
+    let ends = accepted(&serving, "/chaos/task", json!({ "mode": "await_cancel" })).await;
+    let lasts =
+        accepted(&serving, "/chaos/task", json!({ "mode": "sleep", "ms": 600_000, "times": 1 })).await;
+    for id in [&ends, &lasts] {
+        eventually(soon(), "it runs", async || {
+            let task = serving.get(&format!("/tasks/{id}")).await.json().ok()?;
+            (task["state"] == "running").then_some(())
+        })
+        .await
+        .unwrap();
+    }
+    let stuck = json!({ "mode": "block", "ms": 600_000, "times": 1 });
+    let stuck = accepted(&serving, "/chaos/short", stuck).await;
+    // A fresh child serves while the old one still runs what it has.
+    eventually(soon(), "another child answers", async || {
+        let reply = serving.http.post_json("/chaos/call", &json!({ "mode": "ok" })).await.ok()?;
+        (reply.json().ok()?["pid"] != old && worker.child_pids().len() == 2).then_some(())
+    })
+    .await
+    .unwrap();
+    serving.http.post_json(&format!("/tasks/{ends}/cancel"), &json!({})).await.unwrap();
+    let ended = serving.http.final_task(&ends, soon()).await.unwrap();
+    assert_eq!((causes(&ended), &ended["result"]["pid"]), (vec!["succeeded"], &json!(old)), "{ended}");
+
+    // It has one attempt, and being cut off is none.
+    let cut_off = serving.http.final_task(&lasts, Deadline::seconds(60)).await.unwrap();
+    assert_eq!(causes(&cut_off), ["interrupted", "succeeded"], "{cut_off}\n{}", worker.stderr());
+    assert_ne!(cut_off["result"]["pid"], json!(old));
+    timed_out_once(&serving.http.final_task(&stuck, soon()).await.unwrap());
+    eventually(soon(), "the old child is gone", async || {
+        let children = worker.child_pids();
+        (children.len() == 1 && children[0] != old).then_some(())
+    })
+    .await
+    .unwrap();
+}

@@ -3,7 +3,7 @@
 use crate::serving::{Serving, chaos_envelope, child, pause, signal, soon, wait_metric};
 use bytes::Bytes;
 use cardcage::broker::Broker;
-use cardcage_harness::{Cardcage, Config, Deadline, Signal, eventually};
+use cardcage_harness::{Cardcage, Config, Deadline, Launch, Signal, eventually};
 use cardcage_protocol::{
     Attempt, Cause, FollowUp, InstanceId, Name, State, TaskEnvelope, TaskError, TaskId, TaskRecord, Timestamp,
 };
@@ -102,15 +102,15 @@ async fn failing_task_is_tried_again_until_it_succeeds_or_its_attempts_are_used_
 async fn what_is_final_is_not_tried_again() {
     let (serving, _worker) = Serving::both(quick).await;
     let cases = [
-        (json!({ "mode": "fail_for_good" }), "failed", "failed"),
-        (json!({ "mode": "discard" }), "cancelled", "discarded"),
-        (json!({ "mode": "huge_reply", "times": 1 }), "failed", "result_too_large"),
-        (json!({ "mode": "big_error", "times": 5 }), "failed", "failed"),
+        (json!({ "mode": "fail_for_good" }), "failed", "error", "failed"),
+        (json!({ "mode": "discard" }), "cancelled", "discarded", "discarded"),
+        (json!({ "mode": "huge_reply", "times": 1 }), "failed", "error", "result_too_large"),
+        (json!({ "mode": "big_error", "times": 5 }), "failed", "error", "failed"),
     ];
-    for (order, state, code) in cases {
+    for (order, state, cause, code) in cases {
         let done = outcome(&serving, "/chaos/task", order).await;
         assert_eq!((&done["state"], &done["error"]["code"]), (&json!(state), &json!(code)), "{done}");
-        assert_eq!(done["attempts"].as_array().unwrap().len(), 1);
+        assert_eq!(causes(&done), [cause], "{done}");
         // The last error has at most 64 KiB, and stands there once more, shorter, with its attempt.
         assert!(done.to_string().len() < 80_000, "errors stay small");
     }
@@ -130,9 +130,12 @@ async fn attempt_over_its_hard_limit_is_cancelled_and_tried_again() {
 async fn long_task_keeps_its_lease_and_runs_once() {
     let (serving, worker) = Serving::both(quick).await;
     let _second = serving.worker().await;
-    let id = accepted(&serving, "/chaos/task", &json!({ "mode": "sleep", "ms": 9_000 })).await;
-    let done = serving.http.final_task(&id, soon()).await.unwrap();
-    assert_eq!(causes(&done), ["succeeded"]);
+    // Whether it waits or holds its thread: for three leases.
+    for mode in ["sleep", "block"] {
+        let id = accepted(&serving, "/chaos/task", &json!({ "mode": mode, "ms": 9_000 })).await;
+        let done = serving.http.final_task(&id, soon()).await.unwrap();
+        assert_eq!(causes(&done), ["succeeded"], "{mode}");
+    }
     drop(worker);
 }
 
@@ -217,6 +220,42 @@ async fn what_a_dead_worker_owed_is_made_up_for_and_nothing_runs_twice() {
     assert_eq!(letters.len(), 1, "{letters:?}");
     assert_eq!(letters[0].1, "gave up");
     wait_metric(&worker, "cardcage_tasks_total{what=\"started\"} 1").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn retry_that_waits_in_its_queue_for_long_is_not_queued_again_by_what_its_dead_worker_left() {
+    let serving = Serving::api(quick).await;
+    let broker = serving.broker(LEASE).await;
+    // Its worker died after it had scheduled the retry, which has come to the queue since; so long ago that the queue does
+    // not know its message id any more.
+    let first = envelope("{\"mode\":\"ok\"}");
+    let owes = FollowUp::ScheduleRetry { attempt: 2, at: Timestamp::now() };
+    broker.write_record(&mut left_behind(&first, State::Retrying, owes), 0).await.unwrap();
+    lose(&broker, &[&first]).await;
+    broker.publish_task_in_round(&first.retry(), 1, WAIT).await.unwrap();
+    let pause = async |what: &str| {
+        let command = Launch::new(["queues", what, "chaos.chaos"]).config(&serving.config);
+        assert_eq!(command.run(soon()).await.unwrap().status.code(), Some(0));
+    };
+    // What was lost comes first, once its lease has ended.
+    pause("pause").await;
+    let lost_at = Instant::now();
+    let worker = serving.worker().await;
+    eventually(soon(), "the lease has ended", async || (lost_at.elapsed() > LEASE * 2).then_some(()))
+        .await
+        .unwrap();
+    pause("resume").await;
+    let done = serving.http.final_task(&first.id.to_string(), soon()).await.unwrap();
+    assert_eq!((&done["state"], causes(&done)), (&json!("succeeded"), vec!["error", "succeeded"]));
+    wait_queue_empty(&serving).await;
+    wait_metric(&worker, "cardcage_tasks_total{what=\"started\"} 1").await;
+    let client = async_nats::connect(serving.nats.url()).await.unwrap();
+    let context = async_nats::jetstream::new(client);
+    for (stream, ever) in [("SCHEDULE", 0), ("TASKS_chaos", 2)] {
+        let name = format!("{}_{stream}", serving.config.namespace());
+        let state = context.get_stream(name).await.unwrap().get_info().await.unwrap().state;
+        assert_eq!(state.last_sequence, ever, "{stream}: nothing was stored a second time");
+    }
 }
 
 /// Publishes tasks, takes them as a worker would, and is never heard of again.

@@ -151,6 +151,18 @@ impl Subjects {
         format!("{}.line.>", self.ns)
     }
 
+    /// All tasks of one plugin that wait for a serial key; with `task`, those with this name, of all majors.
+    #[must_use]
+    pub fn lines_of(&self, plugin: &Name, task: Option<&Name>) -> String {
+        format!("{}.line.*.{plugin}.*.{}.*.*", self.ns, task.map_or("*", Name::as_str))
+    }
+
+    /// The tasks of one plugin major and task that wait for a serial key.
+    #[must_use]
+    pub fn lines_of_queue(&self, plugin: &Name, major: u32, task: &Name) -> String {
+        format!("{}.line.*.{plugin}.v{major}.{task}.*.*", self.ns)
+    }
+
     /// Finds one waiting task of any plugin.
     #[must_use]
     pub fn line_by_id(&self, id: TaskId) -> String {
@@ -172,6 +184,14 @@ impl Subjects {
         let (_, address) =
             self.tail("line", subject).and_then(|tail| tail.split_once('.')).ok_or_else(error)?;
         address.parse().map_err(|_| error())
+    }
+
+    /// Reads the subject of a task that waits for a worker, in its queue or in a line.
+    ///
+    /// # Errors
+    /// [`SubjectError`] when the subject is none of this namespace or malformed.
+    pub fn parse_waiting(&self, subject: &str) -> Result<TaskAddress, SubjectError> {
+        self.parse_task(subject).or_else(|_| self.parse_line(subject))
     }
 
     /// Operators' live controls.

@@ -86,6 +86,7 @@ fn entry(queue: &Queue, workers: &[Presence], live: &[LiveLimits]) -> Value {
         "task": queue.task,
         "waiting": queue.waiting,
         "leased": queue.leased,
+        "in_line": queue.in_line,
         "delayed": queue.delayed,
         "dead": queue.dead,
         "parked": queue.parked,
@@ -101,8 +102,8 @@ fn entry(queue: &Queue, workers: &[Presence], live: &[LiveLimits]) -> Value {
 fn table(queues: &Queues, workers: &[Presence], live: &[LiveLimits], now: Timestamp) -> String {
     let mut table = output::table();
     table.set_header([
-        "queue", "major", "waiting", "leased", "delayed", "parked", "dead", "oldest", "workers", "paused",
-        "set",
+        "queue", "major", "waiting", "leased", "in line", "delayed", "parked", "dead", "oldest", "workers",
+        "paused", "set",
     ]);
     for queue in &queues.queues {
         table.add_row([
@@ -110,6 +111,7 @@ fn table(queues: &Queues, workers: &[Presence], live: &[LiveLimits], now: Timest
             format!("v{}", queue.major),
             queue.waiting.to_string(),
             queue.leased.to_string(),
+            queue.in_line.to_string(),
             queue.delayed.map_or_else(|| "?".to_owned(), |count| count.to_string()),
             queue.parked.to_string(),
             queue.dead.to_string(),

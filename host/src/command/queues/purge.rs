@@ -61,8 +61,8 @@ pub(super) async fn run(args: QueuePurgeArgs) -> Result<(), Exit> {
     let mut tally = Tally::default();
     let mut progress = Progress::new("purged", count);
     let mut outcome = Ok(());
-    for part in parts(delayed) {
-        outcome = purge(broker, &queue, *part, &mut tally, &mut progress).await;
+    for part in PARTS.into_iter().filter(|part| delayed || *part != Part::Delayed) {
+        outcome = purge(broker, &queue, part, &mut tally, &mut progress).await;
         if outcome.is_err() {
             break;
         }
@@ -78,15 +78,24 @@ pub(super) async fn run(args: QueuePurgeArgs) -> Result<(), Exit> {
         .map_err(|error| broker_trouble("the purge is incomplete, and the command can be repeated", &error))
 }
 
-/// The schedule first: what becomes due meanwhile is then in the queue.
-fn parts(delayed: bool) -> &'static [bool] {
-    if delayed { &[true, false] } else { &[false] }
+/// Where tasks of a queue wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Delayed,
+    /// For their serial key.
+    Lines,
+    Queue,
 }
 
-async fn walk(broker: &Broker, queue: &QueueName, delayed: bool) -> Result<QueueWalk, Error> {
-    match delayed {
-        true => broker.walk_delayed(&queue.plugin, queue.task.as_ref()).await,
-        false => broker.walk_queue(&queue.plugin, queue.task.as_ref()).await,
+/// The queue last: what becomes due meanwhile, or gets its turn, is then in the queue.
+const PARTS: [Part; 3] = [Part::Delayed, Part::Lines, Part::Queue];
+
+async fn walk(broker: &Broker, queue: &QueueName, part: Part) -> Result<QueueWalk, Error> {
+    let (plugin, task) = (&queue.plugin, queue.task.as_ref());
+    match part {
+        Part::Delayed => broker.walk_delayed(plugin, task).await,
+        Part::Lines => broker.walk_lines(plugin, task).await,
+        Part::Queue => broker.walk_queue(plugin, task).await,
     }
 }
 
@@ -106,9 +115,10 @@ async fn count(broker: &Broker, queue: &QueueName, delayed: bool) -> Result<(u64
     let held = held(broker, queue).await?;
     let leased = u64::try_from(held.len()).unwrap_or(u64::MAX);
     let queued = broker.tasks_amount(&queue.plugin, queue.task.as_ref()).await?.count;
-    let mut free = queued.saturating_sub(leased);
+    let in_line = broker.lines_amount(&queue.plugin, queue.task.as_ref()).await?.count;
+    let mut free = queued.saturating_sub(leased) + in_line;
     if delayed {
-        let mut walk = walk(broker, queue, true).await?;
+        let mut walk = walk(broker, queue, Part::Delayed).await?;
         loop {
             let page = walk.next_page().await?;
             if page.is_empty() {
@@ -123,13 +133,13 @@ async fn count(broker: &Broker, queue: &QueueName, delayed: bool) -> Result<(u64
 async fn purge(
     broker: &Broker,
     queue: &QueueName,
-    delayed: bool,
+    part: Part,
     tally: &mut Tally,
     progress: &mut Progress,
 ) -> Result<(), Error> {
     // Asked once: what is taken after this is the record's to decide.
     let held = held(broker, queue).await?;
-    let mut walk = walk(broker, queue, delayed).await?;
+    let mut walk = walk(broker, queue, part).await?;
     loop {
         let page = walk.next_page().await?;
         if page.is_empty() {

@@ -10,7 +10,7 @@ use super::note::{BoardFull, Note, local_deadline};
 use super::plan::{Plan, Write};
 use super::unit::{Slot, Turn, Unit};
 use super::unreadable::{self, Unreadable};
-use crate::broker::{Ack, Delivery};
+use crate::broker::{Ack, Delivery, Waiting};
 use crate::crash::Kind;
 use cardcage_protocol::{EnvelopeError, StagedTask, State, TaskEnvelope, TaskRecord, Timestamp};
 use std::sync::Arc;
@@ -33,7 +33,8 @@ pub(super) fn run(unit: Arc<Unit>, delivery: Delivery, slot: Slot) -> impl Futur
             Ok(envelope) => envelope,
             Err(error) => return Box::pin(end_unreadable(&unit, &delivery, error)).await,
         };
-        let delivered = Delivered { unit: &unit, delivery: &delivery, envelope: &envelope };
+        let num_delivered = delivery.num_delivered;
+        let delivered = Delivered { unit: &unit, delivery: &delivery, envelope: &envelope, num_delivered };
         if !envelope.is_promised(delivery.stored_at) {
             // Before it is entered: the message that was accepted in its place has the same id, and may come with it.
             return Box::pin(delivered.drop_unpromised()).await;
@@ -53,9 +54,13 @@ pub(super) fn run(unit: Arc<Unit>, delivery: Delivery, slot: Slot) -> impl Futur
         let may_be_second = envelope.serial_key.is_some() || envelope.unparked || !came_first;
         let must_read = unit.limits.lost_is_final || may_be_second;
         let settling = shared.settling.is_settling(shared.broker.link().generation);
-        if envelope.serial_key.is_some() && !Box::pin(shared.has_turn(&envelope, &delivery)).await {
-            return;
-        }
+        let delivered = match envelope.serial_key {
+            None => delivered,
+            Some(_) => match Box::pin(shared.turns(&envelope, &delivery)).await {
+                Some(num_delivered) => Delivered { num_delivered, ..delivered },
+                None => return,
+            },
+        };
         match arrival::receive(&delivered.arrival(now), settling || must_read) {
             // Cancelled while it was on its way here: its record says so.
             Reception::Start(_) if hold.holding.is_cancelled() => {
@@ -80,13 +85,15 @@ pub(super) struct Delivered<'a> {
     pub(super) unit: &'a Arc<Unit>,
     pub(super) delivery: &'a Delivery,
     pub(super) envelope: &'a TaskEnvelope,
+    /// How often it was delivered when it might have been started, this time included.
+    num_delivered: u64,
 }
 
 impl Delivered<'_> {
     fn arrival(&self, now: Timestamp) -> Arrival<'_> {
         Arrival {
             envelope: self.envelope,
-            num_delivered: self.delivery.num_delivered,
+            num_delivered: self.num_delivered,
             message: self.delivery.stream_sequence,
             stored_at: self.delivery.stored_at,
             now,
@@ -94,18 +101,28 @@ impl Delivered<'_> {
     }
 
     /// Removes what nobody was promised. It had no turn of its serial key; its unique key is that of the message in its
-    /// place as well.
+    /// place as well, wherever that one is.
     async fn drop_unpromised(self) {
         let (shared, envelope) = (&*self.unit.shared, self.envelope);
         bump(&shared.counters.unpromised);
         tracing::info!(task = %envelope.id, "a task that nobody was promised was dropped");
-        if shared.held.get(envelope.id).is_none() {
-            let until = Instant::now() + shared.lease;
-            if shared.release_unique(envelope, until).await.is_err() {
+        let until = Instant::now() + shared.lease;
+        if envelope.unique_key.is_some() {
+            let Ok(is_alone) = self.is_alone(until).await else { return };
+            if is_alone && shared.release_unique(envelope, until).await.is_err() {
                 return;
             }
         }
         shared.acknowledge(self.delivery, Ack::Done).await;
+    }
+
+    /// Whether nothing is known of the task but this message.
+    async fn is_alone(&self, until: Instant) -> Result<bool, Carried> {
+        let (broker, payer, id) = (&self.unit.shared.broker, &self.unit.shared.payer, self.envelope.id);
+        let says = "an unpromised task could not be looked for; trying again";
+        let messages = payer.again(until, says, || broker.messages_of(&self.envelope.plugin, id)).await?;
+        let is_this = |waiting: &Waiting| waiting.sequence == self.delivery.stream_sequence;
+        Ok(messages.iter().all(is_this) && self.unit.shared.read(self.envelope, until).await?.is_none())
     }
 
     /// What to do with a delivery whose task is here already, as message `other`: enters it after that one, or deals with
@@ -204,7 +221,7 @@ impl Delivered<'_> {
 
     /// Runs the handler and ends the attempt.
     async fn start(self, standing: Standing, kind: Kind, holding: &Holding, slot: Slot) {
-        let Self { unit, delivery, envelope } = self;
+        let Self { unit, delivery, envelope, .. } = self;
         let (shared, room, limits) = (&*unit.shared, &*unit.room, &unit.limits);
         let running = match unit.try_turn() {
             Some(turn) => Ok(turn),

@@ -62,7 +62,8 @@ impl Shared {
         if plan.last == Last::Done && (envelope.unique_key.is_some() || envelope.serial_key.is_some()) {
             // Without a record it was never promised, and never will be.
             let ended = record.is_none_or(|record| record.state.is_final());
-            if Box::pin(self.release_keys(envelope, ended, until)).await.is_err() {
+            reach(Point::BeforeRelease);
+            if Box::pin(self.release_keys(envelope, delivery, ended, until)).await.is_err() {
                 return Carried::GivenUp;
             }
         }

@@ -257,7 +257,7 @@ fn judge(ended: &Ended, limits: &TaskLimits) -> Verdict {
         Ended::Handler(Outcome::Panicked(text)) => verdict(Cause::Panic, "panicked", text, Next::Retry(None)),
         Ended::Handler(Outcome::Failed(text)) => verdict(Cause::Error, "failed", text, Next::Fail),
         Ended::Handler(Outcome::Discarded(text)) => {
-            verdict(Cause::Cancelled, "discarded", text, Next::Cancel)
+            verdict(Cause::Discarded, "discarded", text, Next::Cancel)
         }
         // It waits for a version that can read it.
         Ended::Handler(Outcome::Undecodable(text)) => verdict(Cause::Error, "undecodable", text, Next::Park),

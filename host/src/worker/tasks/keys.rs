@@ -5,34 +5,33 @@
 
 use super::carry_out::Carried;
 use super::unit::Shared;
-use crate::broker::{Ack, Delivery, Error, Turn};
-use crate::terms;
+use crate::broker::{Ack, Delivery, Error, Turn, TurnClaim};
+use crate::failpoint::{Point, reach};
+use crate::terms::{serial_hash_of, unique_hash_of};
 use cardcage_protocol::TaskEnvelope;
+use std::time::Duration;
 use tokio::time::Instant;
 
-fn unique_hash(envelope: &TaskEnvelope) -> Option<String> {
-    envelope.unique_key.as_deref().map(|key| terms::unique_hash(&envelope.plugin, &envelope.task, key))
-}
+/// How long a message waits for another one of its task to end that one's turn: most are about to.
+const COPY_WAIT: Duration = Duration::from_secs(2);
+/// Pause between two looks.
+const COPY_AGAIN: Duration = Duration::from_millis(200);
 
-fn serial_hash(envelope: &TaskEnvelope) -> Option<String> {
-    envelope.serial_key.as_deref().map(|key| terms::serial_hash(&envelope.plugin, &envelope.task, key))
-}
-
-fn turn(envelope: &TaskEnvelope) -> Turn {
-    Turn { task_id: envelope.id, attempt: envelope.attempt }
+fn turn(envelope: &TaskEnvelope, delivery: &Delivery) -> Turn {
+    Turn::of_delivery(envelope.id, envelope.attempt, delivery)
 }
 
 impl Shared {
-    /// Whether the task may go on: it has no serial key, or it is its turn. Otherwise it waits in line, and the delivery is
-    /// dealt with.
-    pub(super) async fn has_turn(&self, envelope: &TaskEnvelope, delivery: &Delivery) -> bool {
-        let Some(key) = serial_hash(envelope) else { return true };
+    /// How often the message was delivered when it might be started, this time included: always, where the task has no serial
+    /// key; else since it has had its turn. `None`: it waits, or is over, and the delivery is dealt with.
+    pub(super) async fn turns(&self, envelope: &TaskEnvelope, delivery: &Delivery) -> Option<u64> {
+        let Some(key) = serial_hash_of(envelope) else { return Some(delivery.num_delivered) };
         match self.take_or_line_up(&key, envelope, delivery).await {
-            Ok(has_turn) => has_turn,
+            Ok(turns) => turns,
             Err(error) => {
                 let task = envelope.id;
                 tracing::warn!(%task, %error, "a serial key cannot be asked for; the task comes again when its lease ends");
-                false
+                None
             }
         }
     }
@@ -42,27 +41,45 @@ impl Shared {
         key: &str,
         envelope: &TaskEnvelope,
         delivery: &Delivery,
-    ) -> Result<bool, Error> {
-        if self.broker.take_turn(key, turn(envelope)).await? {
-            return Ok(true);
+    ) -> Result<Option<u64>, Error> {
+        let (task, turn) = (envelope.id, turn(envelope, delivery));
+        let until = Instant::now() + COPY_WAIT;
+        loop {
+            match self.broker.take_turn(key, &envelope.plugin, turn).await? {
+                TurnClaim::Mine(turns) => return Ok(Some(turns)),
+                TurnClaim::Busy => break,
+                TurnClaim::Over => {
+                    tracing::info!(%task, "a message of an earlier attempt was dropped");
+                    self.acknowledge(delivery, Ack::Done).await;
+                    return Ok(None);
+                }
+                TurnClaim::Copy if Instant::now() < until => tokio::time::sleep(COPY_AGAIN).await,
+                TurnClaim::Copy => {
+                    // Not acknowledged: it stands for the task should the other one vanish.
+                    tracing::info!(%task, "a task's turn is another message's; this one comes again when its lease ends");
+                    return Ok(None);
+                }
+            }
         }
-        self.broker.join_line(key, delivery, &envelope.address(), turn(envelope)).await?;
+        self.broker.join_line(key, delivery, &envelope.address(), turn).await?;
         self.acknowledge(delivery, Ack::Done).await;
-        Ok(false)
+        Ok(None)
     }
 
     /// Releases what the task holds. `ended`: it has its outcome, or never will have one.
     pub(super) async fn release_keys(
         &self,
         envelope: &TaskEnvelope,
+        delivery: &Delivery,
         ended: bool,
         until: Instant,
     ) -> Result<(), Carried> {
         if ended {
             self.release_unique(envelope, until).await?;
+            reach(Point::AfterUniqueRelease);
         }
-        if let Some(key) = serial_hash(envelope) {
-            let pass_on = || self.broker.pass_on(&key, turn(envelope));
+        if let Some(key) = serial_hash_of(envelope) {
+            let pass_on = || self.broker.pass_on(&key, turn(envelope, delivery));
             self.payer.again(until, "a serial key could not be passed on; trying again", pass_on).await?;
         }
         Ok(())
@@ -74,7 +91,7 @@ impl Shared {
         envelope: &TaskEnvelope,
         until: Instant,
     ) -> Result<(), Carried> {
-        let Some(key) = unique_hash(envelope) else { return Ok(()) };
+        let Some(key) = unique_hash_of(envelope) else { return Ok(()) };
         let release = || self.broker.release_unique(&key, envelope.id);
         self.payer.again(until, "a unique key could not be released; trying again", release).await
     }

@@ -42,6 +42,11 @@ impl Payer {
     ) -> Result<(), Carried> {
         match owed {
             FollowUp::ScheduleRetry { attempt, at } => {
+                // It may have come to its queue longer ago than the broker knows message ids, and wait there.
+                let come = || self.broker.has_gone_on(&envelope.plugin, envelope.id, *attempt);
+                if again && self.again(until, "a retry could not be looked for; trying again", come).await? {
+                    return Ok(());
+                }
                 let next = TaskEnvelope { attempt: *attempt, ..envelope.retry() };
                 let publish = || self.broker.schedule_task(&next, *at, PUBLISH_TIMEOUT);
                 self.again(until, "a retry could not be scheduled; trying again", publish).await.map(|_| ())

@@ -1,8 +1,8 @@
 //! Delayed tasks, from the schedule to their queue.
 
-use cardcage::broker::{Ack, Options, Place, Pull, Pump};
+use cardcage::broker::{Ack, ConsumerSpec, Options, Place, Pull, Pump};
 use cardcage_harness::{Deadline, Nats, eventually};
-use cardcage_protocol::Timestamp;
+use cardcage_protocol::{State, TaskRecord, Timestamp};
 
 use super::{WAIT, consumer, envelope, next, options, plugin, ready};
 
@@ -46,6 +46,43 @@ async fn a_due_task_waits_while_its_queue_is_full() {
         let delivery = next(&mut pull).await;
         assert_eq!(delivery.envelope(broker.subjects()).unwrap().id, expected);
         broker.ack(delivery.ack_subject(), Ack::Done).await.unwrap();
+    }
+    pump.abort();
+}
+
+#[tokio::test]
+async fn a_due_task_that_went_on_long_ago_is_not_queued_again_and_one_that_did_not_is() {
+    let nats = Nats::start().await.unwrap();
+    let broker = ready(options(&nats)).await;
+    let (queued, ended, left) = (envelope(), envelope(), envelope());
+    for task in [&queued, &ended, &left] {
+        broker.schedule_task(task, Timestamp::now(), WAIT).await.unwrap();
+    }
+    // A pump took all of them, moved two and died; since then the queue has forgotten their message ids.
+    let spec = ConsumerSpec::pump(broker.options(), broker.subjects(), &plugin());
+    let mut dead = Pull::new(&broker, spec);
+    dead.add_demand(3);
+    for _ in 0..3 {
+        next(&mut dead).await;
+    }
+    assert!(dead.close().await.is_empty());
+    broker.publish_task_in_round(&queued, 1, WAIT).await.unwrap();
+    broker.write_record(&mut TaskRecord::new(&ended, State::Succeeded), 0).await.unwrap();
+
+    let pump = tokio::spawn(Pump::new(&broker, &plugin()).run(std::future::pending()));
+    let context = async_nats::jetstream::new(async_nats::connect(nats.url()).await.unwrap());
+    let state =
+        async |stream: String| context.get_stream(stream).await.unwrap().get_info().await.unwrap().state;
+    eventually(Deadline::after(WAIT), "all have left the schedule", async || {
+        (state(broker.subjects().schedule_stream()).await.messages == 0).then_some(())
+    })
+    .await
+    .unwrap();
+    assert_eq!(state(broker.subjects().tasks_stream(&plugin())).await.last_sequence, 2);
+    let mut pull = Pull::new(&broker, consumer(&broker));
+    pull.add_demand(2);
+    for expected in [queued.id, left.id] {
+        assert_eq!(next(&mut pull).await.envelope(broker.subjects()).unwrap().id, expected);
     }
     pump.abort();
 }

@@ -245,6 +245,10 @@ async fn workers_say_what_they_have_and_how_busy_they_are() {
 async fn every_command_answers_while_all_workers_are_busy_and_stalled() {
     let serving = Serving::api(|config| quick(config).set("worker.task_concurrency", 2)).await;
     let worker = serving.worker().await;
+    let failed = accepted(&serving, "/chaos/short", &json!({ "mode": "fail_for_good" })).await;
+    serving.http.final_task(&failed, soon()).await.unwrap();
+    wait_messages(&serving, "DEAD", 1).await;
+    let later = enqueue(&serving, &["--json", r#"{"mode":"ok"}"#, "--delay", "1h"]).await;
     let block: TaskEnvelope = envelope("chaos", &json!({ "mode": "block", "ms": 60_000 }));
     let broker = broker(&serving).await;
     for _ in 0..5 {
@@ -259,7 +263,18 @@ async fn every_command_answers_while_all_workers_are_busy_and_stalled() {
     .unwrap();
     // As stalled as a child can be; its supervisor is not.
     pause(child(&worker)).await;
-    for arguments in COMMANDS {
+    let queued = accepted(&serving, "/chaos/short", &json!({ "mode": "ok" })).await;
+    let of_one: [&[&str]; 8] = [
+        &["tasks", "show", &queued],
+        &["tasks", "why", &queued],
+        &["tasks", "why", &failed],
+        &["tasks", "retry", &later],
+        &["tasks", "cancel", &queued],
+        &["dead", "show", &failed],
+        &["dead", "replay", &failed],
+        &["queues", "limit", "chaos.short", "--rate", "5/s"],
+    ];
+    for arguments in COMMANDS.iter().chain(&of_one) {
         let began = Instant::now();
         let output = run(&serving, arguments).await;
         assert_eq!(output.status.code(), Some(0), "{output:?}");

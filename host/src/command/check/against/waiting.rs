@@ -111,6 +111,17 @@ pub(super) async fn count<'a>(
             })
             .await?,
     );
+    // Who waits for a serial key is queued, to everybody else.
+    extents.push(
+        broker
+            .look_at_lines(|one| {
+                if let Some(envelope) = &one.envelope {
+                    found.add(&takers, In::Queue, envelope);
+                }
+                ControlFlow::Continue(())
+            })
+            .await?,
+    );
     extents.push(
         broker
             .look_at_schedule(|place| {

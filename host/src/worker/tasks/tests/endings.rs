@@ -76,14 +76,15 @@ fn what_may_work_later_is_tried_again_and_what_may_not_is_not() {
         assert!(record.finished_at.is_none() && record.error.is_none());
     }
     let over = [
-        (Outcome::Failed(said("no")), State::Failed, 1),
-        (Outcome::Discarded(said("old")), State::Cancelled, 0),
+        (Outcome::Failed(said("no")), State::Failed, Cause::Error, 1),
+        (Outcome::Discarded(said("old")), State::Cancelled, Cause::Discarded, 0),
     ];
-    for (ended, state, letters) in over {
+    for (ended, state, cause, letters) in over {
         let plan = ended_with(&outcome(ended));
         assert_eq!(plan.then.len(), letters);
         let record = plan.write.unwrap().record;
         assert_eq!((record.state, record.follow_up.len()), (state, letters));
+        assert_eq!(record.attempts[0].cause, Some(cause));
         assert!(record.finished_at.is_some() && record.error.is_some());
     }
 }
