@@ -43,6 +43,7 @@ mod in_flight;
 mod isolation;
 mod keys;
 mod killed_between_writes;
+mod killed_for_memory;
 mod kit;
 mod lifecycle;
 mod live_limits;
