@@ -219,6 +219,9 @@ pub fn manifest_of(path: &Path, data: &[u8]) -> Result<Manifest, Refusal> {
     if data.len() > cardcage_abi::manifest::MAX_BYTES {
         return Err(bad(format!("{} bytes are too many", data.len())));
     }
+    // Zeros after it are padding: a sanitizer puts some between any two statics.
+    let length = data.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    let data = data.get(..length).unwrap_or_default();
     let manifest: Manifest = serde_json::from_slice(data).map_err(|error| bad(error.to_string()))?;
     if !is_name(&manifest.name) {
         return Err(bad("the name is not 1 to 64 of a-z, 0-9, _ and -".into()));
@@ -273,4 +276,43 @@ pub fn verdict(path: &Path, inspection: &Inspection) -> Result<(), Refusal> {
         return Err(Refusal::new(path, Code::PanicAbort, fault, remedy).of(name));
     }
     inspection.needs.verdict(path).map_err(|refusal| refusal.of(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MANIFEST: &[u8] = br#"{"name":"hello","version":"1.2.3","abi":"1.0"}"#;
+
+    fn read(before: &[u8], after: &[u8]) -> Result<Manifest, String> {
+        let data = [before, MANIFEST, after].concat();
+        manifest_of(Path::new("hello.so"), &data).map_err(|refusal| refusal.to_string())
+    }
+
+    #[test]
+    fn zeros_after_a_manifest_are_padding_and_nothing_else_may_stand_around_it() {
+        let plain = read(b"", b"").unwrap();
+        assert_eq!((plain.name.as_str(), plain.major()), ("hello", Some(1)));
+        for padding in [1, 18, 64] {
+            assert_eq!(read(b"", &vec![0; padding]).as_ref(), Ok(&plain), "{padding} zeros");
+        }
+        for (before, after) in
+            [("", "x"), ("", "\0x"), ("", "\0{}"), ("", "{}"), ("\0", ""), ("\0", "\0"), ("x", "")]
+        {
+            let refused = read(before.as_bytes(), after.as_bytes()).unwrap_err();
+            assert!(
+                refused.contains("has a manifest that cannot be read"),
+                "{before:?} {after:?}: {refused}"
+            );
+        }
+    }
+
+    #[test]
+    fn zeros_count_for_the_length_and_are_no_manifest_by_themselves() {
+        let longest = cardcage_abi::manifest::MAX_BYTES - MANIFEST.len();
+        assert!(read(b"", &vec![0; longest]).is_ok());
+        assert!(read(b"", &vec![0; longest + 1]).unwrap_err().contains("bytes are too many"));
+        assert!(manifest_of(Path::new("hello.so"), &[0; 64]).is_err());
+        assert!(manifest_of(Path::new("hello.so"), b"").is_err());
+    }
 }

@@ -4,7 +4,7 @@ use crate::serving::{Serving, child, signal, soon};
 use cardcage_harness::{Cardcage, Config, Signal, eventually};
 use serde_json::{Value, json};
 
-fn config(config: Config) -> Config {
+pub(crate) fn config(config: Config) -> Config {
     config
         .set("tasks.lease_ms", 120_000)
         .set("drain.grace_ms", 5_000)
@@ -12,14 +12,14 @@ fn config(config: Config) -> Config {
         .set("tasks.quarantine_after", 0)
 }
 
-async fn accepted(serving: &Serving, order: Value) -> String {
+pub(crate) async fn accepted(serving: &Serving, order: Value) -> String {
     let reply = serving.http.post_json("/chaos/task", &order).await.unwrap();
     assert_eq!(reply.status, 202, "{}", reply.text());
     reply.task_id().unwrap()
 }
 
 /// The report of the next crash after `old`, once the host is ready again.
-async fn crash_after(host: &Cardcage, old: &Value) -> Value {
+pub(crate) async fn crash_after(host: &Cardcage, old: &Value) -> Value {
     let admin = host.admin().unwrap();
     eventually(soon(), "a crash is reported, and the host is ready again", async || {
         let mut ready = admin.get("/readyz?verbose").await.ok()?.json().ok()?;

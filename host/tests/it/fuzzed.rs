@@ -1,10 +1,14 @@
 //! Fuzzing as a plain test: each target on 20,000 inputs made from real ones, and a real library damaged in 128 ways.
 //!
-//! The seed is fixed, so what fails here fails again.
+//! The seed is fixed, so what fails here fails again. What the inputs are made from is kept in `fuzz/seeds` for libFuzzer, and
+//! beside it lies what once broke a target. `CARDCAGE_BLESS=1` writes the former anew.
 
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock};
 
 use cardcage::fuzz::{TARGETS, Target};
+use cardcage::loader::{Description, PluginsLock, inspect};
+use cardcage::signature::Signature;
 use cardcage_harness::{plugin_library, workspace_root};
 use fastrand::Rng;
 use serde_json::{Value, json};
@@ -18,11 +22,20 @@ fn target(name: &str) -> Target {
     TARGETS.iter().find(|(known, _)| *known == name).unwrap().1
 }
 
-/// Runs a target on what `mutate` makes of the seeds. Answers how many inputs differed from theirs.
+/// Where libFuzzer finds what to begin with.
+fn kept(name: &str) -> PathBuf {
+    workspace_root().join("fuzz/seeds").join(name)
+}
+
+/// Runs a target on what `mutate` makes of the seeds.
 fn run(name: &str, seeds: &[Vec<u8>], mutate: impl Fn(&mut Rng, &[u8]) -> Vec<u8>) {
     let target = target(name);
-    for seed in seeds {
+    for (nth, seed) in seeds.iter().enumerate() {
         assert_eq!(target(seed), Ok(()), "{name} takes what is real");
+        if std::env::var_os("CARDCAGE_BLESS").is_some() {
+            std::fs::create_dir_all(kept(name)).unwrap();
+            std::fs::write(kept(name).join(format!("real-{nth}")), seed).unwrap();
+        }
     }
     let mut rng = Rng::with_seed(SEED);
     let mut changed = 0;
@@ -133,7 +146,7 @@ fn small_library(folder: &Folder) -> Vec<u8> {
         folded.len(),
         audit.join(",")
     );
-    std::fs::read(c_library(folder, "small", &source, &[])).unwrap()
+    std::fs::read(c_library(folder, "small", &source, &["-s", "-Wl,-z,noseparate-code"])).unwrap()
 }
 
 fn manifest_text() -> Vec<u8> {
@@ -209,6 +222,39 @@ fn every_target_has_its_file_for_libfuzzer() {
         assert!(std::fs::read_to_string(&file).unwrap().contains(&format!("cardcage::fuzz::{name}(")));
     }
     assert_eq!(std::fs::read_dir(workspace_root().join("fuzz/fuzz_targets")).unwrap().count(), TARGETS.len());
+}
+
+/// Whether a seed is what it is meant to be, and not merely refused well.
+fn is_real(name: &str, seed: &[u8]) -> bool {
+    let file = Path::new("seed");
+    let text = || std::str::from_utf8(seed).unwrap();
+    match name {
+        "manifest" => inspect::manifest_of(file, seed).is_ok(),
+        "header_block" => cardcage_abi::headers::iter(seed).all(|header| header.is_ok()) && !seed.is_empty(),
+        "describe_output" => Description::parse(seed).is_ok(),
+        // The one that is kept is this machine's only where it was blessed on one like it.
+        "elf" => cfg!(not(target_arch = "x86_64")) || inspect::bytes_of(file, seed).is_ok(),
+        "signature" => Signature::parse(text()).is_ok(),
+        "lock" => PluginsLock::parse(text()).is_ok(),
+        _ => false,
+    }
+}
+
+#[test]
+fn what_libfuzzer_begins_with_is_real_and_what_it_once_found_stays_mended() {
+    for (name, target) in TARGETS {
+        let mut real = 0;
+        for entry in std::fs::read_dir(kept(name)).unwrap() {
+            let path = entry.unwrap().path();
+            let seed = std::fs::read(&path).unwrap();
+            assert_eq!(target(&seed), Ok(()), "{}", path.display());
+            if path.file_name().unwrap().to_str().unwrap().starts_with("real-") {
+                real += 1;
+                assert!(is_real(name, &seed), "{}: bless it again", path.display());
+            }
+        }
+        assert!(real > 0, "{name} has a seed");
+    }
 }
 
 /// The verdict on a damaged library: `true` where it loads and describes itself, `false` where it is refused in a sentence.

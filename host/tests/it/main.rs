@@ -44,6 +44,7 @@ mod isolation;
 mod keys;
 mod killed_between_writes;
 mod killed_with_keys;
+mod killed_for_memory;
 mod kit;
 mod lifecycle;
 mod live_limits;

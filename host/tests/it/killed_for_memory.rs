@@ -1,0 +1,80 @@
+//! A kill by the kernel itself, for memory, is told from one by somebody: in a control group whose memory is bounded.
+//!
+//! Where tests may make such groups is the machine's owner's to say: `CARDCAGE_TEST_CGROUP` names a folder of either version of
+//! control groups, writable, with the memory controller for its children. Without it nothing is tried, which is said here
+//! and at the end of `scripts/test`.
+
+use crate::crash_reports::{accepted, config, crash_after};
+use crate::serving::{Serving, child, signal};
+use cardcage_harness::{Launch, Signal, cardcage_binary};
+use serde_json::{Value, json};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+/// More than a worker needs, and less than what it is then told to hold.
+const BYTES: u64 = 640 << 20;
+
+/// A group of this test's own. Dropped after the processes in it, it is gone.
+struct Group(PathBuf);
+
+impl Group {
+    fn below(parent: &Path) -> Self {
+        let folder = parent.join(format!("cardcage-test-{}", std::process::id()));
+        std::fs::create_dir(&folder).unwrap();
+        let group = Self(folder);
+        let (most, swap) = match group.0.join("cgroup.controllers").exists() {
+            true => ("memory.max", "memory.swap.max"),
+            false => ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes"),
+        };
+        let most = group.0.join(most);
+        std::fs::write(&most, BYTES.to_string())
+            .unwrap_or_else(|error| panic!("{}: {error}; it needs the memory controller", most.display()));
+        // A machine without swap has no bound for it either.
+        let of_swap = if swap == "memory.swap.max" { 0 } else { BYTES };
+        let _ = std::fs::write(group.0.join(swap), of_swap.to_string());
+        group
+    }
+
+    /// The host, as a program that first enters the group.
+    fn entering(&self, folder: &Path) -> PathBuf {
+        let script = folder.join("cardcage-in-group");
+        let (procs, host) = (self.0.join("cgroup.procs"), cardcage_binary().unwrap());
+        let text = format!(
+            "#!/bin/sh\necho $$ >'{}' || exit 1\nexec '{}' \"$@\"\n",
+            procs.display(),
+            host.display()
+        );
+        std::fs::write(&script, text).unwrap();
+        std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+        script
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let removed = std::fs::remove_dir(&self.0);
+        assert!(removed.is_ok() || std::thread::panicking(), "{}: {removed:?}", self.0.display());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn child_that_the_kernel_kills_for_memory_is_told_from_one_that_somebody_kills() {
+    let Some(parent) = std::env::var_os("CARDCAGE_TEST_CGROUP") else {
+        // scripts/test says it once more at the end of the run.
+        eprintln!("skipped: CARDCAGE_TEST_CGROUP names no control group in which a test may bound memory");
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let group = Group::below(Path::new(&parent));
+    let serving = Serving::api(config).await;
+    let worker = Launch::new(["worker"]).binary(&group.entering(folder.path())).config(&serving.config);
+    let worker = worker.ready().await.unwrap();
+    signal(child(&worker), Signal::KILL);
+    let killed = crash_after(&worker, &Value::Null).await;
+    assert_eq!(killed["cause"], "killed", "{killed}");
+    for _ in 0..4 {
+        accepted(&serving, json!({ "mode": "hoard", "times": 256, "ms": 60_000 })).await;
+    }
+    let starved = crash_after(&worker, &killed).await;
+    assert_eq!(starved["cause"], "memory", "{starved}");
+}
