@@ -279,10 +279,7 @@ mod tests {
 
     #[test]
     fn another_process_of_the_host_meets_needs_unless_what_it_has_falls_out_itself() {
-        let own = [
-            plugin("a", "2.0.0", &[("b", 1, false), ("a", 1, false)]),
-            plugin("c", "1.0.0", &[("a", 3, false)]),
-        ];
+        let own = [plugin("a", "2.0.0", &[("b", 1, false)]), plugin("c", "1.0.0", &[("a", 3, false)])];
         let elsewhere = [plugin("a", "1.0.0", &[]), plugin("b", "1.4.0", &[])];
         let found = unmet(&own, &elsewhere);
         assert_eq!(found.len(), 1, "{found:?}");

@@ -58,7 +58,7 @@ fn package_holds_the_library_with_revision_and_dependencies_and_what_it_says_of_
     let folder = elsewhere("package");
     assert!(cardcage(&folder, &["plugin", "new", "parcel"]).status.success());
     let repo = folder.join("parcel");
-    cargo(&repo, &["metadata", "--format-version", "1"]);
+    cargo(&repo, &["generate-lockfile"]);
     git(&repo, &["init", "--quiet"]);
     git(&repo, &["add", "."]);
     git(&repo, &["commit", "--quiet", "--message", "A parcel"]);

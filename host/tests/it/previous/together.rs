@@ -79,7 +79,7 @@ async fn previous_libraries_of_a_worker_group_have_processes_with_the_groups_lim
         expect("one/previous-1", 2, "majors 1.4.0"),
     ];
     assert_eq!(seats, expected, "{now}");
-    let (listed, _) = run_json(&site.config, &["workers", "list"]).await;
+    let (listed, _) = run_json(&site.of(2, &[1]), &["workers", "list"]).await;
     let old =
         listed["workers"].as_array().unwrap().iter().filter(|worker| worker["group"] == "one/previous-1");
     assert_eq!(old.map(|worker| worker["slots"].as_u64().unwrap()).collect::<Vec<_>>(), [3, 3], "{listed}");
