@@ -1,6 +1,6 @@
 //! The bench: a plugin under test, at one of the levels, with the same questions at each.
 
-use crate::host::{Broker, Hosts};
+use crate::host::{Broker, Environment, Hosts};
 use crate::unit::{self, Start, Unit};
 use crate::{Error, Outcome, Reply, Result};
 use plugin_api::Plugin;
@@ -104,7 +104,9 @@ impl Setup {
             What::Library(library, broker) => {
                 let mut plugins = vec![(library, self.config)];
                 plugins.extend(self.beside);
-                Inner::Hosts(Box::new(Hosts::start(broker, plugins, self.options, self.patience).await?))
+                let environment = Environment::new();
+                let hosts = Hosts::start(broker, plugins, self.options, environment, self.patience).await?;
+                Inner::Hosts(Box::new(hosts))
             }
         };
         Ok(Bench { inner })

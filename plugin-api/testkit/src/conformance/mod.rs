@@ -10,10 +10,11 @@
 mod plan;
 mod probe;
 mod report;
+mod stop;
 
 pub use report::{Finding, Report, Rule};
 
-use crate::host::{Broker, Hosts, absolute, describe};
+use crate::host::{Broker, Environment, Hosts, absolute, describe};
 use crate::{Result, eventually};
 use plan::Declared;
 use plugin_api::http::Method;
@@ -43,6 +44,7 @@ pub struct Conformance {
     library: PathBuf,
     config: Value,
     options: BTreeMap<String, Value>,
+    environment: Environment,
     samples: Vec<Sample>,
     broker: Broker,
 }
@@ -63,6 +65,7 @@ pub fn conformance(library: impl AsRef<Path>) -> Conformance {
         library: absolute(library.as_ref()),
         config: json!({}),
         options: BTreeMap::new(),
+        environment: Environment::new(),
         samples: Vec::new(),
         broker: Broker::NatsServer,
     }
@@ -78,6 +81,12 @@ impl Conformance {
     /// An option of the hosts.
     pub fn option(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.options.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// An environment variable of the hosts, and of the process in which the library describes itself.
+    pub fn env(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.environment.insert(name.to_owned(), value.into());
         self
     }
 
@@ -108,20 +117,23 @@ impl Conformance {
         // What is missing on this machine is no fault of the plugin's.
         crate::host::programs(self.broker)?;
         let mut report = Report::default();
-        let first = match describe(&self.library).await {
+        let first = match describe(&self.library, &self.environment).await {
             Ok(first) => first,
             Err(error) => {
                 report.fault(Rule::Describes, "describe", error.to_string());
                 return Ok(report);
             }
         };
-        let again = describe(&self.library).await.ok();
-        let same = again.as_ref() == Some(&first);
-        report.look(Rule::Describes, "describe", (!same).then(|| "a second description differs".to_owned()));
+        let fault = match describe(&self.library, &self.environment).await {
+            Ok(second) => plan::difference(&first, &second),
+            Err(error) => Some(format!("it described itself once, and then no more: {error}")),
+        };
+        report.look(Rule::Describes, "describe", fault);
         let declared = Declared::read(&first);
         let mut options = plan::options(&declared);
         options.extend(self.options);
-        let hosts = Hosts::start(self.broker, vec![(self.library, self.config)], options, READY).await;
+        let plugin = vec![(self.library, self.config)];
+        let hosts = Hosts::start(self.broker, plugin, options, self.environment, READY).await;
         let hosts = match hosts {
             Ok(hosts) => hosts,
             Err(error) => {
@@ -133,7 +145,9 @@ impl Conformance {
         let mut probe = Probe { hosts, report };
         probe.garbage(&declared).await?;
         probe.samples(&self.samples).await?;
-        probe.stop_while_busy(&self.samples).await?;
+        probe.stop_worker_while_busy(&self.samples).await?;
+        probe.stop_api_while_busy(&self.samples).await?;
+        probe.stop_idle().await;
         Ok(probe.report)
     }
 }

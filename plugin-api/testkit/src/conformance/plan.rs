@@ -33,6 +33,19 @@ impl Declared {
     }
 }
 
+/// What a second description says otherwise than the first one.
+pub(super) fn difference(first: &Value, second: &Value) -> Option<String> {
+    if first == second {
+        return None;
+    }
+    let names = |value: &Value| value.as_object().map(|all| all.keys().cloned().collect::<Vec<_>>());
+    let mut names: Vec<String> = [names(first), names(second)].into_iter().flatten().flatten().collect();
+    names.sort();
+    names.dedup();
+    names.retain(|name| first.get(name) != second.get(name));
+    Some(format!("it describes itself differently each time, in `{}`", names.join("`, `")))
+}
+
 /// A path whose parameters are what nobody meant.
 fn filled(template: &str) -> String {
     let parts = template.split('/');
@@ -87,6 +100,14 @@ pub(super) fn fault_of_reply(reply: &Reply) -> Option<String> {
         return None;
     }
     Some(format!("it is answered {status} {code}"))
+}
+
+/// What is wrong with the answer to a call during which the host was stopped. That others than the first one find no worker
+/// any more is no fault.
+pub(super) fn fault_of_stopped(reply: &Reply) -> Option<String> {
+    let status = reply.status.as_u16();
+    let is_wrong = status >= 500 && status != 503;
+    is_wrong.then(|| format!("it is answered {status} {}", reply.code().unwrap_or_default()))
 }
 
 /// What is wrong with how a task ended.

@@ -19,7 +19,7 @@ pub enum Rule {
     Samples,
     /// What it answers is no larger than hosts pass on, or keep.
     Size,
-    /// It stops within the grace while it is busy, and what it had accepted comes to an outcome afterwards.
+    /// Hosts with it stop within the grace, busy and idle, and what was accepted comes to a good end, before or afterwards.
     Stops,
     /// No code of it panics, also where nobody waits for an answer.
     Panics,

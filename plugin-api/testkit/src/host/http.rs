@@ -14,6 +14,8 @@ use tokio::net::TcpStream;
 const PATIENCE: Duration = Duration::from_secs(120);
 /// More than any test has a use for.
 const REPLY_MAX_BYTES: u64 = 256 << 20;
+/// How much of an answer that cannot be read goes into an error.
+const TAIL_BYTES: usize = 256;
 
 /// Sends `request`, whose URI is a path, to `address`.
 pub(crate) async fn send(address: &str, request: Request<Bytes>) -> Result<Reply> {
@@ -22,7 +24,9 @@ pub(crate) async fn send(address: &str, request: Request<Bytes>) -> Result<Reply
     let answer = answer.map_err(|_| Error::new(format!("{asking}: no answer within {PATIENCE:?}")))?;
     let answer = answer.map_err(Error::doing(&asking))?;
     parse(&answer).ok_or_else(|| {
-        Error::new(format!("{asking}: the answer is not HTTP: {:?}", String::from_utf8_lossy(&answer)))
+        let from = answer.len().saturating_sub(TAIL_BYTES);
+        let end = String::from_utf8_lossy(answer.get(from..).unwrap_or_default());
+        Error::new(format!("{asking}: the answer is broken off, or not HTTP; it ends with {end:?}"))
     })
 }
 

@@ -71,6 +71,9 @@ impl Running {
     }
 }
 
+/// Environment variables that programs get beside those of the test.
+pub(crate) type Environment = BTreeMap<String, String>;
+
 /// A `cardcage api` or `cardcage worker`.
 #[derive(Debug)]
 struct Host {
@@ -85,6 +88,7 @@ pub(crate) struct Hosts {
     name: String,
     level: Broker,
     patience: Duration,
+    environment: Environment,
     // In the order in which they are to end.
     api: Host,
     worker: Host,
@@ -97,6 +101,7 @@ impl Hosts {
         broker: Broker,
         plugins: Vec<(PathBuf, Value)>,
         options: BTreeMap<String, Value>,
+        environment: Environment,
         patience: Duration,
     ) -> Result<Self> {
         let folder = Folder::new()?;
@@ -122,12 +127,12 @@ impl Hosts {
         let written = std::fs::write(&file, settings::toml(&all));
         written.map_err(Error::doing(format!("cannot write {}", file.display())))?;
         let (api, worker) = tokio::try_join!(
-            Host::start("api", folder.path(), patience),
-            Host::start("worker", folder.path(), patience)
+            Host::start("api", folder.path(), &environment, patience),
+            Host::start("worker", folder.path(), &environment, patience)
         )
         .map_err(|error| Error::new(format!("{error}\n{}", broker.tail())))?;
         let name = names.into_iter().next().unwrap_or_default();
-        Ok(Self { name, level, patience, api, worker, broker, folder })
+        Ok(Self { name, level, patience, environment, api, worker, broker, folder })
     }
 
     pub(crate) fn broker(&self) -> Broker {
@@ -207,15 +212,12 @@ impl Hosts {
 
     /// Handlers at work in the worker, as its metrics tell.
     pub(crate) async fn in_flight(&self) -> u64 {
-        let Ok(request) = Request::builder().uri("/metrics").body(Bytes::new()) else { return 0 };
-        let text =
-            http::send(&self.worker.admin, request).await.map(|reply| reply.text()).unwrap_or_default();
-        let count = |line: &str| {
-            let (name, count) = line.split_once(' ')?;
-            let counts = matches!(name, "cardcage_calls_in_flight" | "cardcage_tasks_in_flight");
-            counts.then(|| count.trim().parse::<u64>().ok()).flatten()
-        };
-        text.lines().filter_map(count).sum()
+        self.worker.sum(&["cardcage_calls_in_flight", "cardcage_tasks_in_flight"]).await
+    }
+
+    /// Requests that the api has not answered.
+    pub(crate) async fn requests_in_flight(&self) -> u64 {
+        self.api.sum(&["cardcage_http_requests_in_flight"]).await
     }
 
     /// Whether both hosts are ready.
@@ -237,7 +239,18 @@ impl Hosts {
 
     /// Starts it again.
     pub(crate) async fn start_worker(&mut self) -> Result<()> {
-        self.worker = Host::start("worker", self.folder.path(), self.patience).await?;
+        self.worker = Host::start("worker", self.folder.path(), &self.environment, self.patience).await?;
+        Ok(())
+    }
+
+    /// Stops the api in order.
+    pub(crate) async fn stop_api(&mut self, at_most: Duration) -> Result<()> {
+        self.api.stop(at_most).await
+    }
+
+    /// Starts it again, at another address.
+    pub(crate) async fn start_api(&mut self) -> Result<()> {
+        self.api = Host::start("api", self.folder.path(), &self.environment, self.patience).await?;
         Ok(())
     }
 
@@ -281,13 +294,30 @@ impl Host {
         Err(Error::new(format!("a host ended with {status}\n{}", self.process.tail())))
     }
 
-    async fn start(role: &'static str, folder: &Path, patience: Duration) -> Result<Self> {
+    /// The sum of these counts in its metrics; those with labels count as well.
+    async fn sum(&self, names: &[&str]) -> u64 {
+        let Ok(request) = Request::builder().uri("/metrics").body(Bytes::new()) else { return 0 };
+        let text = http::send(&self.admin, request).await.map(|reply| reply.text()).unwrap_or_default();
+        let count = |line: &str| {
+            let (sample, count) = line.rsplit_once(' ')?;
+            let name = sample.split_once('{').map_or(sample, |(name, _)| name);
+            names.contains(&name).then(|| count.trim().parse::<u64>().ok()).flatten()
+        };
+        text.lines().filter_map(count).sum()
+    }
+
+    async fn start(
+        role: &'static str,
+        folder: &Path,
+        environment: &Environment,
+        patience: Duration,
+    ) -> Result<Self> {
         let addresses = folder.join(format!("{role}.addresses"));
         // Those of one that ran before.
         let _ = std::fs::remove_file(&addresses);
         let mut command = Command::new(locate::cardcage()?);
         command.arg(role).arg("--config").arg(folder.join("cardcage.toml"));
-        command.env("CARDCAGE_ADDRESSES_FILE", &addresses);
+        command.envs(environment).env("CARDCAGE_ADDRESSES_FILE", &addresses);
         let mut process = Process::start(role, command, folder)?;
         let mut last = json!("no answer");
         let what = format!("the {role} is ready");
@@ -312,9 +342,13 @@ impl Host {
 
 /// Runs `cardcage` to its end; what it wrote as JSON.
 async fn command(arguments: &[&Path], folder: &Path) -> Result<Value> {
+    command_in(arguments, folder, &Environment::new()).await
+}
+
+async fn command_in(arguments: &[&Path], folder: &Path, environment: &Environment) -> Result<Value> {
     let own = Folder::new()?;
     let mut command = Command::new(locate::cardcage()?);
-    command.args(arguments).current_dir(folder);
+    command.args(arguments).current_dir(folder).envs(environment);
     let mut process = Process::start("cardcage", command, own.path())?;
     let status = process.wait(COMMAND).await?;
     if !status.success() {
@@ -324,11 +358,11 @@ async fn command(arguments: &[&Path], folder: &Path) -> Result<Value> {
 }
 
 /// What a library declares; `cardcage plugin describe` loads it in a process of its own.
-pub(crate) async fn describe(library: &Path) -> Result<Value> {
+pub(crate) async fn describe(library: &Path, environment: &Environment) -> Result<Value> {
     let folder = Folder::new()?;
     let describe = ["plugin", "describe", "--json"].map(Path::new);
     let arguments: Vec<&Path> = describe.into_iter().chain([library]).collect();
-    command(&arguments, folder.path()).await
+    command_in(&arguments, folder.path(), environment).await
 }
 
 /// The name in a library's manifest, which `cardcage plugin inspect` reads without running it.
