@@ -4,7 +4,8 @@
 //! that could not read it, and what was wrong. There is one message per task; parking a task anew replaces it.
 //!
 //! Invariants: a parked task leaves here by its sequence, so that whoever removes an old message spares a newer one;
-//! coming back is published under an identity of its own, so that doing it twice in a row stores it once.
+//! coming back is published under an identity of its own, so that doing it twice in a row stores it once; what comes back
+//! was promised, however late it does.
 //!
 //! Refuses: deciding whether a task comes back. That is `crate::unpark`, which holds the record against it.
 
@@ -133,6 +134,8 @@ impl Broker {
         let own = |name: &str| {
             name == header::ORIGINAL_SUBJECT
                 || name == header::UNPARKED
+                // It was stored in time, and is stored again later than its enqueuer waited.
+                || name == header::ACCEPT_BY
                 || name.starts_with(header::PARKED_PREFIX)
                 || name.starts_with(header::NATS_PREFIX)
         };

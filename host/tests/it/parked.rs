@@ -4,7 +4,7 @@
 use crate::serving::{Serving, soon, wait_metric};
 use async_nats::jetstream;
 use cardcage_harness::{Cardcage, Config, Deadline, Launch, Output, eventually, plugin_library};
-use cardcage_protocol::{State, Timestamp};
+use cardcage_protocol::{Name, Priority, State, TaskAddress, TaskEnvelope, TaskId, Timestamp};
 use serde_json::{Value, json};
 use std::os::unix::process::ExitStatusExt as _;
 use std::time::Duration;
@@ -123,6 +123,58 @@ async fn a_body_of_a_newer_minor_version_waits_parked_and_runs_once_when_that_ve
     assert_eq!(skewed.paid(&id).await, FIRST);
     let brought_back = new.admin().unwrap().get("/metrics").await.unwrap().text();
     assert!(!brought_back.contains("cardcage_tasks_total{what=\"unparked\"} 0"), "{brought_back}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_parked_task_comes_back_long_after_its_enqueuer_stopped_waiting() {
+    let skewed = Skewed::new().await;
+    let old = skewed.old_worker().await;
+    let broker = skewed.serving.broker(Duration::from_secs(3)).await;
+    let address = TaskAddress {
+        plugin: Name::new("skew").unwrap(),
+        major: 1,
+        task: Name::new("pay").unwrap(),
+        priority: Priority::Normal,
+        id: TaskId::generate(),
+    };
+    let id = address.id.to_string();
+    let body = json!({ "amount": { "units": 5, "currency": "eur" } }).to_string();
+    let mut envelope = TaskEnvelope::new(address, "1.1.0".into(), Timestamp::now(), body.into());
+    let accept_by = Timestamp::from_unix_ms(broker.now_unix_ms()).plus_ms(5_000);
+    envelope.accept_by = Some(accept_by);
+    broker.publish_task(&envelope, Duration::from_secs(2)).await.unwrap();
+    skewed.parked(&id).await;
+    drop(old);
+    eventually(soon(), "what is stored from now on under that time was never promised", async || {
+        (broker.now_unix_ms() > accept_by.unix_ms()).then_some(())
+    })
+    .await
+    .unwrap();
+    let _new = skewed.serving.worker().await;
+    assert_eq!(skewed.paid(&id).await, FIRST);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_comes_back_while_the_message_that_was_parked_is_still_here_is_not_taken_for_a_copy() {
+    let skewed = Skewed::new().await;
+    let point = ("CARDCAGE_FAILPOINT", "before_ack");
+    let doomed = Launch::new(["worker"]).config(&skewed.old).env(point.0, point.1);
+    let mut doomed = doomed.ready().await.unwrap();
+    let id = skewed.pay().await;
+    assert_eq!(doomed.wait_exit(soon()).await.unwrap().signal(), Some(9), "{}", doomed.stderr());
+    // Parked, and its message is still in the queue. It comes back by hand, as behind a worker that was stopped just then.
+    let retried = skewed.json(&["tasks", "retry", &id]).await;
+    assert_eq!(retried["what"], "unparked");
+    assert_eq!((skewed.messages("PARKED").await, skewed.messages("TASKS_skew").await), (0, 2));
+    let since = std::time::Instant::now();
+    eventually(soon(), "the lease of the worker that died has ended", async || {
+        (since.elapsed() > Duration::from_secs(4)).then_some(())
+    })
+    .await
+    .unwrap();
+    // Both come in one answer.
+    let _new = skewed.serving.worker().await;
+    assert_eq!(skewed.paid(&id).await, FIRST);
 }
 
 #[tokio::test(flavor = "multi_thread")]

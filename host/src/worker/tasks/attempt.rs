@@ -134,10 +134,12 @@ impl Delivered<'_> {
             tracing::info!(task = %envelope.id, "a task that is held here was delivered again");
             return None;
         }
-        // One with a serial key comes back from its line under the same attempt while the message that went into the line is
-        // still here, and goes with it: then this one is no copy, but the task.
-        if envelope.attempt <= other.attempt && envelope.serial_key.is_none() {
-            // A copy: the message that is here stays with the broker until the task has had its outcome.
+        // One that comes back from its line, or from being parked, may do so while the message that went there is still here,
+        // and goes with it: then this one is no copy, but the task.
+        let is_copy =
+            envelope.attempt <= other.attempt && envelope.serial_key.is_none() && !envelope.unparked;
+        if is_copy {
+            // The message that is here stays with the broker until the task has had its outcome.
             tracing::info!(task = %envelope.id, "a second message of a task that is held here was dropped");
             shared.acknowledge(delivery, Ack::Done).await;
             return None;
