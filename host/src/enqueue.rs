@@ -195,6 +195,7 @@ async fn accept(broker: &Broker, new: NewTask<'_>, until: Instant) -> Result<Pub
             UniqueClaim::Unstored(holder) => (id, is_holders) = (holder, true),
         }
     }
+    know_time(broker, [(&new.terms, new.delay)]).await?;
     let now_ms = broker.now_unix_ms();
     let (delay, is_promised) = (new.delay, new.fixed.is_some());
     let mut envelope = envelope(new, plugin, id, keys, now_ms);
@@ -276,6 +277,22 @@ async fn repeat(
             again::publish(broker, envelope, None, hash, &key, until).await
         }
         Claim::Existing(_) | Claim::Fresh => Err(Error::unavailable("the idempotency key expired just now")),
+    }
+}
+
+/// Sees to it that the broker's time is known, where a task is not to start before or after some time: by this machine's it
+/// might start too early, or never.
+async fn know_time<'a>(
+    broker: &Broker,
+    tasks: impl IntoIterator<Item = (&'a Terms, Option<Duration>)>,
+) -> Result<(), Problem> {
+    if broker.knows_time() || broker.measure_clock().await {
+        return Ok(());
+    }
+    let is_timed = |(terms, delay): (&Terms, Option<Duration>)| terms.expires.is_some() || delay.is_some();
+    match tasks.into_iter().any(is_timed) {
+        true => Err(Problem::new(ProblemCode::BrokerUnavailable).retry_after_s(1)),
+        false => Ok(()),
     }
 }
 

@@ -4,12 +4,15 @@
 //! and writes and reads deadlines in the broker's time.
 //!
 //! Invariants: a measurement is off by at most half its round trip; the best of a few counts. Between two of them a
-//! clock counts that nobody can set, so that a step of this machine's time moves no deadline.
+//! clock counts that nobody can set and that goes on while the machine sleeps, so that neither a step of this machine's time
+//! nor a suspended machine moves a deadline. What was measured of a connection that was lost counts as unknown, though
+//! nothing better is there to be told; before the first one that is the local time.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use cardcage_protocol::Timestamp;
+use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 
 use super::Broker;
@@ -20,12 +23,30 @@ const MEASURE_TIMEOUT: Duration = Duration::from_secs(1);
 const SAMPLES: usize = 3;
 /// Pause between rounds.
 const MEASURE_EVERY: Duration = Duration::from_secs(60);
+/// The same for whoever can do nothing before it has one.
+const ASK_AGAIN_AFTER: Duration = Duration::from_millis(100);
 /// Pause after a round without a result.
 const MEASURE_AGAIN_AFTER: Duration = Duration::from_secs(2);
 
+/// Time since the machine started, asleep or awake. `Instant` stands still while it is suspended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Moment(Duration);
+
+impl Moment {
+    fn now() -> Self {
+        let time = clock_gettime(ClockId::Boottime);
+        let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+        Self(Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0)))
+    }
+
+    fn since(self, earlier: Self) -> Duration {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
 /// The broker's time at a fixed moment.
 pub(super) struct Clock {
-    base: Instant,
+    base: Moment,
     at_base_unix_ms: AtomicU64,
     is_measured: AtomicBool,
 }
@@ -33,7 +54,7 @@ pub(super) struct Clock {
 impl Default for Clock {
     fn default() -> Self {
         Self {
-            base: Instant::now(),
+            base: Moment::now(),
             at_base_unix_ms: AtomicU64::new(Timestamp::now().unix_ms()),
             is_measured: AtomicBool::new(false),
         }
@@ -41,20 +62,24 @@ impl Default for Clock {
 }
 
 impl Clock {
-    /// Until the first measurement it is only the local time.
+    /// Until the first measurement it is only the local time, and after an outage what was known before.
     pub(super) fn is_measured(&self) -> bool {
         self.is_measured.load(Ordering::Acquire)
     }
 
     pub(super) fn now_unix_ms(&self) -> u64 {
-        self.at_base_unix_ms.load(Ordering::Relaxed).saturating_add(self.since_base_ms(Instant::now()))
+        self.at_base_unix_ms.load(Ordering::Relaxed).saturating_add(self.since_base_ms(Moment::now()))
     }
 
-    fn since_base_ms(&self, moment: Instant) -> u64 {
-        u64::try_from(moment.saturating_duration_since(self.base).as_millis()).unwrap_or(u64::MAX)
+    fn forget(&self) {
+        self.is_measured.store(false, Ordering::Release);
     }
 
-    fn set(&self, moment: Instant, unix_ms: u64) {
+    fn since_base_ms(&self, moment: Moment) -> u64 {
+        u64::try_from(moment.since(self.base).as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn set(&self, moment: Moment, unix_ms: u64) {
         let at_base = unix_ms.saturating_sub(self.since_base_ms(moment));
         self.at_base_unix_ms.store(at_base, Ordering::Relaxed);
         self.is_measured.store(true, Ordering::Release);
@@ -71,8 +96,14 @@ pub(super) fn keep(broker: &Broker) {
             drop(broker);
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                // After a reconnect it may be another server.
-                changed = link.changed() => if changed.is_err() { return },
+                changed = link.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    // It may be another server, or one whose machine stood still: what was measured before is not its time.
+                    let Some(broker) = weak.upgrade() else { return };
+                    broker.clock().forget();
+                }
             }
         }
     });
@@ -96,20 +127,30 @@ impl Broker {
         true
     }
 
+    /// Waits until the broker's time is known, for as long as that takes. Cancel-safe.
+    pub async fn wait_for_time(&self) {
+        while !self.knows_time() {
+            let _ = self.wait_connected(MEASURE_AGAIN_AFTER).await;
+            if !self.measure_clock().await {
+                tokio::time::sleep(ASK_AGAIN_AFTER).await;
+            }
+        }
+    }
+
     async fn sample_clock(&self) -> Option<Sample> {
-        let started = Instant::now();
+        let started = Moment::now();
         let tail = format!("STREAM.INFO.{}", self.subjects().state_stream());
         let answer = self.api(&tail, &json!(null), MEASURE_TIMEOUT).await.ok()?;
-        let round_trip = started.elapsed();
+        let round_trip = Moment::now().since(started);
         let broker: Timestamp = answer.get("ts").and_then(Value::as_str)?.parse().ok()?;
-        Some(Sample { round_trip, moment: started + round_trip / 2, unix_ms: broker.unix_ms() })
+        Some(Sample { round_trip, moment: Moment(started.0 + round_trip / 2), unix_ms: broker.unix_ms() })
     }
 }
 
 /// The broker's time at some moment, as far as its answer tells.
 struct Sample {
     round_trip: Duration,
-    moment: Instant,
+    moment: Moment,
     unix_ms: u64,
 }
 
@@ -118,9 +159,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn moments_count_from_the_machines_start_also_while_it_sleeps() {
+        let uptime = std::fs::read_to_string("/proc/uptime").unwrap();
+        let uptime: f64 = uptime.split(' ').next().unwrap().parse().unwrap();
+        let now = Moment::now().0.as_secs_f64();
+        assert!((now - uptime).abs() < 5.0, "{now} s by the clock, up for {uptime} s");
+    }
+
+    #[test]
     fn time_goes_on_from_what_was_measured() {
         let clock = Clock::default();
-        clock.set(clock.base + Duration::from_secs(10), 1_000_000);
+        clock.set(Moment(clock.base.0 + Duration::from_secs(10)), 1_000_000);
         assert_eq!(clock.at_base_unix_ms.load(Ordering::Relaxed), 990_000);
         let now = clock.now_unix_ms();
         assert!((990_000..1_000_000).contains(&now), "{now}");

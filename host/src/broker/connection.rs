@@ -17,6 +17,7 @@ use parking::Parking;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout};
 
+use super::bucket::Told;
 use super::clock::Clock;
 use super::lookup::StreamNames;
 use super::schedule_room::ScheduleRoom;
@@ -55,6 +56,7 @@ struct Inner {
     clock: Clock,
     stream_names: StreamNames,
     schedule_room: ScheduleRoom,
+    told: Told,
     last_error: Arc<Parking>,
 }
 
@@ -112,6 +114,7 @@ impl Broker {
             clock: Clock::default(),
             stream_names: StreamNames::default(),
             schedule_room: ScheduleRoom::default(),
+            told: Told::default(),
             last_error,
             options,
         };
@@ -209,6 +212,10 @@ impl Broker {
 
     pub(super) fn schedule_room(&self) -> &ScheduleRoom {
         &self.inner.schedule_room
+    }
+
+    pub(super) fn told(&self) -> &Told {
+        &self.inner.told
     }
 
     pub(super) fn stream_names(&self) -> &StreamNames {

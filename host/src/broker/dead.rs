@@ -3,15 +3,18 @@
 //! A letter is the last attempt's envelope with headers of its own beside it: reason, code, and the attempts as the
 //! record had them, which outlives the record itself. They stand in a header, of which the broker takes 64 KiB altogether: so
 //! long errors are cut further than in the record. Reading them back is [`super::Letter`]'s part.
+//!
+//! Invariant: one letter per task, however often and by however many it is published. The broker knows a message id for two
+//! minutes only; that nothing stands on the letter's subject yet, it knows for good.
 
 use std::time::Duration;
 
 use cardcage_protocol::record::{cut, cut_json};
-use cardcage_protocol::{Attempt, TaskEnvelope, TaskError, header, limits};
+use cardcage_protocol::{Attempt, TaskEnvelope, TaskError, TaskId, header, limits};
 
 use super::publish::set;
 use super::task_queue::envelope_headers;
-use super::{Broker, Error, Stored};
+use super::{Broker, Error, replay_id};
 
 /// Longest reason in a dead letter's header.
 pub(super) const REASON_MAX_BYTES: usize = 1024;
@@ -39,11 +42,11 @@ pub struct DeadLetter<'a> {
 }
 
 impl Broker {
-    /// Keeps a dead letter. Publishing it again is harmless.
+    /// Keeps a dead letter. Publishing it again is harmless: the first one stays.
     ///
     /// # Errors
     /// [`Error::Unavailable`], [`Error::Envelope`].
-    pub async fn publish_dead(&self, letter: DeadLetter<'_>, wait: Duration) -> Result<Stored, Error> {
+    pub async fn publish_dead(&self, letter: DeadLetter<'_>, wait: Duration) -> Result<(), Error> {
         let DeadLetter { envelope, reason, code, error, attempts, attempts_omitted } = letter;
         let mut headers = envelope_headers(envelope, &format!("{}.dead", envelope.id))?;
         set(&mut headers, header::DEAD_REASON, &line(reason, REASON_MAX_BYTES))?;
@@ -53,8 +56,20 @@ impl Broker {
         if attempts_omitted > 0 {
             set(&mut headers, header::DEAD_ATTEMPTS_OMITTED, &attempts_omitted.to_string())?;
         }
+        set(&mut headers, header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, "0")?;
         let subject = self.subjects().dead(&envelope.plugin, &envelope.task, envelope.id);
-        self.publish_stored(&subject, headers, envelope.body.clone(), wait).await
+        match self.publish_stored(&subject, headers, envelope.body.clone(), wait).await {
+            Ok(_) | Err(Error::Conflict { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether a dead task's letter was published: it is there, or was replayed since.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`], [`Error::Timeout`].
+    pub async fn has_letter(&self, id: TaskId) -> Result<bool, Error> {
+        Ok(self.find_letter(id).await?.is_some() || self.find_task(replay_id(id)).await?.is_some())
     }
 }
 

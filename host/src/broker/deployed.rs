@@ -49,7 +49,7 @@ impl Broker {
     /// All plugin versions that workers have described lately.
     ///
     /// # Errors
-    /// [`Error::Unavailable`]; [`Error::Unreadable`] for what a newer host may have written.
+    /// [`Error::Unavailable`].
     pub async fn deployed(&self) -> Result<Vec<Deployed>, Error> {
         let entries = self.limit_entries(&self.subjects().all_deployed(), "a plugin's description").await?;
         Ok(entries.into_iter().map(|(deployed, ..)| deployed).collect())

@@ -47,8 +47,9 @@ enum Verdict {
     Leave(&'static str),
 }
 
-/// Makes a task of one firing. What fails is left where it is: its lease ends, and it comes again.
-pub(super) async fn take_up(broker: &Broker, delivery: &Delivery) {
+/// Makes a task of one firing, which may have been taken up before. What fails is left where it is: its lease ends, and it
+/// comes again.
+pub(super) async fn take_up(broker: &Broker, delivery: &Delivery, may_be_second: bool) {
     let ack = match read(delivery) {
         Err(reason) => {
             tracing::error!(
@@ -60,7 +61,7 @@ pub(super) async fn take_up(broker: &Broker, delivery: &Delivery) {
         }
         Ok(slot) => {
             let ScheduleRecord { plugin, name, .. } = &slot.record;
-            match carry_out(broker, delivery, &slot).await {
+            match carry_out(broker, delivery, &slot, may_be_second).await {
                 Ok(Verdict::Run) => {
                     tracing::debug!(%plugin, schedule = %name, id = %slot.task_id, "a schedule's task is queued");
                 }
@@ -94,14 +95,21 @@ fn read(delivery: &Delivery) -> Result<Slot, String> {
     Ok(Slot { record, task_id, next, fired_at: delivery.stored_at })
 }
 
-async fn carry_out(broker: &Broker, delivery: &Delivery, slot: &Slot) -> Result<Verdict, Error> {
+async fn carry_out(
+    broker: &Broker,
+    delivery: &Delivery,
+    slot: &Slot,
+    may_be_second: bool,
+) -> Result<Verdict, Error> {
     let verdict = match judge_lateness(broker, delivery, slot).await? {
-        Verdict::Run => remember(broker, slot, delivery.num_delivered > 1).await?,
+        Verdict::Run => remember(broker, slot, may_be_second).await?,
         other => other,
     };
     if verdict == Verdict::Run {
         reach(Point::AfterSlotRemembered);
-        broker.publish_task(&envelope(slot), PUBLISH_TIMEOUT).await?;
+        // Its record is read before it starts where it may have run already.
+        let task = TaskEnvelope { unparked: may_be_second, ..envelope(slot) };
+        broker.publish_task(&task, PUBLISH_TIMEOUT).await?;
         reach(Point::AfterSlotPublished);
     }
     Ok(verdict)
@@ -128,10 +136,10 @@ async fn judge_lateness(broker: &Broker, delivery: &Delivery, slot: &Slot) -> Re
 }
 
 /// Makes this slot the schedule's last firing, unless an earlier task or a key stands against it.
-async fn remember(broker: &Broker, slot: &Slot, is_redelivered: bool) -> Result<Verdict, Error> {
+async fn remember(broker: &Broker, slot: &Slot, may_be_second: bool) -> Result<Verdict, Error> {
     let ScheduleRecord { plugin, name, definition, .. } = &slot.record;
     // Whoever had it before may have come as far as to publish, longer ago than the broker remembers message ids.
-    if is_redelivered && broker.find_task(slot.task_id).await?.is_some() {
+    if may_be_second && broker.find_task(slot.task_id).await?.is_some() {
         return Ok(Verdict::Stored);
     }
     for _ in 0..ROUNDS {

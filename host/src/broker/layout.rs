@@ -276,6 +276,10 @@ impl Broker {
             report.differences.extend(differences);
         }
         self.stream_names().forget();
+        // It is read from the stream of records, which may not have been there before.
+        if !self.knows_time() {
+            self.measure_clock().await;
+        }
         if report.differences.is_empty() { Ok(report) } else { Err(Error::Layout(report.differences)) }
     }
 

@@ -11,6 +11,8 @@ use cardcage_protocol::{LiveLimits, Name, Timestamp, header};
 use super::publish::set;
 use super::{Broker, Error};
 
+/// What an entry is called.
+const WHAT: &str = "a task's live limits";
 /// Time for one write.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often a write that others were faster with is tried anew.
@@ -22,9 +24,9 @@ impl Broker {
     /// What is set, of all tasks.
     ///
     /// # Errors
-    /// [`Error::Unavailable`]; [`Error::Unreadable`] for what a newer host may have written.
+    /// [`Error::Unavailable`].
     pub async fn live_limits(&self) -> Result<Vec<LiveLimits>, Error> {
-        let entries = self.limit_entries(&self.subjects().all_live_limits(), "a task's live limits").await?;
+        let entries = self.limit_entries(&self.subjects().all_live_limits(), WHAT).await?;
         Ok(entries
             .into_iter()
             .map(|(limits, ..)| limits)
@@ -42,15 +44,12 @@ impl Broker {
         task: &Name,
         change: impl Fn(&mut LiveLimits),
     ) -> Result<LiveLimits, Error> {
-        let (stream, subject) = (self.subjects().limits_stream(), self.subjects().live_limits(plugin, task));
+        let subject = self.subjects().live_limits(plugin, task);
         let mut conflict = Error::Conflict { last_sequence: None };
         for _ in 0..ROUNDS {
-            let unreadable = |error| Error::unreadable("a task's live limits", error);
             let now = Timestamp::from_unix_ms(self.now_unix_ms());
-            let (mut limits, sequence) = match self.last_message(&stream, &subject).await? {
-                Some(message) => {
-                    (serde_json::from_slice(&message.payload).map_err(unreadable)?, message.sequence)
-                }
+            let (mut limits, sequence) = match self.limit_entry(&subject, WHAT).await? {
+                Some((limits, message)) => (limits, message.sequence),
                 None => (LiveLimits::new(plugin.clone(), task.clone(), now), 0),
             };
             change(&mut limits);
@@ -60,7 +59,7 @@ impl Broker {
             if limits.is_empty() {
                 set(&mut headers, header::NATS_TTL, &format!("{}s", LIFTED_FOR.as_secs()))?;
             }
-            let json = serde_json::to_vec(&limits).map_err(unreadable)?;
+            let json = serde_json::to_vec(&limits).map_err(|error| Error::unreadable(WHAT, error))?;
             match self.publish_stored(&subject, headers, Bytes::from(json), WRITE_TIMEOUT).await {
                 Ok(_) => return Ok(limits),
                 Err(error @ Error::Conflict { .. }) => conflict = error,

@@ -4,7 +4,9 @@
 //! and doubles nothing: it is published under its own message id, acknowledged by the queue, and only then removed.
 //!
 //! Invariants: a due task leaves the schedule stream only when its queue has stored it, or when it can never be one; one that
-//! was handed out before is looked for first, for a queue knows a message id again for two minutes only.
+//! was handed out before is looked for first, for a queue knows a message id again for two minutes only. A killed broker may
+//! hand out again what was moved and acknowledged, as if for the first time, and has forgotten the message ids of what has
+//! left the queue since: so what is moved in the first lease of a connection has its record read before it starts.
 //! A queue that is full keeps its own due tasks waiting (they come again after a lease), and no other plugin's: each has
 //! a consumer of its own.
 
@@ -18,7 +20,7 @@ use tokio::sync::Semaphore;
 use super::delivery::Delivery;
 use super::firing::take_up;
 use super::publish::set;
-use super::{Ack, Broker, ConsumerSpec, DeadLetter, Error, Pull, PullHealth};
+use super::{Ack, Broker, ConsumerSpec, DeadLetter, Error, Pull, PullHealth, Settling};
 use crate::failpoint::{Point, reach};
 
 /// Due tasks that are moved at the same time.
@@ -69,8 +71,15 @@ impl Pump {
         let slots = Arc::new(Semaphore::new(IN_FLIGHT_MAX));
         // Slots that are free and not yet demanded come back through this channel.
         let (freed, mut free) = tokio::sync::mpsc::unbounded_channel::<()>();
-        self.pull.add_demand(IN_FLIGHT_MAX);
+        let settling = Settling::new(self.broker.options().lease, self.broker.link().generation);
         tokio::pin!(stop);
+        // Whether a slot is missed is judged by the broker's time.
+        tokio::select! {
+            biased;
+            () = &mut stop => return,
+            () = self.broker.wait_for_time() => {}
+        }
+        self.pull.add_demand(IN_FLIGHT_MAX);
         loop {
             let delivery = tokio::select! {
                 biased;
@@ -82,13 +91,14 @@ impl Pump {
                 delivery = self.pull.next() => delivery,
             };
             let (broker, freed, cargo) = (self.broker.clone(), freed.clone(), self.cargo);
+            let may_be_second = delivery.num_delivered > 1 || settling.is_settling(broker.link().generation);
             // A few more may come than were demanded: they wait here for their turn.
             let slots = slots.clone();
             tokio::spawn(async move {
                 let slot = slots.acquire_owned().await;
                 match cargo {
-                    Cargo::Due => move_one(&broker, &delivery).await,
-                    Cargo::Slots => take_up(&broker, &delivery).await,
+                    Cargo::Due => move_one(&broker, &delivery, may_be_second).await,
+                    Cargo::Slots => take_up(&broker, &delivery, may_be_second).await,
                 }
                 drop(slot);
                 let _ = freed.send(());
@@ -103,15 +113,17 @@ impl Pump {
 }
 
 /// Moves one due task. What fails is left where it is: its lease ends, and it comes again.
-async fn move_one(broker: &Broker, delivery: &Delivery) {
+async fn move_one(broker: &Broker, delivery: &Delivery, may_be_second: bool) {
     let ack = match read(broker, delivery) {
-        Ok((address, envelope)) => match move_on(broker, delivery, &address, &envelope).await {
-            Ok(()) => Ack::Done,
-            Err(error) => {
-                tracing::warn!(id = %address.id, plugin = %address.plugin, %error, "a due task cannot be queued yet");
-                return;
+        Ok((address, envelope)) => {
+            match move_on(broker, delivery, &address, &envelope, may_be_second).await {
+                Ok(()) => Ack::Done,
+                Err(error) => {
+                    tracing::warn!(id = %address.id, plugin = %address.plugin, %error, "a due task cannot be queued yet");
+                    return;
+                }
             }
-        },
+        }
         Err(error) => match bury(broker, delivery, &error).await {
             Ok(()) => Ack::Terminate,
             Err(error) => {
@@ -145,6 +157,7 @@ async fn move_on(
     delivery: &Delivery,
     address: &TaskAddress,
     envelope: &TaskEnvelope,
+    may_be_second: bool,
 ) -> Result<(), Error> {
     // Somebody had it before, and may have died between its publish and the acknowledgement; perhaps longer ago than the
     // queue knows message ids.
@@ -153,7 +166,7 @@ async fn move_on(
     {
         return Ok(());
     }
-    publish(broker, delivery, address, envelope).await?;
+    publish(broker, delivery, address, envelope, may_be_second).await?;
     reach(Point::AfterDuePublished);
     Ok(())
 }
@@ -163,6 +176,7 @@ async fn publish(
     delivery: &Delivery,
     address: &TaskAddress,
     envelope: &TaskEnvelope,
+    may_be_second: bool,
 ) -> Result<(), Error> {
     // The headers as they came, not the envelope encoded anew: a neighbouring version may have written more of them.
     let mut headers = HeaderMap::new();
@@ -171,6 +185,10 @@ async fn publish(
         let name: async_nats::HeaderName = name.parse().map_err(|error| unreadable(&error))?;
         let value: async_nats::HeaderValue = value.parse().map_err(|error| unreadable(&error))?;
         headers.insert(name, value);
+    }
+    // Of any later attempt it is read in any case.
+    if may_be_second && envelope.attempt == 1 {
+        set(&mut headers, header::UNPARKED, "1")?;
     }
     set(&mut headers, header::NATS_MSG_ID, &envelope.message_id())?;
     let subject = broker.subjects().task(address);
@@ -200,5 +218,5 @@ async fn bury(
         attempts: &[],
         attempts_omitted: 0,
     };
-    broker.publish_dead(letter, PUBLISH_TIMEOUT).await.map(|_| ())
+    broker.publish_dead(letter, PUBLISH_TIMEOUT).await
 }

@@ -13,6 +13,8 @@ use super::bucket::Entry;
 use super::publish::set;
 use super::{Broker, Error};
 
+/// What an entry is called.
+const WHAT: &str = "a crash history";
 /// Time for one write.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often a write that others were faster with is tried anew.
@@ -34,12 +36,11 @@ impl Broker {
         crash: Crash,
         policy: QuarantinePolicy,
     ) -> Result<Option<CrashHistory>, Error> {
-        let (stream, subject) =
-            (self.subjects().limits_stream(), self.subjects().crash_history(plugin, version));
+        let subject = self.subjects().crash_history(plugin, version);
         let mut conflict = Error::Conflict { last_sequence: None };
         for _ in 0..ROUNDS {
-            let (mut history, sequence) = match self.last_message(&stream, &subject).await? {
-                Some(message) => (parse(&message.payload)?, message.sequence),
+            let (mut history, sequence) = match self.limit_entry::<CrashHistory>(&subject, WHAT).await? {
+                Some((history, message)) => (history, message.sequence),
                 None => (CrashHistory::new(plugin.clone(), version), 0),
             };
             let is_quarantined = history.note(crash.clone(), policy);
@@ -57,7 +58,7 @@ impl Broker {
     /// The histories of one plugin's versions, or of all plugins'.
     ///
     /// # Errors
-    /// [`Error::Unavailable`]; [`Error::Unreadable`] for what a newer host may have written.
+    /// [`Error::Unavailable`].
     pub async fn crash_histories(&self, plugin: Option<&Name>) -> Result<Vec<CrashHistory>, Error> {
         Ok(self.histories(plugin).await?.into_iter().map(|(history, ..)| history).collect())
     }
@@ -80,7 +81,7 @@ impl Broker {
     }
 
     async fn histories(&self, plugin: Option<&Name>) -> Result<Vec<Entry<CrashHistory>>, Error> {
-        self.limit_entries(&self.subjects().crash_histories(plugin), "a crash history").await
+        self.limit_entries(&self.subjects().crash_histories(plugin), WHAT).await
     }
 
     async fn write_history(
@@ -90,8 +91,7 @@ impl Broker {
         expected: u64,
         ttl: Option<Duration>,
     ) -> Result<(), Error> {
-        let json =
-            serde_json::to_vec(history).map_err(|error| Error::unreadable("a crash history", error))?;
+        let json = serde_json::to_vec(history).map_err(|error| Error::unreadable(WHAT, error))?;
         let mut headers = HeaderMap::new();
         set(&mut headers, header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, &expected.to_string())?;
         if let Some(ttl) = ttl {
@@ -99,8 +99,4 @@ impl Broker {
         }
         self.publish_stored(subject, headers, Bytes::from(json), WRITE_TIMEOUT).await.map(|_| ())
     }
-}
-
-fn parse(payload: &[u8]) -> Result<CrashHistory, Error> {
-    serde_json::from_slice(payload).map_err(|error| Error::unreadable("a crash history", error))
 }

@@ -96,12 +96,8 @@ impl Broker {
     /// [`Error::Unavailable`].
     pub async fn last_firing(&self, plugin: &Name, name: &Name) -> Result<Option<(LastFiring, u64)>, Error> {
         let subject = self.subjects().last_firing(plugin, name);
-        let Some(message) = self.last_message(&self.subjects().limits_stream(), &subject).await? else {
-            return Ok(None);
-        };
-        let firing = serde_json::from_slice(&message.payload)
-            .map_err(|error| Error::unreadable("a schedule's last firing", error))?;
-        Ok(Some((firing, message.sequence)))
+        let found = self.limit_entry(&subject, "a schedule's last firing").await?;
+        Ok(found.map(|(firing, message)| (firing, message.sequence)))
     }
 
     /// Remembers a firing over what stands at `expected`.

@@ -21,23 +21,19 @@ use std::time::Duration;
 
 use async_nats::HeaderMap;
 use bytes::Bytes;
-use cardcage_protocol::{Name, State, TaskAddress, TaskId, header};
+use cardcage_protocol::{Name, TaskAddress, TaskId, header};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
-use super::api::API_TIMEOUT;
 use super::delivery::Delivery;
 use super::direct::StoredMessage;
 use super::publish::{pairs, set};
 use super::stores::LIMITS;
 use super::unique::KEPT;
-use super::{Broker, Error, Place};
+use super::{Broker, Error};
 use crate::failpoint::{Point, reach};
 
 /// Time for one write.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Locks, and lines, that one sweep looks at.
-const SWEEP_MAX: usize = 256;
 /// How often a lock that changes hands is looked at.
 const ROUNDS: usize = 16;
 
@@ -101,24 +97,8 @@ pub enum TurnClaim {
     Over,
 }
 
-/// Where a sweep of turns goes on.
-#[derive(Debug, Clone, Default)]
-pub struct SerialCursor {
-    lock: String,
-    line: String,
-}
-
-/// The next names of a sorted list after `last`, which moves on to where they end; from the beginning after the end.
-fn take_from(names: Vec<String>, last: &mut String) -> Vec<String> {
-    let mut next: Vec<String> = names.into_iter().filter(|name| *name > *last).collect();
-    let goes_on = next.len() > SWEEP_MAX;
-    next.truncate(SWEEP_MAX);
-    *last = next.last().filter(|_| goes_on).cloned().unwrap_or_default();
-    next
-}
-
 /// The first message of a line.
-struct Head {
+pub(super) struct Head {
     turn: Turn,
     address: TaskAddress,
     message: StoredMessage,
@@ -158,7 +138,8 @@ impl Broker {
         Ok(self.message_at(&self.subjects().tasks_stream(plugin), message).await?.is_some())
     }
 
-    /// Moves a delivery, which was stored in time, into its key's line. The delivery may be acknowledged then.
+    /// Moves a delivery, which was stored in time, into its key's line. The delivery may be acknowledged then, and must be where
+    /// this answers `false`: the next one has its turn and cannot come back, for the queue is full, perhaps of such as this.
     ///
     /// # Errors
     /// [`Error::Unavailable`]; [`Error::QueueFull`] when the lines are at their bound.
@@ -168,7 +149,7 @@ impl Broker {
         delivery: &Delivery,
         address: &TaskAddress,
         turn: Turn,
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
         let id = format!("{}.{}.q{}", turn.task_id, turn.attempt, delivery.stream_sequence);
         // It was stored in time, and will be stored again later than its enqueuer waited.
         let kept = delivery.headers().filter(|(name, _)| *name != header::ACCEPT_BY);
@@ -177,7 +158,10 @@ impl Broker {
         self.publish_stored(&subject, headers, delivery.payload(), WRITE_TIMEOUT).await?;
         reach(Point::AfterLinedUp);
         // The lock may have become free since it was looked at, and nobody would know of this one.
-        self.start_line(key_hash).await
+        match self.start_line(key_hash).await {
+            Err(Error::QueueFull { .. }) => Ok(false),
+            other => other.map(|()| true),
+        }
     }
 
     /// Ends a turn: the next in line gets the lock and goes back into its queue. Does what somebody who died left undone.
@@ -214,57 +198,11 @@ impl Broker {
         Err(Error::unavailable("a serial key changes hands too fast"))
     }
 
-    /// Finds turns that nobody will end, because their messages were removed or their ends got lost, and passes them on;
-    /// starts lines that nobody has started. Only what is older than `age` is touched, and a bounded number of keys is
-    /// looked at from `cursor` on. Returns how many were found.
+    /// Gives a free lock to the head of its line, if there is one, and sees to it that the one that has it stands in its queue.
     ///
     /// # Errors
-    /// [`Error::Unavailable`].
-    pub async fn sweep_serial(&self, age: Duration, cursor: &mut SerialCursor) -> Result<u64, Error> {
-        let mut found = 0;
-        let locks = self.subjects_of(&self.subjects().limits_stream(), &self.subjects().locks()).await?;
-        for subject in take_from(locks, &mut cursor.lock) {
-            let Some(key_hash) = subject.rsplit('.').next() else { continue };
-            let Some(message) = self.last_message(&self.subjects().limits_stream(), &subject).await? else {
-                continue;
-            };
-            let stored_ms = message.stored_at.map_or(u64::MAX, |at| at.unix_ms());
-            if u128::from(self.now_unix_ms().saturating_sub(stored_ms)) < age.as_millis() {
-                continue;
-            }
-            let Ok(holder) = serde_json::from_slice::<Turn>(&message.payload) else { continue };
-            let is_over = match self.find_task(holder.task_id).await? {
-                None => true,
-                Some(Place::Recorded(record, _)) => {
-                    let attempt = record.attempts.last().map_or(0, |attempt| attempt.n);
-                    record.state.is_final() || (record.state == State::Retrying && attempt >= holder.attempt)
-                }
-                Some(_) => false,
-            };
-            if is_over {
-                found += 1;
-                self.pass_on(key_hash, holder).await?;
-            } else {
-                // It may have been given the lock and left in the line, where nobody delivers it.
-                let head = self.head(key_hash).await?;
-                found += u64::from(self.put_back_if_its_turn(head, holder).await?);
-            }
-        }
-        let lines = self.subjects_of(&self.subjects().lines_stream(), &self.subjects().lines()).await?;
-        let mut keys: Vec<String> =
-            lines.iter().filter_map(|line| self.subjects().key_of_line(line).map(str::to_owned)).collect();
-        keys.dedup();
-        for key_hash in take_from(keys, &mut cursor.line) {
-            if self.lock(&key_hash).await?.is_none() {
-                found += 1;
-                self.start_line(&key_hash).await?;
-            }
-        }
-        Ok(found)
-    }
-
-    /// Gives a free lock to the head of its line, if there is one.
-    async fn start_line(&self, key_hash: &str) -> Result<(), Error> {
+    /// [`Error::Unavailable`], [`Error::QueueFull`]; a repeat is harmless.
+    pub async fn start_line(&self, key_hash: &str) -> Result<(), Error> {
         for _ in 0..ROUNDS {
             let lock = self.lock(key_hash).await?;
             let Some(head) = self.head(key_hash).await? else { return Ok(()) };
@@ -284,12 +222,9 @@ impl Broker {
         Ok(self.lock(key_hash).await?.map(|(turn, _)| turn))
     }
 
-    async fn lock(&self, key_hash: &str) -> Result<Option<(Turn, u64)>, Error> {
-        let (stream, subject) = (self.subjects().limits_stream(), self.subjects().lock(key_hash));
-        let Some(message) = self.last_message(&stream, &subject).await? else { return Ok(None) };
-        let turn = serde_json::from_slice(&message.payload)
-            .map_err(|error| Error::unreadable("a serial key's lock", error))?;
-        Ok(Some((turn, message.sequence)))
+    pub(super) async fn lock(&self, key_hash: &str) -> Result<Option<(Turn, u64)>, Error> {
+        let found = self.limit_entry(&self.subjects().lock(key_hash), "a serial key's lock").await?;
+        Ok(found.map(|(turn, message)| (turn, message.sequence)))
     }
 
     /// Says whether it was written: whether the lock stood at `expected`.
@@ -307,7 +242,7 @@ impl Broker {
         }
     }
 
-    async fn head(&self, key_hash: &str) -> Result<Option<Head>, Error> {
+    pub(super) async fn head(&self, key_hash: &str) -> Result<Option<Head>, Error> {
         let (stream, filter) = (self.subjects().lines_stream(), self.subjects().line_of(key_hash));
         loop {
             let Some(message) = self.first_message(&stream, &filter).await? else { return Ok(None) };
@@ -325,7 +260,7 @@ impl Broker {
 
     /// Puts the head of a line back into its queue where it has the turn and no message of it has come there. Says
     /// whether it did.
-    async fn put_back_if_its_turn(&self, head: Option<Head>, holder: Turn) -> Result<bool, Error> {
+    pub(super) async fn put_back_if_its_turn(&self, head: Option<Head>, holder: Turn) -> Result<bool, Error> {
         let Some(head) = head.filter(|head| head.turn.is_of(holder)) else { return Ok(false) };
         if self.has_come(holder, &head.address.plugin).await? {
             // The end of its turn removes what stands here.
@@ -344,17 +279,6 @@ impl Broker {
         reach(Point::AfterPutBack);
         self.delete_message(&self.subjects().lines_stream(), message.sequence).await
     }
-
-    /// The subjects of a stream that hold messages and match a filter; as many as the broker tells at once.
-    async fn subjects_of(&self, stream: &str, filter: &str) -> Result<Vec<String>, Error> {
-        let request = json!({ "subjects_filter": filter });
-        let answer = self.api(&format!("STREAM.INFO.{stream}"), &request, API_TIMEOUT).await?;
-        let subjects = answer.get("state").and_then(|state| state.get("subjects")).and_then(Value::as_object);
-        let mut subjects: Vec<String> =
-            subjects.into_iter().flat_map(|subjects| subjects.keys().cloned()).collect();
-        subjects.sort_unstable();
-        Ok(subjects)
-    }
 }
 
 /// The headers as they came, without NATS' own, under another identity: a neighbouring version may have written more.
@@ -368,18 +292,4 @@ fn headers<'a>(all: impl Iterator<Item = (&'a str, &'a str)>, message_id: &str) 
     }
     set(&mut headers, header::NATS_MSG_ID, message_id)?;
     Ok(headers)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_sweep_goes_through_all_names_in_portions_and_begins_anew() {
-        let names: Vec<String> = (0..300).map(|n| format!("{n:03}")).collect();
-        let mut last = String::new();
-        assert_eq!(take_from(names.clone(), &mut last).len(), 256);
-        assert_eq!(take_from(names.clone(), &mut last), names[256..]);
-        assert_eq!(take_from(names.clone(), &mut last).first(), names.first());
-    }
 }

@@ -1,14 +1,14 @@
 //! The time after a start or a reconnect in which a first delivery may be none: a killed broker may deliver again what was finished
-//! and acknowledged just before, and count from one. A worker that has just started cannot know whether the broker has,
+//! and acknowledged just before, and count from one. A host that has just started cannot know whether the broker has,
 //! too.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Knows whether the worker started, or its connection came back, less than a lease ago.
+/// Knows whether the host started, or its connection came back, less than a lease ago.
 #[derive(Debug)]
-pub(super) struct Settling {
+pub struct Settling {
     started: Instant,
     lease: Duration,
     /// The connection that is known.
@@ -19,7 +19,8 @@ pub(super) struct Settling {
 
 impl Settling {
     /// `generation` counts connections; 0 means that there was none yet.
-    pub(super) fn new(lease: Duration, generation: u64) -> Self {
+    #[must_use]
+    pub fn new(lease: Duration, generation: u64) -> Self {
         Self {
             started: Instant::now(),
             lease,
@@ -30,7 +31,7 @@ impl Settling {
 
     /// Says whether the record must be read first. Asked with the connection's count at every delivery, so that no
     /// delivery of a new connection slips through before a watcher has noticed it.
-    pub(super) fn is_settling(&self, generation: u64) -> bool {
+    pub fn is_settling(&self, generation: u64) -> bool {
         let known = self.generation.load(Ordering::Acquire);
         let now_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         if generation != known {

@@ -35,9 +35,8 @@ struct NextStart {
     interval_us: u64,
 }
 
-fn read(json: &[u8]) -> Result<NextStart, Error> {
-    serde_json::from_slice(json).map_err(|error| Error::unreadable("a rate's record", error))
-}
+/// What an entry is called.
+const WHAT: &str = "a rate's record";
 
 impl Broker {
     /// When the next start of a task is free, in microseconds since 1970 by the broker's clock; `None` where none was ever
@@ -48,7 +47,9 @@ impl Broker {
     pub async fn next_start(&self, plugin: &Name, task: &Name) -> Result<Option<u64>, Error> {
         let (stream, subject) = (self.subjects().limits_stream(), self.subjects().rate(plugin, task));
         let message = self.last_message(&stream, &subject).await?;
-        message.map(|message| read(&message.payload).map(|next| next.next_unix_us)).transpose()
+        // One that cannot be read is removed by whoever reserves.
+        let next = message.and_then(|message| serde_json::from_slice::<NextStart>(&message.payload).ok());
+        Ok(next.map(|next| next.next_unix_us))
     }
 
     /// Reserves `count` starts of a task; returns how long to wait before the first of them may happen.
@@ -62,14 +63,11 @@ impl Broker {
         rate: Rate,
         count: u32,
     ) -> Result<Duration, Error> {
-        let (stream, subject) = (self.subjects().limits_stream(), self.subjects().rate(plugin, task));
+        let subject = self.subjects().rate(plugin, task);
         let mut conflict = Error::Conflict { last_sequence: None };
         for _ in 0..ROUNDS {
-            let (next, before_us, sequence) = match self.last_message(&stream, &subject).await? {
-                Some(message) => {
-                    let next = read(&message.payload)?;
-                    (next.next_unix_us, next.interval_us, message.sequence)
-                }
+            let (next, before_us, sequence) = match self.limit_entry::<NextStart>(&subject, WHAT).await? {
+                Some((next, message)) => (next.next_unix_us, next.interval_us, message.sequence),
                 None => (0, 0, 0),
             };
             let now = self.now_unix_ms().saturating_mul(1_000);
@@ -79,8 +77,7 @@ impl Broker {
             let start = next.max(now);
             let taken = interval_us.saturating_mul(u64::from(count));
             let record = NextStart { v: 1, next_unix_us: start.saturating_add(taken), interval_us };
-            let json =
-                serde_json::to_vec(&record).map_err(|error| Error::unreadable("a rate's record", error))?;
+            let json = serde_json::to_vec(&record).map_err(|error| Error::unreadable(WHAT, error))?;
             let mut headers = HeaderMap::new();
             set(&mut headers, header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, &sequence.to_string())?;
             match self.publish_stored(&subject, headers, Bytes::from(json), WRITE_TIMEOUT).await {

@@ -20,6 +20,8 @@ use super::publish::set;
 use super::stores::LIMITS;
 use super::{Broker, Error, Place};
 
+/// What an entry is called.
+const WHAT: &str = "a unique key's entry";
 /// How long an entry lives at most, from when its task is due.
 pub(super) const KEPT: Duration = Duration::from_secs(30 * 86_400);
 /// A task that cannot be found may be on its way into its queue for so long.
@@ -58,7 +60,7 @@ impl Broker {
         delay: Duration,
         wait: Duration,
     ) -> Result<UniqueClaim, Error> {
-        let (stream, subject) = (self.subjects().limits_stream(), self.subjects().unique_key(key_hash));
+        let subject = self.subjects().unique_key(key_hash);
         let mut expected = 0;
         for _ in 0..ROUNDS {
             match self.write_entry(&subject, task_id, expected, delay, wait).await {
@@ -67,9 +69,7 @@ impl Broker {
                 Err(error) => return Err(error.of_keys(LIMITS)),
             }
             expected = 0;
-            let Some(message) = self.last_message(&stream, &subject).await? else { continue };
-            let entry: Entry = serde_json::from_slice(&message.payload)
-                .map_err(|error| Error::unreadable("a unique key's entry", error))?;
+            let Some((entry, message)) = self.limit_entry::<Entry>(&subject, WHAT).await? else { continue };
             if entry.task_id == task_id {
                 return Ok(UniqueClaim::Fresh);
             }
@@ -117,10 +117,13 @@ impl Broker {
             if age_ms < age.as_millis() {
                 continue;
             }
-            let is_free = match self.find_task(entry.task_id).await? {
-                Some(Place::Recorded(record, _)) => record.state.is_final(),
-                Some(_) => false,
-                None => age_ms >= ON_ITS_WAY.as_millis(),
+            let is_free = match self.find_task(entry.task_id).await {
+                Ok(Some(Place::Recorded(record, _))) => record.state.is_final(),
+                Ok(Some(_)) => false,
+                Ok(None) => age_ms >= ON_ITS_WAY.as_millis(),
+                // What is written of that task cannot be read, which holds up no sweep.
+                Err(Error::Unreadable { .. }) => false,
+                Err(error) => return Err(error),
             };
             if is_free {
                 released += 1;
@@ -148,8 +151,8 @@ impl Broker {
         delay: Duration,
         wait: Duration,
     ) -> Result<(), Error> {
-        let json = serde_json::to_vec(&Entry { v: 1, task_id })
-            .map_err(|error| Error::unreadable("a unique key's entry", error))?;
+        let json =
+            serde_json::to_vec(&Entry { v: 1, task_id }).map_err(|error| Error::unreadable(WHAT, error))?;
         let mut headers = HeaderMap::new();
         set(&mut headers, header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, &expected.to_string())?;
         set(&mut headers, header::NATS_TTL, &format!("{}s", delay.saturating_add(KEPT).as_secs()))?;

@@ -10,7 +10,7 @@
 //! Tasks with a key of their own: one that is there already would be left out, and then not all are stored together.
 
 use super::again::{LOOK_AGAIN, Standing, standing};
-use super::{NewTask, accept_by, check, confirm_key, envelope, millis, name, refused, timestamp};
+use super::{NewTask, accept_by, check, confirm_key, envelope, know_time, millis, name, refused, timestamp};
 use crate::broker::{Broker, Claim, Error, KeyRecord, key_hash};
 use cardcage_protocol::{Problem, ProblemCode, TaskEnvelope, TaskId, Timestamp, limits};
 use sha2::{Digest, Sha256};
@@ -128,6 +128,7 @@ async fn accept(
         }
     }
     let ids = ids(batch, count);
+    know_time(broker, new.iter().map(|new| (&new.terms, new.delay))).await?;
     let now_ms = broker.now_unix_ms();
     let mut tasks: Vec<_> = new
         .into_iter()

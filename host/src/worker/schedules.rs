@@ -92,6 +92,8 @@ impl ScheduleKeeper {
     /// Keeps schedules in step until it is dropped.
     pub async fn run(mut self) {
         let mut was_told = false;
+        // Who declared a schedule last is told apart by the broker's time.
+        self.broker.wait_for_time().await;
         loop {
             let pause = match self.round().await {
                 Ok(()) => {

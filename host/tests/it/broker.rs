@@ -13,7 +13,9 @@ use cardcage::broker::{
     Ack, Broker, Claim, ConsumerSpec, DeadLetter, Delivery, Error, Options, Pull, key_hash,
 };
 use cardcage_harness::{Deadline, Nats, eventually};
-use cardcage_protocol::{Name, Priority, ProblemCode, TaskAddress, TaskEnvelope, TaskId, Timestamp};
+use cardcage_protocol::{Name, Priority, ProblemCode, TaskAddress, TaskEnvelope, TaskId, Timestamp, header};
+
+use crate::one_letter::forget_message_ids;
 
 const WAIT: Duration = Duration::from_secs(10);
 
@@ -165,8 +167,25 @@ async fn a_dead_letter_is_kept_once() {
         attempts: &[],
         attempts_omitted: 0,
     };
-    assert!(!broker.publish_dead(letter, WAIT).await.unwrap().duplicate);
-    assert!(broker.publish_dead(letter, WAIT).await.unwrap().duplicate);
+    let stream = broker.subjects().dead_stream();
+    forget_message_ids(&nats, &stream).await;
+    broker.publish_dead(letter, WAIT).await.unwrap();
+    let context = async_nats::jetstream::new(async_nats::connect(nats.url()).await.unwrap());
+    // Under its message id anything would be stored by now.
+    eventually(Deadline::after(WAIT), "the broker has forgotten the message id", async || {
+        let mut headers = async_nats::HeaderMap::new();
+        headers.insert(header::NATS_MSG_ID, format!("{}.dead", envelope.id));
+        let other = broker.subjects().dead(&plugin(), &task(), TaskId::generate());
+        let stored = context.publish_with_headers(other, headers, "".into()).await.ok()?.await.ok()?;
+        (!stored.duplicate).then_some(())
+    })
+    .await
+    .unwrap();
+    let again = DeadLetter { reason: "said otherwise", ..letter };
+    broker.publish_dead(again, WAIT).await.unwrap();
+    let kept = broker.find_letter(envelope.id).await.unwrap().unwrap();
+    assert_eq!(kept.reason, "it failed", "the first one stays");
+    assert_eq!(context.get_stream(stream).await.unwrap().get_info().await.unwrap().state.messages, 2);
 }
 
 #[tokio::test]
@@ -200,8 +219,17 @@ async fn the_brokers_clock_is_measured() {
     assert!(!broker.measure_clock().await, "there is no stream yet to read it from");
     assert!(!broker.knows_time());
     broker.ensure_layout(&[plugin()]).await.unwrap();
+    assert!(broker.knows_time(), "as soon as there is one, before anybody enqueues or takes anything by it");
     assert!(broker.measure_clock().await);
-    assert!(broker.knows_time());
+    // A broker that stood still, with its machine, comes back with another time.
+    nats.pause().await.unwrap();
+    let forgotten = async || (!broker.knows_time()).then_some(());
+    eventually(Deadline::seconds(60), "nothing is known of a broker that does not answer", forgotten)
+        .await
+        .unwrap();
+    nats.resume().unwrap();
+    let known = async || broker.knows_time().then_some(());
+    eventually(Deadline::seconds(60), "its time is measured anew", known).await.unwrap();
     // Server and test share a machine.
     assert!(broker.now_unix_ms().abs_diff(Timestamp::now().unix_ms()) < 1_000);
 }

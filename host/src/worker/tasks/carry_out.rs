@@ -1,8 +1,10 @@
 //! Carries a plan out, in the one order that survives a kill between any two writes: the fenced record, then the
-//! publishes that it owes, then the keys that it held (`keys`), the acknowledgement last.
+//! publishes that it owes, then the keys that it held (`keys`), the acknowledgement last. A full queue is the one exception
+//! (`place`).
 //!
 //! While the broker is away it tries again, for as long as the attempt may be ours.
 
+use super::place::{Place, WhenFull};
 use super::plan::{Last, Plan, Write};
 use super::unit::Shared;
 use crate::broker::{Ack, Delivery, Error};
@@ -46,26 +48,21 @@ impl Shared {
             reach(Point::AfterRecord);
         }
         let record = plan.write.as_ref().map(|write| &write.record).or(current);
-        for owed in &plan.then {
-            let again = plan.write.is_none();
-            if Box::pin(self.payer.follow_up(envelope, record, owed, again, until)).await.is_err() {
-                return Carried::GivenUp;
-            }
-            reach(Point::AfterFollowUp);
-        }
-        if !plan.then.is_empty()
-            && let Some(record) = record
-            && Box::pin(self.payer.settle(record, until)).await.is_err()
+        let place = Place::new(&self.broker, delivery, &envelope.plugin, record);
+        if !plan.then.is_empty() && Box::pin(self.pay(envelope, record, &plan, &place, until)).await.is_err()
         {
-            return Carried::GivenUp;
+            return if place.is_left() { self.leave_to_sweeper(envelope) } else { Carried::GivenUp };
         }
         if plan.last == Last::Done && (envelope.unique_key.is_some() || envelope.serial_key.is_some()) {
             // Without a record it was never promised, and never will be.
             let ended = record.is_none_or(|record| record.state.is_final());
             reach(Point::BeforeRelease);
             if Box::pin(self.release_keys(envelope, delivery, ended, until)).await.is_err() {
-                return Carried::GivenUp;
+                return if place.is_left() { self.leave_to_sweeper(envelope) } else { Carried::GivenUp };
             }
+        }
+        if place.is_left() {
+            return Carried::Out;
         }
         let last = match plan.last {
             Last::Done => Ack::Done,
@@ -73,6 +70,32 @@ impl Shared {
         };
         reach(Point::BeforeAck);
         self.acknowledge(delivery, last).await;
+        Carried::Out
+    }
+
+    /// Publishes what the record owes, and says that it is.
+    async fn pay(
+        &self,
+        envelope: &TaskEnvelope,
+        record: Option<&TaskRecord>,
+        plan: &Plan,
+        place: &Place<'_>,
+        until: Instant,
+    ) -> Result<(), Carried> {
+        for owed in &plan.then {
+            let (again, when_full) = (plan.write.is_none(), WhenFull::Wait(place));
+            Box::pin(self.payer.follow_up(envelope, record, owed, again, until, when_full)).await?;
+            reach(Point::AfterFollowUp);
+        }
+        match record {
+            Some(record) => Box::pin(self.payer.settle(record, until)).await,
+            None => Ok(()),
+        }
+    }
+
+    /// The message has made room, and what is missing is noted.
+    fn leave_to_sweeper(&self, envelope: &TaskEnvelope) -> Carried {
+        tracing::warn!(task = %envelope.id, "what a task's end owes finds its queue full, and is left to the sweeper");
         Carried::Out
     }
 

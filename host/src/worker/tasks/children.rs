@@ -1,16 +1,17 @@
 //! Publishing the tasks that a record owes: a success its children, a failure the task that is run then (`exhausted`).
 //!
-//! Each has the same id whoever publishes it, so a repeat is a duplicate to the broker as long as it remembers; later, who
-//! redoes the publishes looks first.
+//! Each has the same id whoever publishes it, so a repeat is a duplicate to the broker as long as it remembers; whoever
+//! publishes later looks first.
 
 use super::carry_out::{AGAIN_MIN, Carried, PUBLISH_TIMEOUT};
 use super::payer::Payer;
+use super::place::WhenFull;
 use crate::enqueue::{self, Fixed, NewTask};
 use crate::failpoint::{Point, reach};
 use crate::loader::Identity;
 use crate::terms::Terms;
 use bytes::Bytes;
-use cardcage_protocol::{Name, StagedTask, TaskId, TaskRecord, Timestamp};
+use cardcage_protocol::{Name, ProblemCode, StagedTask, TaskId, TaskRecord, Timestamp};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -19,16 +20,16 @@ use tokio::time::Instant;
 const REMEMBERED: Duration = Duration::from_secs(60);
 
 impl Payer {
-    /// Publishes the record's children. `again`: somebody may have done so before.
+    /// Publishes the record's children.
     pub(super) async fn publish_children(
         &self,
         record: &TaskRecord,
-        again: bool,
         until: Instant,
+        when_full: WhenFull<'_>,
     ) -> Result<(), Carried> {
         for (n, child) in (0..).zip(&record.children) {
             let body = Bytes::copy_from_slice(child.body.get().as_bytes());
-            self.publish_owed(record, TaskId::derive(record.id, n), child, body, again, until).await?;
+            self.publish_owed(record, TaskId::derive(record.id, n), child, body, until, when_full).await?;
             reach(Point::AfterChild);
         }
         Ok(())
@@ -41,17 +42,18 @@ impl Payer {
         id: TaskId,
         child: &StagedTask,
         body: Bytes,
-        again: bool,
         until: Instant,
+        when_full: WhenFull<'_>,
     ) -> Result<(), Carried> {
         let now = Timestamp::from_unix_ms(self.broker.now_unix_ms());
         let remembered_ms = u64::try_from(REMEMBERED.as_millis()).unwrap_or(u64::MAX);
-        let look = again && record.finished_at.is_none_or(|end| now > end.plus_ms(remembered_ms));
+        // Whoever was stopped since the record cannot know who has been here meanwhile.
+        let look = record.finished_at.is_none_or(|end| now > end.plus_ms(remembered_ms));
         let there = look && {
             let find = || self.broker.find_task(id);
             self.again(until, "a task's child could not be looked for; trying again", find).await?.is_some()
         };
-        if there { Ok(()) } else { self.publish_child(record, id, child, body, until).await }
+        if there { Ok(()) } else { self.publish_child(record, id, child, body, until, when_full).await }
     }
 
     async fn publish_child(
@@ -61,6 +63,7 @@ impl Payer {
         child: &StagedTask,
         body: Bytes,
         until: Instant,
+        when_full: WhenFull<'_>,
     ) -> Result<(), Carried> {
         let identity = Identity {
             name: child.plugin.as_str().into(),
@@ -101,6 +104,12 @@ impl Payer {
             if !problem.code.is_retryable() {
                 tracing::error!(%task, %parent, %problem, "a task's child is refused for good, and dropped");
                 return Ok(());
+            }
+            if problem.code == ProblemCode::QueueFull {
+                match when_full {
+                    WhenFull::GiveUp => return Err(Carried::GivenUp),
+                    WhenFull::Wait(place) => place.leave_to(&child.plugin).await,
+                }
             }
             tracing::warn!(%task, %parent, %problem, "a task's child could not be published; trying again");
             Box::pin(self.pause(&mut pause, until)).await?;

@@ -18,8 +18,6 @@ use tokio::time::Instant;
 
 /// How long a free slot waits for company before it is asked for.
 const LINGER: Duration = Duration::from_millis(1);
-/// How long a task with a rate waits for the broker's clock before it asks.
-const CLOCK_WAIT: Duration = Duration::from_secs(5);
 /// How often a task looks whether its slots are wanted by others.
 const REBALANCE_EVERY: Duration = Duration::from_millis(500);
 
@@ -48,6 +46,12 @@ pub(super) async fn consume(unit: Arc<Unit>) {
             () = unit.shared.stop.cancelled() => return,
             () = gate.opened() => {}
         }
+        // Before anything is taken: a task's expiry, and a start's time, are the broker's and not this machine's.
+        tokio::select! {
+            biased;
+            () = unit.shared.stop.cancelled() => return,
+            () = unit.shared.broker.wait_for_time() => {}
+        }
         let Some(left) = consume_while_open(&unit, demand, &mut gate).await else { return };
         demand = left;
     }
@@ -64,11 +68,6 @@ async fn consume_while_open(unit: &Arc<Unit>, demand: usize, gate: &mut Gate) ->
     let specs = specs(unit, set);
     let intake = Intake::new(&unit.shared.broker, &specs)?;
     let meter = set.rate.or(unit.limits.rate).map(Meter::new);
-    if meter.is_some() {
-        // Until it was measured, the broker's time is taken to be this machine's.
-        let _ = unit.shared.broker.wait_connected(CLOCK_WAIT).await;
-        unit.shared.broker.measure_clock().await;
-    }
     let mut consumer = Consumer { intake, unit: unit.clone(), specs, demand: 0, meter, waiting: 0, debt: 0 };
     unit.set_healths(consumer.intake.healths());
     consumer.ask(demand);

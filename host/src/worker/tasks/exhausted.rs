@@ -5,6 +5,7 @@
 
 use super::carry_out::Carried;
 use super::payer::Payer;
+use super::place::WhenFull;
 use super::plan::Plan;
 use crate::terms::Terms;
 use bytes::Bytes;
@@ -59,13 +60,13 @@ impl Plan {
 }
 
 impl Payer {
-    /// Publishes what the record of a dead task owes. `again`: somebody may have done so before.
+    /// Publishes what the record of a dead task owes.
     pub(super) async fn publish_hook(
         &self,
         envelope: &TaskEnvelope,
         record: &TaskRecord,
-        again: bool,
         until: Instant,
+        when_full: WhenFull<'_>,
     ) -> Result<(), Carried> {
         let Some(hook) = &record.exhausted else { return Ok(()) };
         let report = serde_json::from_str::<Exhausted>(hook.body.get());
@@ -77,6 +78,6 @@ impl Payer {
                 Bytes::copy_from_slice(hook.body.get().as_bytes())
             }
         };
-        self.publish_owed(record, Exhausted::id_of(record.id), hook, body, again, until).await
+        self.publish_owed(record, Exhausted::id_of(record.id), hook, body, until, when_full).await
     }
 }

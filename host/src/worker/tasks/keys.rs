@@ -61,8 +61,12 @@ impl Shared {
                 }
             }
         }
-        self.broker.join_line(key, delivery, &envelope.address(), turn).await?;
+        let is_started = self.broker.join_line(key, delivery, &envelope.address(), turn).await?;
         self.acknowledge(delivery, Ack::Done).await;
+        if !is_started && let Err(error) = self.broker.start_line(key).await {
+            // Whoever ended the turn before goes on trying.
+            tracing::debug!(%task, %error, "the next of a serial key cannot come back to its queue yet");
+        }
         Ok(None)
     }
 

@@ -15,7 +15,8 @@
 //! * One process never runs the same task twice at once: a redelivery of what is held here is ignored, a copy of its message is
 //!   dropped, the message of its next attempt waits.
 //! * An outcome is written with the fence of its own attempt or not at all; a refused one is dropped with its follow-ups.
-//! * Nothing is acknowledged before its record, and the publishes that the record owes, are stored.
+//! * Nothing is acknowledged before its record, and the publishes that the record owes, are stored; but where those find the
+//!   message's own queue full, they are noted, and it makes room first (`place`).
 //! * No lock is held over an await.
 //!
 //! # What it refuses
@@ -43,9 +44,9 @@ mod note;
 pub mod obituary;
 mod parked;
 mod payer;
+mod place;
 mod plan;
 mod progress;
-mod settling;
 mod slots;
 mod staging;
 mod sweeper;

@@ -101,7 +101,11 @@ async fn tidy(unit: &Unit, from: u64) -> Result<u64, Error> {
     let Some((page, next)) = broker.parked_page(plugin, task, from, TIDY_MAX).await? else { return Ok(1) };
     for parked in &page {
         let id = parked.address.id;
-        let record = broker.read_record(id).await?.map(|(record, _)| record);
+        let record = match broker.read_record(id).await {
+            // It costs itself, and none of those behind it.
+            Err(Error::Unreadable { .. }) => continue,
+            other => other?.map(|(record, _)| record),
+        };
         let is_over =
             record.is_some_and(|record| record.state.is_final() || record.cancel_requested_at.is_some());
         if is_over && unpark(broker, parked).await? == Unparked::Gone {

@@ -4,6 +4,7 @@
 //! worker left owing is paid by a supervisor as well (`super::sweeper`).
 
 use super::carry_out::{AGAIN_MIN, Carried, PUBLISH_TIMEOUT};
+use super::place::WhenFull;
 use crate::broker::{Broker, DeadLetter, Error};
 use cardcage_protocol::{FollowUp, TaskEnvelope, TaskRecord};
 use std::future::Future;
@@ -32,6 +33,7 @@ impl Payer {
         self.again(until, "what a record owed could not be marked as published; trying again", settle).await
     }
 
+    /// Publishes one of them. `again`: somebody may have done so before.
     pub(super) async fn follow_up(
         &self,
         envelope: &TaskEnvelope,
@@ -39,6 +41,7 @@ impl Payer {
         owed: &FollowUp,
         again: bool,
         until: Instant,
+        when_full: WhenFull<'_>,
     ) -> Result<(), Carried> {
         match owed {
             FollowUp::ScheduleRetry { attempt, at } => {
@@ -52,14 +55,21 @@ impl Payer {
                 self.again(until, "a retry could not be scheduled; trying again", publish).await.map(|_| ())
             }
             FollowUp::Children => match record {
-                Some(record) => self.publish_children(record, again, until).await,
+                Some(record) => self.publish_children(record, until, when_full).await,
                 None => Ok(()),
             },
             FollowUp::Exhausted => match record {
-                Some(record) => Box::pin(self.publish_hook(envelope, record, again, until)).await,
+                Some(record) => Box::pin(self.publish_hook(envelope, record, until, when_full)).await,
                 None => Ok(()),
             },
             FollowUp::DeadLetter { reason } => {
+                // It may have been replayed since, and then its place is free.
+                let kept = || self.broker.has_letter(envelope.id);
+                if again
+                    && self.again(until, "a dead letter could not be looked for; trying again", kept).await?
+                {
+                    return Ok(());
+                }
                 let error = record.and_then(|record| record.error.as_ref());
                 let letter = DeadLetter {
                     envelope,
@@ -70,9 +80,7 @@ impl Payer {
                     attempts_omitted: record.map_or(0, |record| record.attempts_omitted),
                 };
                 let publish = || self.broker.publish_dead(letter, PUBLISH_TIMEOUT);
-                self.again(until, "a dead letter could not be published; trying again", publish)
-                    .await
-                    .map(|_| ())
+                self.again(until, "a dead letter could not be published; trying again", publish).await
             }
             FollowUp::Unknown => {
                 // Its delivery is left to its lease, and comes to another host then.
@@ -105,6 +113,11 @@ impl Payer {
         loop {
             match step().await {
                 Ok(done) => return Ok(done),
+                // It will be no more readable in a moment, and whoever waits for it holds up others.
+                Err(error @ Error::Unreadable { .. }) => {
+                    tracing::error!(%error, "a task is left to its lease: what the broker holds of it cannot be read");
+                    return Err(Carried::GivenUp);
+                }
                 Err(error) => {
                     tracing::warn!(%error, "{says}");
                     Box::pin(self.pause(&mut pause, until)).await?;

@@ -17,6 +17,7 @@
 //! Refuses: guessing. A task that has neither message nor outcome is not ended here: nobody knows what its handler did.
 
 use super::payer::Payer;
+use super::place::WhenFull;
 use crate::broker::{Broker, Error, OwedNote, SerialCursor, Store};
 use cardcage_protocol::presence::Question;
 use cardcage_protocol::{Name, Priority, TaskAddress, TaskEnvelope, TaskId, TaskRecord};
@@ -30,6 +31,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Notes that one round looks at.
 const NOTES_MAX: usize = 256;
+/// Of those, so many may cost a wait in vain before the round goes on to something else.
+const UNPAID_MAX: u64 = 32;
 /// Queues that one round looks at.
 const QUEUES_MAX: usize = 8;
 /// Suspected strays that are remembered.
@@ -122,6 +125,8 @@ impl Sweeper {
     /// Sweeps until it is dropped.
     pub async fn run(mut self) {
         let lease = self.broker.options().lease;
+        // What is too young to be touched is too young by the broker's time.
+        self.broker.wait_for_time().await;
         loop {
             match self.broker.stores().await {
                 Ok(stores) => *self.report.stores.lock().unwrap_or_else(PoisonError::into_inner) = stores,
@@ -160,11 +165,19 @@ impl Sweeper {
             self.notes = 1;
             return Ok(0);
         };
-        let mut paid = 0;
-        for note in notes.iter().filter(|note| self.is_older(note, age)) {
-            paid += u64::from(self.pay(note.id).await?);
-        }
+        // Whatever comes of these: one that cannot be paid now holds up no other, and its turn comes again.
         self.notes = next;
+        let (mut paid, mut unpaid) = (0, 0);
+        for note in notes.iter().filter(|note| self.is_older(note, age)) {
+            match self.pay(note.id).await {
+                Ok(found) => paid += u64::from(found),
+                Err(error) if unpaid < UNPAID_MAX && self.broker.connected() => {
+                    unpaid += 1;
+                    tracing::debug!(task = %note.id, %error, "what a task owes cannot be paid now");
+                }
+                Err(error) => return Err(error),
+            }
+        }
         Ok(paid)
     }
 
@@ -187,7 +200,8 @@ impl Sweeper {
         let envelope = envelope_of(&record);
         let until = Instant::now() + PAY_MAX;
         for owed in &record.follow_up {
-            if Box::pin(self.payer.follow_up(&envelope, Some(&record), owed, true, until)).await.is_err() {
+            let paying = self.payer.follow_up(&envelope, Some(&record), owed, true, until, WhenFull::GiveUp);
+            if Box::pin(paying).await.is_err() {
                 return Err(Error::unavailable("what a record owes could not be published"));
             }
         }
