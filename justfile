@@ -20,7 +20,7 @@ test *ARGS: fetch-tools build
 demo *ARGS: fetch-tools build
     @scripts/demo "$@"
 
-# the same, kept running: nats-server, an api and a worker with the example plugins; restarts on a changed library
+# the same, kept running: nats-server, an api and a worker with the example plugins; takes over a changed library
 dev *ARGS: fetch-tools build
     @scripts/dev "$@"
 

@@ -45,11 +45,7 @@ fn dispatch(command: Command, runtime: &Runtime) -> Exit {
             runtime.block_on(command::check::run(configuration, asked))
         }
         Command::Reload(args) => runtime.block_on(command::reload::run(args)),
-        Command::Dev(configuration) => {
-            // The hosts get what was typed after `dev`.
-            let typed = std::env::args_os().skip(2).collect();
-            runtime.block_on(command::dev::run(configuration, typed))
-        }
+        Command::Dev(args) => runtime.block_on(command::dev::run(args)),
         Command::Tasks(TasksCommand::Show { id, json, configuration }) => {
             runtime.block_on(command::tasks_show::run(id, json, configuration))
         }

@@ -41,6 +41,13 @@ Examples:
   cardcage dev --config config/dev.toml
   cardcage dev --config config/dev.toml --set dev.broker_managed=false
       with a nats-server that you started
+  cardcage dev --plugin .
+      with the plugin whose Cargo.toml is here, beside those of the configuration
+
+A plugin of --plugin is built by cargo in its debug profile, and again whenever a file in its folder is saved. Where it does not \
+build, cargo says why, and the version from before goes on serving. A library that has changed, built here or elsewhere, is \
+taken over as by `cardcage reload`: no request is refused, and tasks that run are finished. \
+Its settings are those of its section [plugins.<name>], whose `library` it takes the place of.
 
 Ctrl-C ends all of it.";
 

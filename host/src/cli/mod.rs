@@ -5,6 +5,7 @@
 
 mod against;
 mod dead;
+mod dev;
 mod help;
 mod instances;
 mod plugin;
@@ -32,6 +33,7 @@ use crate::config::{Assignment, Sources};
 
 pub use against::Against;
 pub use dead::{DeadAction, DeadCommand, LetterArgs};
+pub use dev::DevArgs;
 pub use instances::{InstanceListArgs, InstancesCommand};
 pub use plugin::{PluginCommand, ReleaseArgs};
 pub use plugin_file::{DescribeArgs, InspectArgs};
@@ -63,9 +65,9 @@ pub enum Command {
     /// Run calls and tasks.
     #[command(after_long_help = help::WORKER)]
     Worker(Configuration),
-    /// Run an API, a worker and a nats-server here; restart when a plugin's library changes.
+    /// Run an API, a worker and a nats-server here; build plugins and take them over whenever they change.
     #[command(after_long_help = help::DEV)]
-    Dev(Configuration),
+    Dev(DevArgs),
     /// Check configuration, plugins and broker, without serving.
     #[command(after_long_help = help::CHECK)]
     Check {
@@ -190,6 +192,14 @@ impl Configuration {
     #[must_use]
     pub fn sources(self) -> Sources {
         Sources::from_process(self.files, self.assignments)
+    }
+
+    /// What has to be typed for the same.
+    #[must_use]
+    pub fn arguments(&self) -> Vec<OsString> {
+        let files = self.files.iter().flat_map(|file| ["--config".into(), file.clone().into_os_string()]);
+        let assignments = self.assignments.iter().flat_map(|one| ["--set".into(), one.to_string().into()]);
+        files.chain(assignments).collect()
     }
 }
 

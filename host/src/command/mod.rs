@@ -33,6 +33,7 @@
 //! their own process.
 
 mod admin_client;
+mod cargo_build;
 pub mod check;
 pub mod dead;
 pub mod dev;

@@ -129,7 +129,7 @@ fn next_steps(args: &NewArgs, folder: &Path, plugin: &NewPlugin) -> String {
            cd {folder}\n  \
            cargo test                        its tests; no host and no broker needed\n  \
            cargo build                       the library, target/debug/{library}\n  \
-           cardcage dev --config dev.toml    serves it here, with a worker and a nats-server\n  \
+           cardcage dev --plugin . --config dev.toml    serves it here, and again whenever you save\n  \
            git init && git add .             from here on it is yours\n\n\
          src/lib.rs is the plugin, src/tests.rs its tests, README.md says the rest."
     )

@@ -76,7 +76,7 @@ fn addresses(args: &ReloadArgs) -> Result<Vec<SocketAddr>, (Exit, String)> {
 }
 
 async fn one(admin: SocketAddr, is_stated: bool) -> Told {
-    match reload(admin).await {
+    match host(admin).await {
         Ok(result) => Told { admin, result: Some(result), fault: None, absent: false },
         Err(error) => {
             let absent = !is_stated && error.kind() == ErrorKind::ConnectionRefused;
@@ -85,7 +85,8 @@ async fn one(admin: SocketAddr, is_stated: bool) -> Told {
     }
 }
 
-async fn reload(admin: SocketAddr) -> std::io::Result<ReloadResult> {
+/// Has the host with this admin listener reload, and waits until it has.
+pub(super) async fn host(admin: SocketAddr) -> std::io::Result<ReloadResult> {
     let (status, body) = admin_client::ask("POST", admin, "/reload").await?;
     if status != 202 {
         return Err(std::io::Error::other(refusal(status, &body)));

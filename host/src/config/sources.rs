@@ -5,6 +5,7 @@
 //! `[plugins.<name>]`, so that dropping in an extension cannot move the host to another broker.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -70,6 +71,17 @@ impl FromStr for Assignment {
             }
             rest = after.strip_prefix('.').ok_or(SHAPE)?;
         }
+    }
+}
+
+impl fmt::Display for Assignment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, segment) in self.key.iter().enumerate() {
+            // Quotes only where the segment would be read as several.
+            let quote = if segment.contains(['.', '=']) { "\"" } else { "" };
+            write!(f, "{}{quote}{segment}{quote}", if n > 0 { "." } else { "" })?;
+        }
+        write!(f, "={}", self.value)
     }
 }
 

@@ -62,7 +62,7 @@ impl Addresses {
                 plugin.library.display()
             ));
         }
-        text.push_str("\nA library that changes restarts worker and api. Ctrl-C ends all of it.\n");
+        text.push_str("\nA library that changes is taken over by worker and api. Ctrl-C ends all of it.\n");
         text
     }
 

@@ -78,6 +78,10 @@ impl Managed {
         self.name
     }
 
+    pub(super) fn is_running(&self) -> bool {
+        matches!(self.state, State::Running { .. })
+    }
+
     /// Starts it. Where the machine refuses, it is due again after a pause.
     pub(super) fn start(&mut self) {
         let spawned = Command::new(executable::path())

@@ -1,7 +1,8 @@
 //! `cardcage dev`: everything on this machine, as separate processes, for writing plugins.
 //!
 //! ```text
-//! cardcage dev ─┬─ dev-broker-guard ── nats-server      (unless dev.broker_managed = false)
+//! cardcage dev ─┬─ cargo build                          (for each --plugin, whenever its source is saved)
+//!               ├─ dev-broker-guard ── nats-server      (unless dev.broker_managed = false)
 //!               ├─ cardcage worker ── its child
 //!               └─ cardcage api ── its child
 //! ```
@@ -12,32 +13,40 @@
 //! - Each has a pipe from `dev` as stdin and ends when it closes, so that also `kill -9` of `dev` leaves nothing.
 //! - A process that dies is started again; one that would end the same way (plugin refused, bad configuration)
 //!   waits for a changed library.
-//! - A changed library is looked at before anything is restarted for it; a broken one changes nothing.
+//! - A changed library is taken over by reload: no request is refused and what runs is finished; a broken one
+//!   changes nothing.
 //!
-//! What it refuses to do: it is no supervisor for production (no limits, no log files), builds nothing, and takes
-//! no notice of changed configuration files.
+//! What it refuses to do: it is no supervisor for production (no limits, no log files), and changed configuration
+//! files alone are no reason for a reload.
 
 mod addresses;
 mod broker;
 mod folder;
 pub mod guard;
 mod managed;
+mod project;
 mod ready;
+mod source_tree;
 mod watch;
 
 use std::ffi::OsString;
 use std::future::Future;
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::cli::Configuration;
+use tokio::task::JoinSet;
+
+use crate::cli::{Configuration, DevArgs};
 use crate::config::{self, Settings};
 use crate::exit::Exit;
 use crate::process::Shutdown;
 
-use super::output;
-use addresses::Addresses;
+use super::{output, reload};
+use addresses::{Addresses, Bound};
 use folder::Folder;
 use managed::{Change, Managed};
+use project::Project;
 use watch::Watch;
 
 /// The longest that a restart waits for readiness before it goes on to the next process.
@@ -47,22 +56,33 @@ const BROKER_GRACE: Duration = Duration::from_secs(10);
 /// What a host may take beyond its own grace.
 const HOST_MARGIN: Duration = Duration::from_secs(5);
 
-/// Runs everything until Ctrl-C or SIGTERM. `typed` is what stood on the command line after `dev`: the hosts get
-/// the same. Call it inside a tokio runtime.
-pub async fn run(configuration: Configuration, typed: Vec<OsString>) -> Exit {
-    let settings = match config::load(&configuration.sources()) {
-        Ok(settings) => settings,
-        Err(errors) => {
-            output::trouble_as_is(&errors.render(output::trouble_styled()));
-            return Exit::Config;
-        }
-    };
+/// Runs everything until Ctrl-C or SIGTERM. Call it inside a tokio runtime.
+pub async fn run(args: DevArgs) -> Exit {
     let started = Shutdown::on_signals().and_then(|shutdown| Ok((shutdown, Folder::create()?)));
     let (mut shutdown, folder) = match started {
         Ok(started) => started,
         Err(error) => {
             output::trouble(&format!("`dev` cannot start ({error}): make room in the temporary directory"));
             return Exit::Unexpected;
+        }
+    };
+    let mut configuration = args.configuration;
+    let built = tokio::select! {
+        () = shutdown.drain() => return Exit::Success,
+        built = build(&args.plugins, &mut configuration) => built,
+    };
+    let projects = match built {
+        Ok(projects) => projects,
+        Err((fault, exit)) => {
+            output::trouble(&fault);
+            return exit;
+        }
+    };
+    let settings = match config::load(&configuration.clone().sources()) {
+        Ok(settings) => settings,
+        Err(errors) => {
+            output::trouble_as_is(&errors.render(output::trouble_styled()));
+            return Exit::Config;
         }
     };
     let broker = match broker::of(&settings, &folder) {
@@ -72,9 +92,13 @@ pub async fn run(configuration: Configuration, typed: Vec<OsString>) -> Exit {
             return exit;
         }
     };
-    let mut dev = Dev::new(settings, typed, broker, folder);
+    let interval = Duration::from_millis(settings.dev.watch_interval_ms);
+    let mut dev = Dev::new(settings, &configuration.arguments(), broker, folder);
     let exit = match dev.start(&mut shutdown).await {
         Ok(()) => {
+            // Ends with this function, and the builds with it.
+            let mut building = JoinSet::new();
+            projects.into_iter().for_each(|project| drop(building.spawn(project.keep(interval))));
             dev.keep(&mut shutdown).await;
             Exit::Success
         }
@@ -83,6 +107,20 @@ pub async fn run(configuration: Configuration, typed: Vec<OsString>) -> Exit {
     };
     dev.stop(&shutdown).await;
     exit
+}
+
+/// Builds these folders, and has the settings name what came of them.
+async fn build(
+    folders: &[PathBuf],
+    configuration: &mut Configuration,
+) -> Result<Vec<Project>, project::Trouble> {
+    let mut projects = Vec::new();
+    for folder in folders {
+        let project = Project::build(folder).await?;
+        configuration.assignments.push(project.assignment()?);
+        projects.push(project);
+    }
+    Ok(projects)
 }
 
 /// Why a process that was started did not become ready.
@@ -104,7 +142,7 @@ struct Dev {
 }
 
 impl Dev {
-    fn new(settings: Settings, typed: Vec<OsString>, broker: Option<Managed>, folder: Folder) -> Self {
+    fn new(settings: Settings, typed: &[OsString], broker: Option<Managed>, folder: Folder) -> Self {
         let grace = Duration::from_millis(settings.drain.grace_ms) + HOST_MARGIN;
         let host = |role: &'static str, more: Vec<OsString>| {
             let mut arguments: Vec<OsString> = vec![role.into()];
@@ -172,33 +210,36 @@ impl Dev {
                 change = broker => if let Some(broker) = &mut self.broker { broker.follow(change) },
                 change = self.worker.change() => self.worker.follow(change),
                 change = self.api.change() => self.api.follow(change),
-                plugins = self.watch.changed() => self.restart(&plugins, shutdown).await,
+                plugins = self.watch.changed() => self.roll(&plugins, shutdown).await,
             }
         }
     }
 
-    /// Restarts the hosts for changed libraries: the worker first, so that what the new api enqueues finds its
+    /// Has the hosts take over changed libraries: the worker first, so that what the new api enqueues finds its
     /// handler.
-    async fn restart(&mut self, plugins: &[String], shutdown: &mut Shutdown) {
+    async fn roll(&mut self, plugins: &[String], shutdown: &mut Shutdown) {
         if let Some(refusal) = self.watch.first_refusal(plugins).await {
             let refusal = output::shown(&refusal.to_string());
             output::trouble(&format!("{refusal} (the hosts go on with the library that they have)"));
             return;
         }
-        output::trouble(&format!("a library changed: restarting for {}", plugins.join(", ")));
+        output::trouble(&format!("a library changed: rolling {}", plugins.join(", ")));
         let before = self.addresses();
         for host in [&mut self.worker, &mut self.api] {
-            let ready = ready::host(self.folder.addresses_of(host.name()));
-            host.stop(shutdown).await;
-            if shutdown.requested() {
-                return;
-            }
-            let waited = tokio::time::timeout(RESTART_READY, begin(host, ready, shutdown)).await;
-            match waited {
-                Ok(Ok(())) => output::trouble(&format!("{} runs again", host.name())),
-                Ok(Err(Unready::Asked)) => return,
-                Ok(Err(Unready::Ended(change))) => host.follow(change),
-                Err(_) => output::trouble(&format!("{} is not ready yet; going on", host.name())),
+            let addresses = self.folder.addresses_of(host.name());
+            let admin = Bound::read(&addresses).and_then(|bound| bound.admin?.parse().ok());
+            let rolled = match admin {
+                Some(admin) if host.is_running() => take_over(host, admin, shutdown).await,
+                _ => Rolled::Restart,
+            };
+            match rolled {
+                Rolled::Done => {}
+                Rolled::Stop => return,
+                Rolled::Restart => {
+                    if !restart(host, ready::host(addresses), shutdown).await {
+                        return;
+                    }
+                }
             }
         }
         let after = self.addresses();
@@ -214,6 +255,64 @@ impl Dev {
             broker.stop(shutdown).await;
         }
     }
+}
+
+/// What came of a host's reload.
+enum Rolled {
+    /// It serves the new libraries.
+    Done,
+    /// The next host must not be told: it refused, or a stop was asked for.
+    Stop,
+    /// It cannot be asked.
+    Restart,
+}
+
+/// Has a host that runs reload.
+async fn take_over(host: &mut Managed, admin: SocketAddr, shutdown: &mut Shutdown) -> Rolled {
+    let told = tokio::select! {
+        () = shutdown.drain() => return Rolled::Stop,
+        change = host.change() => {
+            host.follow(change);
+            // It is started again with what is there.
+            return Rolled::Done;
+        }
+        told = reload::host(admin) => told,
+    };
+    let name = host.name();
+    match told {
+        Ok(result) if result.exit_code == 0 => {
+            output::trouble(&format!("{name} took over: {}", output::shown(&result.plugins.join(", "))));
+            for refused in &result.refused {
+                output::trouble(&format!("{name} does not load {}", output::shown(refused)));
+            }
+            Rolled::Done
+        }
+        Ok(result) => {
+            let reasons = result.reasons.join("\n  ");
+            output::trouble(&format!("{name} goes on with what it has, for it refused:"));
+            output::trouble_as_is(&format!("  {}", output::shown_lines(&reasons)));
+            Rolled::Stop
+        }
+        Err(error) => {
+            output::trouble(&format!("{name} cannot be asked to reload ({error}): restarting it"));
+            Rolled::Restart
+        }
+    }
+}
+
+/// Stops a host, where it runs, and starts it again; false where a stop was asked for.
+async fn restart(host: &mut Managed, ready: impl Future<Output = ()>, shutdown: &mut Shutdown) -> bool {
+    host.stop(shutdown).await;
+    if shutdown.requested() {
+        return false;
+    }
+    match tokio::time::timeout(RESTART_READY, begin(host, ready, shutdown)).await {
+        Ok(Ok(())) => output::trouble(&format!("{} runs again", host.name())),
+        Ok(Err(Unready::Asked)) => return false,
+        Ok(Err(Unready::Ended(change))) => host.follow(change),
+        Err(_) => output::trouble(&format!("{} is not ready yet; going on", host.name())),
+    }
+    true
 }
 
 /// Starts a process and waits until it is ready.

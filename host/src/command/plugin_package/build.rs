@@ -1,20 +1,16 @@
-//! Cargo, on behalf of `plugin package`: which command, with which revision, and which library came of it.
-//!
-//! Invariant: what cargo says to people goes to stderr as it comes; only its messages for programs are read.
+//! Cargo, on behalf of `plugin package`: which command, with which revision.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use serde_json::Value;
-use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Command;
 
 use crate::cli::PackageArgs;
+use crate::command::cargo_build::{self, Build, Fault};
 use crate::command::output;
 
-/// The variable by which the build learns the revision, and the one that cargo sets for what it runs.
+/// The variable by which the build learns the revision.
 const REVISION: &str = "CARDCAGE_GIT_REVISION";
-const CARGO: &str = "CARGO";
 
 /// Builds the plugin and tells where its library is. The error is a sentence.
 pub(super) async fn library(args: &PackageArgs) -> Result<PathBuf, String> {
@@ -25,12 +21,9 @@ pub(super) async fn library(args: &PackageArgs) -> Result<PathBuf, String> {
                 .to_owned(),
         );
     }
-    let mut command = Command::new(std::env::var_os(CARGO).unwrap_or_else(|| "cargo".into()));
-    if !args.no_audit {
-        command.arg("auditable");
-    }
-    command.args(["build", "--message-format", "json-render-diagnostics", "--profile"]).arg(&args.profile);
-    command.args(&args.cargo_arguments).current_dir(&args.path).stdin(Stdio::null()).stdout(Stdio::piped());
+    let before: &[&str] = if args.no_audit { &[] } else { &["auditable"] };
+    let mut command = cargo_build::command(before, &args.path);
+    command.arg("--profile").arg(&args.profile).args(&args.cargo_arguments);
     if std::env::var_os(REVISION).is_none() {
         match revision(&args.path).await {
             Some(revision) => drop(command.env(REVISION, revision)),
@@ -39,41 +32,11 @@ pub(super) async fn library(args: &PackageArgs) -> Result<PathBuf, String> {
             ),
         }
     }
-    let cannot =
-        |error: std::io::Error| format!("cargo cannot be run ({error}): install Rust, or correct PATH");
-    let mut child = command.kill_on_drop(true).spawn().map_err(cannot)?;
-    let stdout = child.stdout.take().ok_or("cargo has no stdout: a fault of cardcage")?;
-    let mut lines = BufReader::new(stdout).lines();
-    let mut found = Vec::new();
-    while let Some(line) = lines.next_line().await.map_err(cannot)? {
-        found.extend(serde_json::from_str(&line).ok().and_then(|message| built(&message, &args.path)));
-    }
-    let status = child.wait().await.map_err(cannot)?;
-    if !status.success() {
-        return Err("the build failed, and cargo's own message is above".to_owned());
-    }
-    let folder = args.path.display();
-    match <[PathBuf; 1]>::try_from(found) {
-        Ok([library]) => Ok(library),
-        Err(found) if found.is_empty() => Err(format!(
-            "{folder} builds no library for plugins: write `crate-type = [\"cdylib\"]` under [lib] in its Cargo.toml"
-        )),
-        Err(found) => {
-            Err(format!("{folder} builds {} libraries: name one's folder with --path", found.len()))
-        }
-    }
-}
-
-/// The library that a message of cargo's tells of, where it is this folder's.
-fn built(message: &Value, folder: &Path) -> Option<PathBuf> {
-    let kinds = message.pointer("/target/crate_types")?.as_array()?;
-    let is_cdylib = kinds.iter().any(|kind| kind == "cdylib");
-    let manifest = Path::new(message.get("manifest_path")?.as_str()?).canonicalize().ok()?;
-    if !is_cdylib || manifest != folder.join("Cargo.toml").canonicalize().ok()? {
-        return None;
-    }
-    let mut files = message.get("filenames")?.as_array()?.iter().filter_map(Value::as_str).map(PathBuf::from);
-    files.find(|file| file.extension().is_some_and(|end| end == "so"))
+    let built = async { Build::start(command, &args.path)?.library().await };
+    built.await.map_err(|fault| match fault {
+        Fault::Source => "the build failed, and cargo's own message is above".to_owned(),
+        Fault::Other(sentence) => sentence,
+    })
 }
 
 /// What cargo runs for `cargo auditable`.
