@@ -127,10 +127,10 @@ fn next_steps(args: &NewArgs, folder: &Path, plugin: &NewPlugin) -> String {
     format!(
         "The plugin {name} is in {folder}, a repo of its own. To go on:\n\n  \
            cd {folder}\n  \
-           cargo test                        its tests; no host and no broker needed\n  \
-           cargo build                       the library, target/debug/{library}\n  \
+           cargo test                                   its tests; no host and no broker needed\n  \
+           cargo build                                  the library, target/debug/{library}\n  \
            cardcage dev --plugin . --config dev.toml    serves it here, and again whenever you save\n  \
-           git init && git add .             from here on it is yours\n\n\
+           git init && git add .                        from here on it is yours\n\n\
          src/lib.rs is the plugin, src/tests.rs its tests, README.md says the rest."
     )
 }
