@@ -4,7 +4,7 @@
 //! code, and a file overwritten in place crashes whoever has it mapped. A copy named by hash has neither fault.
 
 use super::refusal::{Code, Refusal};
-use std::io::{Read, Write};
+use std::io::Read;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -98,20 +98,24 @@ pub(super) fn private(dir: &Path, original: &Path, hash: &str, bytes: &[u8]) -> 
         let _ = std::fs::File::open(&path).and_then(|file| file.set_modified(SystemTime::now()));
         return Ok(path);
     }
-    let temporary = dir.join(format!("{hash}.{}.{}.tmp", std::process::id(), fastrand::u32(..)));
-    let write = || {
+    write(&path, hash, &mut &*bytes).map_err(failed)?;
+    Ok(path)
+}
+
+/// Writes a copy to its path, whole or not at all.
+pub(super) fn write(path: &Path, hash: &str, bytes: &mut dyn Read) -> std::io::Result<()> {
+    let temporary = path.with_file_name(format!("{hash}.{}.{}.tmp", std::process::id(), fastrand::u32(..)));
+    let mut write = || {
         let mut file =
             std::fs::OpenOptions::new().write(true).create_new(true).mode(0o500).open(&temporary)?;
-        file.write_all(bytes)?;
+        std::io::copy(bytes, &mut file)?;
         drop(file);
         // Atomic: another process that does the same at once writes the same bytes.
-        std::fs::rename(&temporary, &path)
+        std::fs::rename(&temporary, path)
     };
-    write().map_err(|error| {
+    write().inspect_err(|_| {
         let _ = std::fs::remove_file(&temporary);
-        failed(error)
-    })?;
-    Ok(path)
+    })
 }
 
 #[cfg(test)]

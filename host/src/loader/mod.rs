@@ -40,6 +40,7 @@ mod plugins_lock;
 mod previous;
 mod refusal;
 mod schedule;
+mod served;
 mod services;
 mod set;
 mod side_by_side;
@@ -63,6 +64,7 @@ pub use plugins_lock::{Locked, PluginsLock};
 pub use previous::judge as judge_previous;
 pub use refusal::{Code, Refusal, markdown as refusals_markdown};
 pub use schedule::{ScheduleDescription, schedule_faults};
+pub use served::{Judged, Served};
 pub use services::{
     Asker, EnqueueAllRequest, EnqueueRequest, Identity, OutgoingCall, Question, Receipt, Receipts,
     ServiceFuture, ServiceResult, Services,

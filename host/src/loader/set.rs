@@ -7,6 +7,7 @@ use super::lending::Lending;
 use super::neighbours::{self, Neighbour, Neighbours};
 use super::plugin::{InitOptions, Opened, Plugin};
 use super::refusal::Refusal;
+use super::served::{Judged, Served};
 use super::services::Services;
 use super::trust::Trust;
 use super::{conflict, copy, open, side_by_side};
@@ -61,6 +62,22 @@ pub struct LoadOptions {
     pub is_alone: bool,
     /// What other processes of the host have of the plugin set.
     pub beside: Arc<Beside>,
+    /// What a child before this one had of the libraries.
+    pub served: Served,
+}
+
+impl LoadOptions {
+    pub(super) fn origin(&self) -> Origin<'_> {
+        Origin { cache_dir: self.cache_dir.as_deref(), trust: &self.trust, served: Some(&self.served) }
+    }
+}
+
+/// Where libraries come from, and what is asked of them.
+#[derive(Clone, Copy)]
+pub(super) struct Origin<'a> {
+    cache_dir: Option<&'a Path>,
+    trust: &'a Trust,
+    served: Option<&'a Served>,
 }
 
 impl std::fmt::Debug for LoadOptions {
@@ -100,7 +117,13 @@ pub(super) struct Inspected {
 }
 
 /// All that is judged before a library is opened is judged of the bytes that are read here.
-fn inspect_one(source: &Source, dir: &Path, trust: &Trust) -> Result<Inspected, Refusal> {
+fn inspect_one(source: &Source, dir: &Path, from: Origin<'_>) -> Result<Inspected, Refusal> {
+    let Origin { trust, served, .. } = from;
+    if let Some(judged) = served.and_then(|served| served.of(&source.library)) {
+        let (inspection, bytes) = judged.read()?;
+        let copy = copy::private(dir, &source.library, &inspection.sha256, &bytes)?;
+        return Ok(Inspected { manifest: inspection.manifest, copy, sha256: inspection.sha256 });
+    }
     let (inspection, bytes) = inspect::file(&source.library)?;
     let judgement = trust.judge(&source.library, &inspection, &bytes);
     if let Some(refusal) = judgement.refusals.into_iter().next() {
@@ -111,21 +134,25 @@ fn inspect_one(source: &Source, dir: &Path, trust: &Trust) -> Result<Inspected, 
     }
     inspect::verdict(&source.library, &inspection)?;
     let copy = copy::private(dir, &source.library, &inspection.sha256, &bytes)?;
+    if let Some(served) = served {
+        let (library, copy, sha256) = (source.library.clone(), copy.clone(), inspection.sha256.clone());
+        served.tell(Judged { library, copy, sha256 });
+    }
     Ok(Inspected { manifest: inspection.manifest, copy, sha256: inspection.sha256 })
 }
 
 /// Inspects every library, and judges their names before any of them runs.
 pub(super) fn inspect_all<'a>(
     sources: &'a [Source],
-    (cache_dir, trust): (Option<&PathBuf>, &Trust),
+    from: Origin<'_>,
     refused: &mut Vec<Refusal>,
     on_step: OnStep<'_>,
 ) -> Vec<(&'a Source, Inspected)> {
-    let dir = cache_dir.cloned().unwrap_or_else(copy::default_dir);
+    let dir = from.cache_dir.map_or_else(copy::default_dir, Path::to_owned);
     let mut inspected: Vec<(&Source, Inspected)> = Vec::new();
     let mut rightly_named = Vec::new();
     // A sign of life after each: hashing and copying large libraries takes its time.
-    let results = side_by_side::map(sources, |source| inspect_one(source, &dir, trust), || on_step(None));
+    let results = side_by_side::map(sources, |source| inspect_one(source, &dir, from), || on_step(None));
     for (source, result) in sources.iter().zip(results) {
         match result {
             Ok(one) => inspected.push((source, one)),
@@ -160,7 +187,7 @@ pub(super) fn open_one(
 
 fn open_all(
     sources: &[Source],
-    from: (Option<&PathBuf>, &Trust),
+    from: Origin<'_>,
     beside: &Beside,
     refused: &mut Vec<Refusal>,
     on_step: OnStep<'_>,
@@ -189,8 +216,7 @@ fn open_all(
 /// Opens, describes and starts every plugin. Blocks: call it from a thread that serves nothing.
 pub fn load_all(sources: &[Source], options: &LoadOptions, on_step: OnStep<'_>) -> PluginSet {
     let mut set = PluginSet::default();
-    let from = (options.cache_dir.as_ref(), &options.trust);
-    let mut opened = open_all(sources, from, &options.beside, &mut set.refused, on_step);
+    let mut opened = open_all(sources, options.origin(), &options.beside, &mut set.refused, on_step);
     if !options.is_alone {
         let own = opened.iter().map(|(source, plugin)| (source, &*plugin.description));
         let unmet = unmet(own, &options.beside);
@@ -256,6 +282,7 @@ pub fn describe_all(
 ) -> (Vec<(Source, Arc<Description>)>, Vec<Refusal>) {
     let mut refused = Vec::new();
     // Whoever asks has judged majors, and judges needs.
-    let opened = open_all(sources, (cache_dir, trust), &Beside::default(), &mut refused, on_step);
+    let from = Origin { cache_dir: cache_dir.map(PathBuf::as_path), trust, served: None };
+    let opened = open_all(sources, from, &Beside::default(), &mut refused, on_step);
     (opened.into_iter().map(|(source, plugin)| (source, plugin.description)).collect(), refused)
 }

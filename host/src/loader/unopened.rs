@@ -78,8 +78,7 @@ impl Unopened {
     /// Inspects the libraries, and remembers what they declared to `keeper`. Blocks.
     pub fn inspect(sources: &[Source], keeper: &str, options: &LoadOptions, on_step: OnStep<'_>) -> Self {
         let mut refused = Vec::new();
-        let from = (options.cache_dir.as_ref(), &options.trust);
-        let all = set::inspect_all(sources, from, &mut refused, on_step);
+        let all = set::inspect_all(sources, options.origin(), &mut refused, on_step);
         let all: Vec<(Source, Inspected)> =
             all.into_iter().map(|(source, one)| (source.clone(), one)).collect();
         let dir = options.cache_dir.clone().unwrap_or_else(copy::default_dir);

@@ -9,6 +9,7 @@
 //! What it refuses to do: it carries orders and reports, never calls, tasks or bodies.
 
 use super::status::{BlockedPlugin, QuarantinedPlugin};
+use crate::loader::Judged;
 use bytes::{Buf, BytesMut};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
@@ -114,6 +115,9 @@ pub struct Start {
     /// Plugins that it must not serve without, whatever the settings say: a child before it has them.
     #[serde(default)]
     pub needed: Vec<String>,
+    /// What children before it had of the libraries: the same bytes are loaded again.
+    #[serde(default)]
+    pub served: Vec<Judged>,
 }
 
 /// A plugin that took an earlier child down while loading.
@@ -134,6 +138,8 @@ pub enum ToSupervisor {
         /// What is entered; `None`: nothing is being loaded now.
         entered: Option<Phase>,
     },
+    /// A library was judged fit, and is loaded next.
+    Judged(Judged),
     /// A plugin was refused; the child goes on.
     Refused(Refusal),
     /// The child serves.

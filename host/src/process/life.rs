@@ -14,6 +14,7 @@ use super::control::{
     Error, Phase, Reader, Refusal, Start, ToChild, ToSupervisor, encode, send_prefix_with_fds,
 };
 use super::crash_loops::is_for_a_while;
+use super::held::Held;
 use super::lease::now_unix_ms;
 use super::oom::OomWatch;
 use super::overdue::{LOOK, Watch};
@@ -63,6 +64,8 @@ pub(super) struct Setting<'a> {
     pub(super) load_timeout: Duration,
     pub(super) required: &'a BTreeSet<String>,
     pub(super) limits: Limits,
+    /// Where libraries are held that it has judged.
+    pub(super) held: Held,
     pub(super) status: &'a Status,
     pub(super) metrics: &'a mut mpsc::Receiver<oneshot::Sender<String>>,
     /// Told when this child takes work: another one waits for it.
@@ -345,6 +348,7 @@ impl<'a, 'b> Life<'a, 'b> {
                 self.heard = Instant::now();
                 self.phase = entered;
             }
+            ToSupervisor::Judged(judged) => self.setting.held.hold(judged),
             ToSupervisor::Refused(refusal) => {
                 self.heard = Instant::now();
                 tracing::error!(

@@ -21,6 +21,7 @@ use super::control::{Excluded, Refusal, Role, Start};
 use super::culprit::refusal;
 use super::death::Death;
 use super::grave::Grave;
+use super::held::{Held, Shelf};
 use super::life::{Ending, Outcome, Setting, live};
 use super::spawn::Spawn;
 use super::status::{ChildMetrics, Snapshot, Status};
@@ -61,6 +62,7 @@ impl Plan {
         instance: &str,
         without: &[Refusal],
         needed: Vec<String>,
+        held: &Held,
     ) -> Start {
         let excluded =
             without.iter().map(|one| Excluded { plugin: one.plugin.clone(), reason: one.message.clone() });
@@ -71,6 +73,7 @@ impl Plan {
             grace_ms: u64::try_from(self.grace.as_millis()).unwrap_or(u64::MAX),
             excluded: excluded.collect(),
             needed,
+            served: held.ready(),
         }
     }
 }
@@ -156,6 +159,8 @@ pub(super) struct Risen {
     pub(super) now: Snapshot,
     /// Plugins that took children before it down; none of them served.
     pub(super) banned: Vec<Refusal>,
+    /// The libraries that it has.
+    pub(super) held: Held,
     answer: oneshot::Sender<Result<Snapshot, Unfit>>,
 }
 
@@ -200,14 +205,17 @@ pub(super) struct Reloading {
     rising: Option<JoinHandle<Option<Box<Risen>>>>,
     /// What the present child was given.
     pub(super) plan: Plan,
+    /// The libraries that it has.
+    pub(super) held: Held,
     /// The board that the present child does not have.
     pub(super) board: Board,
 }
 
 impl Reloading {
-    pub(super) fn new(means: Means, board: Board, plan: Plan) -> (Reloads, Self) {
+    pub(super) fn new(means: Means, board: Board, plan: Plan, shelf: Shelf) -> (Reloads, Self) {
         let (sender, orders) = mpsc::channel(8);
-        (Reloads(sender), Self { means, orders, rising: None, plan, board })
+        let held = Held::new(shelf);
+        (Reloads(sender), Self { means, orders, rising: None, plan, held, board })
     }
 
     /// Whether a child is coming up.
@@ -224,11 +232,17 @@ impl Reloading {
         shutdown: Shutdown,
     ) {
         tracing::info!("another child is started, with the new plugin set");
+        // With another plan libraries are judged anew, from where they lie.
+        let (plan, held) = match order.plan.take() {
+            Some(plan) => (plan, self.held.anew()),
+            None => (self.plan.clone(), self.held.clone()),
+        };
         let birth = Birth {
             means: self.means.clone(),
             board: self.board,
             listener,
-            plan: order.plan.take().unwrap_or_else(|| self.plan.clone()),
+            plan,
+            held: held.clone(),
             serving,
             shutdown,
         };
@@ -249,7 +263,9 @@ impl Reloading {
                 return None;
             }
             match risen {
-                Ok((child, now, plan, banned)) => Some(Box::new(Risen { child, plan, now, banned, answer })),
+                Ok((child, now, plan, banned)) => {
+                    Some(Box::new(Risen { child, plan, now, banned, held, answer }))
+                }
                 Err(unfit) => {
                     tracing::error!(
                         reason = unfit.reasons.join("; "),
@@ -295,6 +311,7 @@ struct Birth {
     board: Board,
     listener: Option<OwnedFd>,
     plan: Plan,
+    held: Held,
     /// The plugins that serve now.
     serving: BTreeSet<String>,
     shutdown: Shutdown,
@@ -312,7 +329,8 @@ impl Birth {
         loop {
             let status = Status::new(self.means.role, self.means.instance.clone());
             let names = needed.iter().cloned().collect();
-            let start = self.plan.start(self.means.role, &self.means.instance, &banned, names);
+            let Means { role, instance, .. } = &self.means;
+            let start = self.plan.start(*role, instance, &banned, names, &self.held);
             status.update(|now| now.refused.clone_from(&banned));
             let outcome = self.live(start, &status, &needed).await;
             let lived = match outcome {
@@ -365,6 +383,7 @@ impl Birth {
             load_timeout: self.plan.load_timeout,
             required: needed,
             limits: self.plan.limits,
+            held: self.held.clone(),
             status,
             metrics: &mut requests,
             successor: &mut None,

@@ -23,6 +23,7 @@ use super::control::{Error, Phase, Refusal, Role};
 use super::crash_loops::CrashLoops;
 use super::culprit::refusal;
 use super::grave::Grave;
+use super::held::Shelf;
 use super::life::{Ending, Lived, Outcome, Setting, live, live_on};
 use super::reload::{Means, Plan, Reloading, Reloads, Risen};
 use super::replacement::{self, Why};
@@ -59,6 +60,8 @@ pub struct SupervisorOptions {
     pub hooks: Arc<dyn Aftermath>,
     /// Starts the children; [`super::SelfExecutable`] outside tests.
     pub spawn: Arc<dyn Spawn>,
+    /// Where the host's supervisors hold libraries.
+    pub shelf: Shelf,
 }
 
 /// What follows from the end of a child.
@@ -105,7 +108,7 @@ impl Supervisor {
             hooks: options.hooks.clone(),
         };
         let [_, second] = options.boards;
-        let (reloads, reloading) = Reloading::new(means, second, options.plan.clone());
+        let (reloads, reloading) = Reloading::new(means, second, options.plan.clone(), options.shelf.clone());
         Self {
             options,
             status,
@@ -281,7 +284,8 @@ impl Supervisor {
     /// Starts a child and stays with it.
     async fn begin(&mut self, shutdown: &Shutdown) -> Result<Outcome, Error> {
         let options = &self.options;
-        let start = options.plan.start(options.role, &options.instance, &self.without(), Vec::new());
+        let (without, held) = (self.without(), &self.reloading.held);
+        let start = options.plan.start(options.role, &options.instance, &without, Vec::new(), held);
         live(&mut self.setting(), start, shutdown).await
     }
 
@@ -290,7 +294,7 @@ impl Supervisor {
         self.reloading.board = self.board();
         self.board = 1 - self.board;
         self.options.plan = risen.plan.clone();
-        self.reloading.plan = risen.plan.clone();
+        (self.reloading.plan, self.reloading.held) = (risen.plan.clone(), risen.held.clone());
         self.banned.clone_from(&risen.banned);
         let (pid, seen) = (risen.child.process.id(), risen.now.clone());
         self.status.update(|now| {
@@ -305,6 +309,7 @@ impl Supervisor {
     fn setting(&mut self) -> Setting<'_> {
         Setting {
             board: self.board(),
+            held: self.reloading.held.clone(),
             spawn: &*self.options.spawn,
             listener: &mut self.options.listener,
             grace: self.options.plan.grace,

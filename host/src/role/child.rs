@@ -7,7 +7,9 @@ use crate::broker::{Broker, Error};
 use crate::config::Settings;
 use crate::edge::Departure;
 use crate::exit::Exit;
-use crate::loader::{self, Description, Lending, LoadOptions, PluginSet, Refusal, Services, Source, Trust};
+use crate::loader::{
+    self, Description, Lending, LoadOptions, PluginSet, Refusal, Served, Services, Source, Trust,
+};
 use crate::logging;
 use crate::process::child::{self, Attached, Outbox};
 use crate::process::control::{self, LoadedPlugin, Phase, Ready, Role, Step, ToChild, ToSupervisor};
@@ -29,6 +31,7 @@ pub(super) struct Context {
     /// Threads of each plugin's runtime.
     threads: u32,
     lending: Arc<Lending>,
+    served: Served,
     blocked: Blocked,
 }
 
@@ -72,7 +75,9 @@ async fn serve(attached: Attached) -> Result<Exit, Failure> {
             .map_err(|error| (Exit::Unexpected, format!("no thread can be started: {error}")))?,
         false => Lending::none(),
     };
+    let telling = attached.outbox.clone();
     let context = Context {
+        served: Served::new(start.served, move |judged| report(&telling, &ToSupervisor::Judged(judged))),
         instance: cardcage_protocol::InstanceId::new(&start.instance)
             .map_err(|error| (Exit::Unexpected, error.to_string()))?,
         board: attached.board,
@@ -156,6 +161,7 @@ impl Context {
             runtime: tokio::runtime::Handle::current(),
             board: Some(self.board),
             lending: self.lending.clone(),
+            served: self.served.clone(),
         }
     }
 

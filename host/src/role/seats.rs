@@ -11,7 +11,9 @@ use crate::broker::Broker;
 use crate::config::{Settings, Share};
 use crate::crash::{Board, OpenError};
 use crate::process::control::Role;
-use crate::process::{Aftermath, MoreBoards, Seat, SelfExecutable, Stage, Supervisor, SupervisorOptions};
+use crate::process::{
+    Aftermath, MoreBoards, Seat, SelfExecutable, Shelf, Stage, Supervisor, SupervisorOptions,
+};
 use cardcage_protocol::{InstanceId, QuarantinePolicy, Timestamp};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -63,6 +65,8 @@ pub(super) struct Furniture {
     /// What the children that serve were given.
     pub(super) settings: watch::Receiver<Arc<Settings>>,
     pub(super) started_at: Timestamp,
+    /// Where libraries are held.
+    pub(super) shelf: Shelf,
     /// Boards of seats that are gone.
     pub(super) spare: Arc<Mutex<Vec<[Board; 2]>>>,
 }
@@ -96,6 +100,7 @@ impl Furniture {
             boards,
             hooks,
             spawn: Arc::new(SelfExecutable),
+            shelf: self.shelf.clone(),
         });
         let supervisor = supervisor.seated(chair.seat.clone());
         let status = supervisor.handle().status;

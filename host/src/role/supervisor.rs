@@ -12,7 +12,7 @@ use crate::config::Settings;
 use crate::exit::Exit;
 use crate::logging;
 use crate::process::control::Role;
-use crate::process::{Crew, DutyMetrics, LeaseKeeper, Recruiting, Shutdown, members};
+use crate::process::{Crew, DutyMetrics, LeaseKeeper, Recruiting, Shelf, Shutdown, members};
 use crate::worker::tasks::Sweeper;
 use cardcage_protocol::{InstanceId, QuarantinePolicy, Timestamp};
 use std::net::{SocketAddr, TcpListener};
@@ -101,6 +101,7 @@ async fn start(
         leases: duties.leases.as_ref().map(LeaseKeeper::boards),
         settings: current.subscribe(),
         started_at,
+        shelf: Shelf::default(),
         spare: Arc::default(),
     };
     let (recruiting, recruits) = Recruiting::new();

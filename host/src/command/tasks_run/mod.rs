@@ -28,7 +28,7 @@ use crate::cli::{RunArgs, TaskName};
 use crate::config::Settings;
 use crate::exit::Exit;
 use crate::loader::{
-    self, Attempt, Lending, LoadOptions, Outcome, Plugin, Source, TaskDescription, TaskStart, Trust,
+    self, Attempt, Lending, LoadOptions, Outcome, Plugin, Served, Source, TaskDescription, TaskStart, Trust,
 };
 
 /// Time for the plugin to stop after its task.
@@ -60,6 +60,7 @@ async fn rehearse(args: RunArgs) -> Result<Exit, Exit> {
         lending: Lending::none(),
         is_alone: true,
         beside: Arc::default(),
+        served: Served::default(),
     };
     let plugin = load(source, options).await?;
     described(&plugin.description, &target, &value)?;

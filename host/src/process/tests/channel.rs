@@ -45,6 +45,7 @@ async fn orphaned_child_process_swallows_signals_and_kills_itself_at_the_end_of_
         grace_ms: 20,
         excluded: vec![],
         needed: Vec::new(),
+        served: Vec::new(),
     };
     let frame = control::encode(&ToChild::Start(start)).unwrap();
     control::send_prefix_with_fds(&ours, *frame.first_chunk().unwrap(), &[board.fd()]).unwrap();
@@ -78,6 +79,7 @@ fn end_of_the_channel_is_an_order_to_drain_and_the_grace_is_enforced() {
         grace_ms: 20,
         excluded: vec![],
         needed: Vec::new(),
+        served: Vec::new(),
     };
     let frame = control::encode(&ToChild::Start(start)).unwrap();
     let board = Board::create().unwrap();

@@ -170,6 +170,7 @@ fn options(
         boards: [Board::create().unwrap(), Board::create().unwrap()],
         hooks: Arc::new(Deaths::default()),
         spawn: Arc::new(Script { children: Box::new(children), started: AtomicUsize::new(0) }),
+        shelf: Shelf::default(),
     }
 }
 
