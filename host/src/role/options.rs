@@ -4,7 +4,7 @@ use crate::broker;
 use crate::config::{Elsewhere, Generation, Settings, Storage, Stores};
 use crate::edge::EdgeLimits;
 use crate::loader::{Placement, Source};
-use crate::process::control::Excluded;
+use crate::process::control::{Excluded, Role};
 use crate::process::{Limits, Plan};
 use crate::stream::Silence;
 use cardcage_protocol::{NameError, Namespace};
@@ -40,18 +40,22 @@ pub fn broker_options(settings: &Settings, client_name: &str) -> Result<broker::
     })
 }
 
-/// What a child is started with.
-pub(super) fn plan(settings: &Settings) -> Result<Plan, serde_json::Error> {
+/// What a child of this role is started with.
+pub(super) fn plan(role: Role, settings: &Settings) -> Result<Plan, serde_json::Error> {
     let required = settings.plugins.iter().filter(|(_, plugin)| plugin.required);
     Ok(Plan {
         settings: serde_json::to_value(settings)?,
         grace: Duration::from_millis(settings.drain.grace_ms),
         load_timeout: Duration::from_millis(settings.loading.timeout_ms),
         required: required.map(|(name, _)| name.clone()).collect(),
-        limits: Limits {
-            recycle_after_tasks: settings.worker.recycle_after_tasks,
-            recycle_above_mb: settings.worker.recycle_above_mb,
-            memory_max_mb: settings.worker.memory_max_mb,
+        limits: match role {
+            // What is set under `[worker]` is about workers.
+            Role::Api => Limits::default(),
+            Role::Worker => Limits {
+                recycle_after_tasks: settings.worker.recycle_after_tasks,
+                recycle_above_mb: settings.worker.recycle_above_mb,
+                memory_max_mb: settings.worker.memory_max_mb,
+            },
         },
     })
 }

@@ -219,7 +219,8 @@ impl Reloader {
         settings: &Settings,
     ) -> Result<(), Unfit> {
         let plan = |(chair, member): &(Chair, Member)| {
-            Ok((member.reloads.clone(), plan(&settings.of_share(&chair.share)).map_err(fault)?))
+            let plan = plan(self.role, &settings.of_share(&chair.share)).map_err(fault)?;
+            Ok((member.reloads.clone(), plan))
         };
         let plans = members.map(plan).collect::<Result<Vec<_>, Unfit>>()?;
         match plans.as_slice() {

@@ -95,7 +95,7 @@ impl Furniture {
         let supervisor = Supervisor::new(SupervisorOptions {
             role: self.role,
             instance: instance.as_str().to_owned(),
-            plan: plan(&settings.of_share(&chair.share))?,
+            plan: plan(self.role, &settings.of_share(&chair.share))?,
             listener,
             boards,
             hooks,

@@ -1,7 +1,7 @@
 //! Children that have served their time: replaced without anybody's notice, or ended where memory leaves no time for that.
 
 use crate::serving::{Serving, child, soon};
-use cardcage_harness::{Cardcage, Config, eventually};
+use cardcage_harness::{Cardcage, Config, Launch, eventually};
 use serde_json::{Value, json};
 
 /// A lease so long that nothing in these tests waits for its end.
@@ -89,4 +89,22 @@ async fn child_over_its_memory_ceiling_is_ended_and_the_report_says_memory() {
     .unwrap();
     assert_eq!(report["cause"], "memory", "{report}");
     assert_eq!(serving.order(json!({ "mode": "ok" })).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn memory_ceiling_of_workers_ends_no_child_of_an_api() {
+    // Less than any child has.
+    let serving = Serving::api(|c| config(c).set("worker.memory_max_mb", 16)).await;
+    let (first, admin) = (child(&serving.api), serving.api.admin().unwrap());
+    // As soon as a worker's is looked at, which is no sooner than an API's.
+    let mut worker = Launch::new(["worker"]).config(&serving.config).start().unwrap();
+    worker.wait_addresses(soon()).await.unwrap();
+    eventually(soon(), "a worker's child is ended for its memory", async || {
+        worker.stderr().contains("the child is over its memory ceiling").then_some(())
+    })
+    .await
+    .unwrap();
+    let ready = admin.get("/readyz?verbose").await.unwrap().json().unwrap();
+    assert_eq!((&ready["child_pid"], &ready["restarts"]), (&json!(first), &json!(0)), "{ready}");
+    assert_eq!(serving.http.get("/hello/inline").await.unwrap().status, 200);
 }
