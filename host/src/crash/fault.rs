@@ -129,7 +129,7 @@ extern "C" fn hit(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut
     let code = info.map_or(0, |info| info.si_code);
     // Above zero: the kernel's word for a fault.
     if code > 0 || code == BY_A_THREAD {
-        let tid = rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs();
+        let tid = this_thread();
         if let Some(region) = REGION.get()
             && region.culprit.compare_exchange(0, tid, Ordering::Release, Ordering::Relaxed).is_ok()
         {
@@ -155,6 +155,12 @@ extern "C" fn hit(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut
             }
         }
     }
+}
+
+/// The kernel's id of the calling thread.
+#[must_use]
+pub fn this_thread() -> u32 {
+    rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs()
 }
 
 /// Instruction and stack pointer of what was interrupted; zeros on a machine that we do not know.

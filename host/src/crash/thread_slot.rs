@@ -124,7 +124,7 @@ pub(super) fn claim(
 ) -> Option<&'static ThreadSlot> {
     HELD.try_with(|held| {
         let mut held = held.try_borrow_mut().ok()?;
-        let tid = rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs();
+        let tid = super::fault::this_thread();
         let slot = slots
             .iter()
             .find(|slot| slot.tid.compare_exchange(0, tid, Ordering::AcqRel, Ordering::Relaxed).is_ok())?;

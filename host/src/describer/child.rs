@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config;
 use crate::exit::Exit;
-use crate::loader::{self, Code, Description, Refusal, Source, Trust, Vetted};
+use crate::loader::{self, Code, Description, LoadStep, Refusal, Source, Trust, Vetted};
 
 /// What to describe.
 #[derive(Debug, Serialize, Deserialize)]
@@ -73,6 +73,12 @@ pub(crate) enum Report {
 pub(crate) struct Step {
     pub(crate) plugin: String,
     pub(crate) step: String,
+}
+
+impl From<LoadStep<'_>> for Step {
+    fn from(LoadStep { plugin, step, .. }: LoadStep<'_>) -> Self {
+        Self { plugin: plugin.to_owned(), step: step.to_owned() }
+    }
 }
 
 /// A refusal on its way between processes.
@@ -134,8 +140,7 @@ fn describe() -> std::io::Result<()> {
     let mut broken = None;
     let (described, refused) =
         loader::describe_all(&sources, request.cache_dir.as_ref(), &trust, &mut |step| {
-            let step =
-                step.map(|(plugin, _, step)| Step { plugin: plugin.to_owned(), step: step.to_owned() });
+            let step = step.map(Step::from);
             // Whoever asked is gone: the thread that reads stdin ends this process.
             if let Err(error) = tell(&mut answer, &Report::Step(step)) {
                 broken = Some(error);
@@ -147,8 +152,7 @@ fn describe() -> std::io::Result<()> {
     let mut refused: Vec<Refused> = refused.into_iter().map(Refused::from).collect();
     for library in &request.vetted {
         let declared = library.declare(&mut |step| {
-            let step =
-                step.map(|(plugin, _, step)| Step { plugin: plugin.to_owned(), step: step.to_owned() });
+            let step = step.map(Step::from);
             if let Err(error) = tell(&mut answer, &Report::Step(step)) {
                 broken = Some(error);
             }

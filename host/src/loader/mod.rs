@@ -45,6 +45,7 @@ mod services;
 mod set;
 mod side_by_side;
 mod span;
+mod step;
 mod task_side;
 mod trust;
 mod unopened;
@@ -69,6 +70,7 @@ pub use services::{
     Asker, EnqueueAllRequest, EnqueueRequest, Identity, OutgoingCall, Question, Receipt, Receipts,
     ServiceFuture, ServiceResult, Services,
 };
-pub use set::{LoadOptions, OnStep, PluginSet, Source, describe_all, load_all};
+pub use set::{LoadOptions, PluginSet, Source, describe_all, load_all};
+pub use step::{LoadStep, OnStep};
 pub use trust::{Judgement, Trust};
 pub use unopened::{Unopened, Vetted};

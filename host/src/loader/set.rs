@@ -9,6 +9,7 @@ use super::plugin::{InitOptions, Opened, Plugin};
 use super::refusal::Refusal;
 use super::served::{Judged, Served};
 use super::services::Services;
+use super::step::{LoadStep, OnStep};
 use super::trust::Trust;
 use super::{conflict, copy, open, side_by_side};
 use crate::config::{ScheduleOverrides, TaskOverrides};
@@ -85,10 +86,6 @@ impl std::fmt::Debug for LoadOptions {
         f.debug_struct("LoadOptions").field("cache_dir", &self.cache_dir).finish_non_exhaustive()
     }
 }
-
-/// Called before each step that runs plugin code: plugin, version, step (`open`, `describe`, `init`), and with
-/// `None` when none runs any more.
-pub type OnStep<'a> = &'a mut dyn FnMut(Option<(&str, &str, &'static str)>);
 
 /// What was loaded and what was not.
 #[derive(Debug, Default)]
@@ -177,9 +174,9 @@ pub(super) fn open_one(
     on_step: OnStep<'_>,
 ) -> Result<Opened, Refusal> {
     let Inspected { manifest, copy, .. } = inspected;
-    on_step(Some((&manifest.name, &manifest.version, "open")));
+    on_step(Some(LoadStep::before("open", &manifest.name, &manifest.version)));
     let root = open::open(&copy, &source.library).map_err(|refusal| refusal.of(&source.name))?;
-    on_step(Some((&manifest.name, &manifest.version, "describe")));
+    on_step(Some(LoadStep::before("describe", &manifest.name, &manifest.version)));
     let opened = Opened::describe(root, manifest, &source.library, source);
     on_step(None);
     opened
@@ -252,10 +249,12 @@ pub(super) fn start_all(
     on_step: OnStep<'_>,
 ) {
     for (source, plugin) in opened {
-        on_step(Some((&plugin.manifest.name.clone(), &plugin.manifest.version.clone(), "init")));
+        // Its place among those that start, which is how the supervisor finds its name after a crash.
+        let index = u32::try_from(set.plugins.len() + 1).unwrap_or(0);
+        let Manifest { name, version, .. } = &plugin.manifest;
+        on_step(Some(LoadStep { index: Some(index), ..LoadStep::before("init", name, version) }));
         let started = plugin.init(&InitOptions {
-            // Its place among those that start, which is how the supervisor finds its name after a crash.
-            index: u32::try_from(set.plugins.len() + 1).unwrap_or(0),
+            index,
             config: &source.config,
             neighbours: neighbours.clone(),
             log_filter: &options.log_filter,

@@ -17,7 +17,8 @@ use super::inspect::Manifest;
 use super::neighbours::{Need, Neighbour, Neighbours};
 use super::plugin::Opened;
 use super::refusal::{Code, Refusal};
-use super::set::{self, Inspected, LoadOptions, OnStep, PluginSet, Source};
+use super::set::{self, Inspected, LoadOptions, PluginSet, Source};
+use super::step::{LoadStep, OnStep};
 use super::{conflict, copy, kept, open};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -46,10 +47,10 @@ impl Vetted {
     /// The refusal of what cannot be opened, or describes itself wrongly.
     pub fn declare(&self, on_step: OnStep<'_>) -> Result<String, Refusal> {
         let (name, version) = (&self.manifest.name, &self.manifest.version);
-        on_step(Some((name, version, "open")));
+        on_step(Some(LoadStep::before("open", name, version)));
         let declared = open::open(&self.copy, &self.library).map_err(|refusal| refusal.of(name));
         let declared = declared.and_then(|root| {
-            on_step(Some((name, version, "describe")));
+            on_step(Some(LoadStep::before("describe", name, version)));
             Opened::declared(root.plugin(), &self.manifest, &self.library)
         });
         on_step(None);

@@ -204,6 +204,12 @@ pub struct Phase {
     /// Which step.
     #[serde(rename = "phase")]
     pub step: Step,
+    /// In [`Step::Init`]: the number that the board has it by.
+    #[serde(default)]
+    pub index: Option<u32>,
+    /// The kernel's id of the thread that takes the step.
+    #[serde(default)]
+    pub thread: u32,
 }
 
 /// The steps of loading.

@@ -85,9 +85,9 @@ pub struct CrashReport {
 pub(super) struct Wound {
     fault: Option<Fault>,
     /// The library that the instruction lies in.
-    at: Option<Place>,
+    pub(super) at: Option<Place>,
     /// The library that the nearest return address lies in.
-    from: Option<Place>,
+    pub(super) from: Option<Place>,
 }
 
 impl Wound {

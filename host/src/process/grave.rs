@@ -2,7 +2,7 @@
 
 use super::aftermath::{AFTERMATH_MAX, Aftermath};
 use super::control::LoadedPlugin;
-use super::crash_report::{self, Wound};
+use super::crash_report::{self, CrashReport, Wound};
 use super::fate::fates;
 use super::lease::now_unix_ms;
 use super::life::{Ending, Lived};
@@ -22,9 +22,11 @@ pub(super) struct Grave {
 }
 
 impl Grave {
-    /// Deals with it; the board can be used by another child then.
-    pub(super) async fn bury(&self, lived: &Lived) {
+    /// Deals with it; the board can be used by another child then. Answers what is said of it, where it is worth a report.
+    pub(super) async fn bury(&self, lived: &Lived) -> Option<CrashReport> {
         let board = &self.board;
+        // What is shown may be another child's, which serves.
+        let plugins = lived.plugins.as_ref().unwrap_or(&self.plugins);
         let entries = board.live();
         let scene = Scene {
             polling: board.polling(),
@@ -32,12 +34,9 @@ impl Grave {
             stopping: matches!(lived.ending, Ending::Stopped(_) | Ending::Replaced),
         };
         let wound = Wound::of(board);
-        let polled = polled(&scene, &entries, &self.plugins);
+        let polled = polled(&scene, &entries, plugins);
         // At once: while entries stand there, their leases are renewed.
         board.reset();
-        if entries.is_empty() && lived.ending != Ending::Serving {
-            return;
-        }
         let mut fates = fates(&entries, &scene, &lived.death);
         let now = now_unix_ms();
         for (entry, fate) in entries.iter().zip(&mut fates) {
@@ -47,7 +46,11 @@ impl Grave {
         }
         let of = |fate| fates.iter().filter(|known| **known == fate).count();
         let tasks = entries.iter().filter(|entry| entry.kind.is_task()).count();
-        let report = crash_report::report(&lived.death, &scene, &wound, &entries, &fates, &self.plugins);
+        let report = crash_report::report(&lived.death, &scene, &wound, &entries, &fates, plugins);
+        let is_own = lived.ending == Ending::Starting && report.plugin.is_some();
+        if entries.is_empty() && lived.ending != Ending::Serving && !is_own {
+            return None;
+        }
         tracing::error!(
             how = %lived.death,
             cause = report.cause.as_str(),
@@ -67,14 +70,15 @@ impl Grave {
             "the child died, or ended with work unfinished"
         );
         if !scene.stopping {
-            self.status.update(|now| now.report(report));
+            self.status.update(|now| now.report(report.clone()));
         }
         let owed = |(entry, _): &(Entry, Fate)| entry.kind != Kind::Inline;
         let remains = entries.into_iter().zip(fates).filter(owed).collect();
-        let hooks = self.hooks.child_died(remains, self.plugins.clone(), lived.death.clone());
+        let hooks = self.hooks.child_died(remains, plugins.clone(), lived.death.clone());
         if tokio::time::timeout(AFTERMATH_MAX, hooks).await.is_err() {
             tracing::error!("answering for the dead child took too long; its leases will run out instead");
         }
+        Some(report).filter(|_| !scene.stopping)
     }
 }
 

@@ -23,6 +23,7 @@ use super::reload::{Order, Reloading, Risen, Turn, Unfit, turn};
 use super::replacement::Why;
 
 use super::spawn::{Process, Spawn};
+use super::started::Started;
 use super::status::{Stage, Status};
 use super::wear::{self, Limits, Verdict, Wear};
 use super::{Death, Shutdown};
@@ -104,6 +105,7 @@ struct Life<'a, 'b> {
     /// When the child last said something, or the phase was entered.
     heard: Instant,
     phase: Option<Phase>,
+    started: Started,
     served: bool,
     open: bool,
     exit_by: Option<Instant>,
@@ -157,6 +159,7 @@ impl<'a, 'b> Life<'a, 'b> {
             next_metrics_id: 0,
             heard: Instant::now(),
             phase: None,
+            started: Started::default(),
             served,
             open: true,
             exit_by: None,
@@ -224,8 +227,7 @@ impl<'a, 'b> Life<'a, 'b> {
             },
             (Err(error), _) => Death::Signalled(format!("a cause that is not known ({error})")),
         };
-        let ending = self.ending(&death);
-        Outcome::Ended(Lived { ending, death, alive: born.elapsed() })
+        Outcome::Ended(self.ended(death, born.elapsed()))
     }
 
     /// Whether it serves, and nothing has begun to end it.
@@ -346,6 +348,7 @@ impl<'a, 'b> Life<'a, 'b> {
         match message {
             ToSupervisor::Phase { entered } => {
                 self.heard = Instant::now();
+                entered.iter().for_each(|phase| self.started.enter(phase));
                 self.phase = entered;
             }
             ToSupervisor::Judged(judged) => self.setting.held.hold(judged),

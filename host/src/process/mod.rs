@@ -47,6 +47,7 @@ mod replacement;
 mod retiree;
 mod shutdown;
 mod spawn;
+mod started;
 mod status;
 mod supervisor;
 mod watchdog;

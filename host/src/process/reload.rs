@@ -13,7 +13,6 @@
 //!
 //! What it refuses: it judges no configuration and no library. What it is given has been looked at.
 
-use super::Shutdown;
 use super::aftermath::Aftermath;
 use super::assent::Assent;
 use super::connected::Connected;
@@ -27,6 +26,7 @@ use super::spawn::Spawn;
 use super::status::{ChildMetrics, Snapshot, Status};
 use super::supervisor::send_away;
 use super::wear::Limits;
+use super::{CrashReport, Shutdown};
 use crate::crash::Board;
 use crate::exit::Exit;
 use std::collections::BTreeSet;
@@ -352,7 +352,7 @@ impl Birth {
                 // What is shown is the host's, which serves.
                 status: status.clone(),
             };
-            grave.bury(&lived).await;
+            let report = grave.bury(&lived).await;
             match lived.ending {
                 Ending::Loading(phase) => {
                     let culprit = refusal(&phase, &lived.death, self.plan.load_timeout, &needed);
@@ -362,7 +362,10 @@ impl Birth {
                     }
                     banned.push(culprit);
                 }
-                ending => return Err(unfit(ending, &lived.death, snapshot.refused, &needed)),
+                ending => {
+                    let unfit = unfit(ending, &lived.death, report.as_ref(), snapshot.refused, &needed);
+                    return Err(unfit);
+                }
             }
         }
     }
@@ -396,7 +399,13 @@ impl Birth {
 }
 
 /// Why a child did not come up.
-fn unfit(ending: Ending, death: &Death, refused: Vec<Refusal>, needed: &BTreeSet<String>) -> Unfit {
+fn unfit(
+    ending: Ending,
+    death: &Death,
+    report: Option<&CrashReport>,
+    refused: Vec<Refusal>,
+    needed: &BTreeSet<String>,
+) -> Unfit {
     let refused: Vec<String> =
         refused.into_iter().filter(|one| needed.contains(&one.plugin)).map(|one| one.message).collect();
     match ending {
@@ -405,6 +414,13 @@ fn unfit(ending: Ending, death: &Death, refused: Vec<Refusal>, needed: &BTreeSet
         Ending::Failed { exit_code, message, .. } => {
             Unfit::of(Exit::from_code(exit_code.into()).unwrap_or(Exit::Unexpected), message)
         }
-        _ => Unfit::of(Exit::Unexpected, format!("the new child {death} before it took over")),
+        _ => {
+            let told = |report: &CrashReport| {
+                let (plugin, version) = report.plugin.as_deref().zip(report.version.as_deref())?;
+                Some(format!(", by the doing of {plugin} {version} on a thread of its own"))
+            };
+            let whose = report.and_then(told).unwrap_or_default();
+            Unfit::of(Exit::Unexpected, format!("the new child {death} before it took over{whose}"))
+        }
     }
 }

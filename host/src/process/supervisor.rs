@@ -30,7 +30,7 @@ use super::replacement::{self, Why};
 use super::retiree::Retiree;
 use super::spawn::Spawn;
 use super::status::{ChildMetrics, DutyMetrics, Handle, Snapshot, Stage, Status};
-use super::{Death, Seat, Shutdown};
+use super::{CrashReport, Death, Seat, Shutdown};
 use crate::crash::Board;
 use crate::exit::Exit;
 use std::os::fd::OwnedFd;
@@ -267,8 +267,12 @@ impl Supervisor {
                             now.status = Stage::Starting;
                         }
                     });
-                    self.grave(self.board()).bury(&lived).await;
-                    self.note_crash(&lived);
+                    let report = self.grave(self.board()).bury(&lived).await;
+                    if let Some(report) = report
+                        && matches!(lived.ending, Ending::Serving | Ending::Starting)
+                    {
+                        self.note_crash(&report);
+                    }
                     return Some(lived);
                 }
                 // Only of one that is to be handed over.
@@ -332,10 +336,8 @@ impl Supervisor {
     }
 
     /// Leaves a plugin out for a while that crashes its children by itself.
-    fn note_crash(&mut self, lived: &Lived) {
-        let last = self.status.snapshot().last_crash;
-        let last = last.filter(|_| lived.ending == Ending::Serving);
-        if let Some(wait) = last.and_then(|report| self.loops.note(&report, Instant::now())) {
+    fn note_crash(&mut self, report: &CrashReport) {
+        if let Some(wait) = self.loops.note(report, Instant::now()) {
             while self.returning.try_join_next().is_some() {}
             self.returning.spawn(self.reloads.clone().again(wait));
         }
@@ -364,12 +366,12 @@ impl Supervisor {
         self.retiring = Some(tokio::spawn(async move {
             let (death, alive) = retiree.run(successor, shutdown).await;
             tracing::info!(how = %death, "the child that was replaced has ended");
-            grave.bury(&Lived { ending: Ending::Replaced, death, alive }).await;
+            grave.bury(&Lived::replaced(death, alive)).await;
         }));
         self.reloading.board = self.board();
         self.board = 1 - self.board;
         self.replaceable = Instant::now() + self.replacing.after(alive);
-        Lived { ending: Ending::Replaced, death: Death::Killed("was replaced"), alive }
+        Lived::replaced(Death::Killed("was replaced"), alive)
     }
 
     /// Refuses a plugin that took a child down; true when the host cannot do without it.
@@ -404,7 +406,7 @@ pub(super) async fn send_away(child: Connected, grace: Duration, grave: Grave, s
     let (_, successor) = oneshot::channel();
     let (death, alive) = retiree.run(successor, shutdown).await;
     tracing::info!(how = %death, "the child before the reload has ended");
-    grave.bury(&Lived { ending: Ending::Replaced, death, alive }).await;
+    grave.bury(&Lived::replaced(death, alive)).await;
 }
 
 /// The status at the start of a child's life.

@@ -8,7 +8,7 @@ use crate::config::Settings;
 use crate::edge::Departure;
 use crate::exit::Exit;
 use crate::loader::{
-    self, Description, Lending, LoadOptions, PluginSet, Refusal, Served, Services, Source, Trust,
+    self, Description, Lending, LoadOptions, LoadStep, PluginSet, Refusal, Served, Services, Source, Trust,
 };
 use crate::logging;
 use crate::process::child::{self, Attached, Outbox};
@@ -166,17 +166,16 @@ impl Context {
     }
 
     /// Tells the supervisor each step of loading.
-    pub(super) fn teller(
-        &self,
-        sources: &[Source],
-    ) -> impl FnMut(Option<(&str, &str, &'static str)>) + Send + 'static {
+    pub(super) fn teller(&self, sources: &[Source]) -> impl FnMut(Option<LoadStep<'_>>) + Send + 'static {
         let outbox = self.outbox.clone();
         let files: Vec<(String, String)> =
             sources.iter().map(|s| (s.name.clone(), s.library.display().to_string())).collect();
         move |step| {
-            let entered = step.map(|(plugin, version, step)| Phase {
+            let entered = step.map(|LoadStep { plugin, version, step, index }| Phase {
                 plugin: plugin.to_owned(),
                 version: version.to_owned(),
+                index,
+                thread: crate::crash::this_thread(),
                 file: files
                     .iter()
                     .find(|(name, _)| name == plugin)

@@ -1,6 +1,7 @@
 //! What becomes of libraries when a host starts: those that are no plugin, those that misbehave, those that get in
 //! each other's way, and those that are as they should be.
 
+mod crashes;
 pub(crate) mod outside;
 mod refusals;
 mod trust;

@@ -3,7 +3,8 @@
 use super::Life;
 use crate::exit::Exit;
 use crate::process::Death;
-use crate::process::control::Phase;
+use crate::process::control::{LoadedPlugin, Phase};
+use crate::process::started::Started;
 use std::time::Duration;
 
 /// How a child's life ended.
@@ -13,7 +14,7 @@ pub(in crate::process) enum Ending {
     Failed { exit_code: u8, message: String, retry: bool },
     /// It died in this step of loading a plugin.
     Loading(Phase),
-    /// It died before it served, and no plugin is to blame.
+    /// It died before it served, and not of what was loaded: of nothing that is known, or of a plugin that ran already.
     Starting,
     /// It died while it served.
     Serving,
@@ -31,16 +32,33 @@ pub(in crate::process) struct Lived {
     pub(in crate::process) ending: Ending,
     pub(in crate::process) death: Death,
     pub(in crate::process) alive: Duration,
+    /// The plugins that its board knows, where it did not serve.
+    pub(in crate::process) plugins: Option<Vec<LoadedPlugin>>,
+}
+
+impl Lived {
+    /// The life of one that another child has taken the place of.
+    pub(in crate::process) fn replaced(death: Death, alive: Duration) -> Self {
+        Self { ending: Ending::Replaced, death, alive, plugins: None }
+    }
 }
 
 impl Life<'_, '_> {
     /// Looks back upon it.
-    pub(super) fn ending(self, death: &Death) -> Ending {
+    pub(super) fn ended(mut self, death: Death, alive: Duration) -> Lived {
+        let started = std::mem::take(&mut self.started);
+        let served = self.served;
+        let ending = self.ending(&death, &started);
+        Lived { ending, death, alive, plugins: (!served).then(|| started.into_plugins()) }
+    }
+
+    fn ending(self, death: &Death, started: &Started) -> Ending {
         if self.drain_by.is_some() || self.forced {
             return Ending::Stopped(self.stopped(death));
         }
         match (self.failed, self.phase) {
             (Some(failed), _) => failed,
+            (None, Some(phase)) if started.is_of_another(&phase, &self.setting.board) => Ending::Starting,
             (None, Some(phase)) => Ending::Loading(phase),
             (None, None) if self.served => Ending::Serving,
             (None, None) => Ending::Starting,

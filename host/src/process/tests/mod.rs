@@ -100,7 +100,14 @@ fn ready() -> ToSupervisor {
 fn phase(plugin: &str, step: Step) -> ToSupervisor {
     let file = format!("lib{plugin}.so");
     ToSupervisor::Phase {
-        entered: Some(Phase { plugin: plugin.into(), version: "1.0.0".into(), file, step }),
+        entered: Some(Phase {
+            plugin: plugin.into(),
+            version: "1.0.0".into(),
+            file,
+            step,
+            index: None,
+            thread: 0,
+        }),
     }
 }
 

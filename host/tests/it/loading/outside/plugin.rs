@@ -27,6 +27,14 @@ struct App {
 impl App {
     async fn start(ctx: PluginContext) -> Result<App, InitError> {
         let settings: Settings = ctx.config()?;
+        match std::env::var("OUTSIDER_INIT").as_deref() {
+            Ok("hang") => std::future::pending().await,
+            Ok("exit") => std::process::exit(0),
+            Ok("abort") => std::process::abort(),
+            // SAFETY: there is nothing at that address, which is what is wanted.
+            Ok("segfault") => unsafe { std::ptr::without_provenance_mut::<u8>(8).write_volatile(1) },
+            _ => {}
+        }
         Ok(App { greeting: settings.greeting, calls: Arc::default() })
     }
 }
