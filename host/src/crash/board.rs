@@ -11,7 +11,7 @@ use super::alt_stack;
 use super::entry::{Draft, Entry, Kind, TEXT_MAX};
 use super::fault::{self, Fault};
 use super::free_list::FreeList;
-use super::libraries::Place;
+use super::libraries::{Mapped, Place};
 use super::region::{self, Region, Slot};
 use super::thread_slot::{self, Polling, ThreadSlot};
 use rustix::time::ClockId;
@@ -179,11 +179,11 @@ impl Board {
     }
 
     /// Notes which addresses belong to the library of the plugin with this index.
-    pub fn note_library(&self, plugin: u32, span: &std::ops::Range<u64>) {
-        self.shared.region.libraries.note(plugin, span);
+    pub fn note_library(&self, plugin: u32, mapped: &Mapped) {
+        self.shared.region.libraries.note(plugin, mapped);
     }
 
-    /// In which plugin's library `address` lies.
+    /// In which plugin's code `address` lies.
     #[must_use]
     pub fn library_at(&self, address: u64) -> Option<Place> {
         self.shared.region.libraries.find(address)

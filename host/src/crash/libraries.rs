@@ -1,6 +1,7 @@
-//! Where the plugins' libraries lie in the child's memory, so that an address tells whose code it is.
+//! Where the code of the plugins' libraries lies in the child's memory, so that an address tells whose code it is.
 //!
-//! The child notes each library before it runs; its signal handler and its supervisor look addresses up.
+//! The child notes each library before it runs; its signal handler and its supervisor look addresses up. Only what can be
+//! executed counts: a stack is full of pointers to a library's data, and none of them was returned to.
 //!
 //! Invariant: looking up reads atomics and nothing else, so that a signal handler may do it.
 //!
@@ -12,9 +13,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// How many libraries can be noted.
 pub const LIBRARIES: usize = 128;
 
+/// Where a library lies in memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mapped {
+    /// From where its own addresses count.
+    pub base: u64,
+    /// What of it can be executed.
+    pub code: Range<u64>,
+}
+
 #[repr(C)]
 #[derive(Debug)]
 struct Span {
+    base: AtomicU64,
     start: AtomicU64,
     /// 0 while nothing is noted.
     end: AtomicU64,
@@ -36,11 +47,12 @@ pub struct Place {
 
 impl Libraries {
     /// Notes where the library of a plugin lies.
-    pub(super) fn note(&self, plugin: u32, span: &Range<u64>) {
+    pub(super) fn note(&self, plugin: u32, mapped: &Mapped) {
         let place = usize::try_from(plugin).ok().and_then(|plugin| plugin.checked_sub(1));
         if let Some(noted) = place.and_then(|place| self.0.get(place)) {
-            noted.start.store(span.start, Ordering::Relaxed);
-            noted.end.store(span.end, Ordering::Release);
+            noted.base.store(mapped.base, Ordering::Relaxed);
+            noted.start.store(mapped.code.start, Ordering::Relaxed);
+            noted.end.store(mapped.code.end, Ordering::Release);
         }
     }
 
@@ -51,15 +63,16 @@ impl Libraries {
             (span.start.load(Ordering::Relaxed)..end).contains(&address)
         };
         let place = self.0.iter().position(within)?;
-        let start = self.0.get(place)?.start.load(Ordering::Relaxed);
+        let base = self.0.get(place)?.base.load(Ordering::Relaxed);
         let plugin = u32::try_from(place + 1).ok()?;
-        Some(Place { plugin, offset: address.checked_sub(start)? })
+        Some(Place { plugin, offset: address.checked_sub(base)? })
     }
 
     pub(super) fn clear(&self) {
         for span in &self.0 {
             span.end.store(0, Ordering::Release);
             span.start.store(0, Ordering::Relaxed);
+            span.base.store(0, Ordering::Relaxed);
         }
     }
 }

@@ -24,5 +24,5 @@ mod thread_slot;
 pub use board::{Board, Claim, ClaimError, ENTRIES, OpenError};
 pub use entry::{Entry, Kind, TEXT_MAX};
 pub use fault::{Fault, this_thread};
-pub use libraries::{LIBRARIES, Place};
+pub use libraries::{LIBRARIES, Mapped, Place};
 pub use thread_slot::{Polling, THREAD_SLOTS, ThreadSlot};

@@ -101,8 +101,8 @@ impl Opened {
         static VTABLE: OnceLock<HostRef> = OnceLock::new();
         let host_vtable = *VTABLE.get_or_init(|| vtable().leak_into_prefix());
         // Before its code goes on: a crash report tells by the address whose code it was.
-        if let (Some(board), Some(span)) = (start.board, span::around(self.vtable.describe() as usize)) {
-            board.note_library(start.index, &span);
+        if let (Some(board), Some(mapped)) = (start.board, span::around(self.vtable.describe() as usize)) {
+            board.note_library(start.index, &mapped);
         }
         let reply = (self.vtable.init())(host_vtable, HostCtx(std::ptr::from_ref(host).cast()), head);
         let text = reply.answer.value.to_text();
