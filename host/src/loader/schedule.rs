@@ -102,7 +102,7 @@ impl ScheduleDescription {
 
 impl Description {
     /// Lays the operator's word over the author's schedules. What is wrong with it, [`schedule_faults`] tells.
-    pub(super) fn lay_over_schedules(&mut self, overrides: &BTreeMap<String, ScheduleOverrides>) {
+    pub(crate) fn lay_over_schedules(&mut self, overrides: &BTreeMap<String, ScheduleOverrides>) {
         for schedule in &mut self.schedules {
             if let Some(over) = overrides.get(&schedule.name) {
                 schedule.lay_over(over);

@@ -106,7 +106,7 @@ async fn waiting_bodies_that_a_candidate_cannot_read_are_counted_by_version_befo
     assert!(of_kind("task_schema_narrowed").2.contains("`amount` "), "{report}");
     assert_eq!(of_kind("request_narrowed").1, "POST /skew/pay");
     let tasks = json!([{ "plugin": "skew", "major": 1, "task": "pay", "version": "1.1.0", "queued": 3, "delayed": 0,
-        "parked": 0, "dead": 0, "unfit": 2, "unfit_dead": 0, "is_taken": true, "is_upcast": false, "fault": report["tasks"][0]["fault"] }]);
+        "parked": 0, "dead": 0, "unfit": 2, "fit_parked": 0, "unfit_dead": 0, "is_taken": true, "is_upcast": false, "fault": report["tasks"][0]["fault"] }]);
     assert_eq!(report["tasks"], tasks);
 
     // 1.2 has an upcaster for them; callers of the route still have to change.
@@ -242,4 +242,106 @@ async fn comparison_that_cannot_be_made_is_no_success() {
     let output = check(&Config::new(&nats).plugin("hello").unwrap(), &["--against", "broker"]).await;
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     assert!(output.stdout.contains("nothing is deployed there"), "{output:?}");
+}
+
+/// Messages of the findings that break nobody, of one kind.
+fn notes(report: &Value, kind: &str) -> Vec<String> {
+    let findings = report["findings"].as_array().unwrap().iter();
+    let notes = findings.filter(|one| one["kind"] == kind && one["breaks"] == false);
+    notes.map(|one| one["message"].as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn tasks_that_are_parked_or_wait_in_line_for_their_serial_key_are_counted_too() {
+    let nats = Nats::start().await.unwrap();
+    let config = Config::new(&nats).plugin("chaos").unwrap().plugin_at("skew", &skew("new"));
+    // The worker is a minor version behind, and parks what it cannot read.
+    let behind = config.clone().plugin_at("skew", &skew("old"));
+    let (api, worker) = (Cardcage::api(&config).await.unwrap(), Cardcage::worker(&behind).await.unwrap());
+    restored(&api).await;
+    let http = api.http().unwrap();
+    let pay = json!({ "amount": { "units": 5, "currency": "eur" } });
+    assert_eq!(http.post_json("/skew/pay", &pay).await.unwrap().status, 202);
+    for _ in 0..3 {
+        let keyed = json!({ "mode": "sleep", "ms": 600_000, "serial": "one" });
+        assert_eq!(http.post_json("/chaos/keyed", &keyed).await.unwrap().status, 202);
+    }
+    let counted = eventually(soon(), "one is parked, and three wait, of which one runs", async || {
+        let (report, _) = report(&config, "broker").await;
+        let tasks = report["tasks"].as_array()?;
+        let of = |task: &str| tasks.iter().find(|one| one["task"] == task);
+        (of("pay")?["parked"] == 1 && of("keyed")?["queued"] == 3).then_some(report)
+    });
+    let told = counted.await.unwrap_or_else(|error| panic!("{error}: {}", worker.stderr()));
+    assert_eq!(
+        notes(&told, "parked_tasks_fit"),
+        ["1 of 1 that are parked, enqueued by 1.1.0, would come back and run"],
+        "{told}"
+    );
+    let without = Config::default()
+        .set("broker.url", nats.url())
+        .set("broker.namespace", config.namespace())
+        .plugin_at("skew", &skew("old"));
+    let (told, code) = report(&without, "broker").await;
+    let version = env!("CARGO_PKG_VERSION");
+    let orphaned = format!("3 that wait for v0, enqueued by {version}, would find no worker");
+    assert_eq!(code, 6, "{told}");
+    let is_told = breaking(&told).contains(&("waiting_tasks_orphaned", "task keyed", &orphaned));
+    assert!(is_told && notes(&told, "parked_tasks_fit").is_empty(), "{told}");
+}
+
+#[tokio::test]
+async fn schedule_that_the_operator_changes_is_compared_as_it_fires() {
+    let nats = Nats::start().await.unwrap();
+    let config = Config::new(&nats).plugin("chaos").unwrap();
+    let nightly = json!({ "nightly": { "every": "1h", "order": { "mode": "ok" } } }).to_string();
+    let declared = |launch: Launch| launch.env("CARDCAGE_CHAOS_SCHEDULES", &nightly);
+    let every_ten = config.clone().set("plugins.chaos.schedules.nightly.every", "10m");
+    let _worker = declared(Launch::new(["worker"]).config(&every_ten)).ready().await.unwrap();
+    let told = async |config: &Config| {
+        let launch = Launch::new(["check", "--json", "--against", "broker"]).config(config);
+        let output = declared(launch).run(soon()).await.unwrap();
+        let mut report: Value = serde_json::from_str(&output.stdout).unwrap();
+        (report["against"].take(), output.status.code().unwrap())
+    };
+    let deployed = eventually(soon(), "the worker has described its plugins", async || {
+        let (report, code) = told(&every_ten).await;
+        (!report["deployed"].as_array()?.is_empty()).then_some((report, code))
+    });
+    let (report, code) = deployed.await.unwrap();
+    assert_eq!((code, &report["findings"]), (0, &json!([])), "what is deployed does not break itself");
+    let (report, code) = told(&config).await;
+    assert_eq!(
+        (code, notes(&report, "schedule_changed")),
+        (0, vec!["was 10m of chaos, and is 1h of chaos".to_owned()])
+    );
+    let off = config.set("plugins.chaos.schedules.nightly.enabled", false);
+    let (report, code) = told(&off).await;
+    let gone = "is switched off by the configuration: nothing starts chaos by itself".to_owned();
+    assert_eq!((code, notes(&report, "schedule_changed")), (0, vec![gone]), "{report}");
+}
+
+#[tokio::test]
+async fn body_that_becomes_required_breaks_callers_and_a_parameter_that_goes_is_a_note() {
+    let folder = tempfile::tempdir().unwrap();
+    let nats = Nats::start().await.unwrap();
+    let config = Config::new(&nats).plugin("hello").unwrap();
+    let file = folder.path().join("deployed.json");
+    let file = file.to_str().unwrap();
+    assert_eq!(check(&config, &["--save-manifest", file]).await.status.code(), Some(0));
+    let mut deployed: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+    let paths = &mut deployed["plugins"][0]["description"]["openapi"]["paths"];
+    // What is deployed took a call without a body, and had a parameter that nobody reads any more.
+    let call = paths["/call"]["post"].as_object_mut().unwrap();
+    call["requestBody"].as_object_mut().unwrap().remove("required");
+    let gone = json!([{ "in": "query", "name": "loud", "schema": { "type": "boolean" } }]);
+    call.insert("parameters".to_owned(), gone);
+    std::fs::write(file, deployed.to_string()).unwrap();
+    let (told, code) = report(&config, file).await;
+    assert_eq!(
+        (code, breaking(&told)),
+        (6, vec![("request_narrowed", "POST /hello/call", "a body is required, and was not")])
+    );
+    let gone = "the query parameter `loud` is no longer documented: it may be passed over";
+    assert_eq!(notes(&told, "request_narrowed"), [gone], "{told}");
 }

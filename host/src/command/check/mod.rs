@@ -20,6 +20,7 @@ mod broker;
 pub(crate) mod fit;
 mod report;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::cli::{Against, Configuration};
@@ -71,7 +72,9 @@ async fn judge(report: &mut Report, settings: &Settings, asked: &Asked) {
     }
     report.broker = Some(found);
     let previous: Vec<&Description> = set.previous().collect();
-    let candidate = Candidate { settings, descriptions: &set.descriptions, previous: &previous };
+    // As those that are deployed have told themselves.
+    let laid_over = laid_over(settings, &set.descriptions);
+    let candidate = Candidate { settings, descriptions: &laid_over, previous: &previous };
     if let Some(against) = &asked.against {
         report.against = Some(against::compare(against, broker.as_ref(), &candidate).await);
     }
@@ -87,6 +90,21 @@ async fn judge(report: &mut Report, settings: &Settings, asked: &Asked) {
     report.plugins = Some(plugins.collect());
     report.configuration.overrides = set.overrides;
     report.unexpected = set.unexpected.or(report.unexpected.take());
+}
+
+/// What the plugins declare, with the operator's word over it.
+fn laid_over(
+    settings: &Settings,
+    descriptions: &BTreeMap<String, Description>,
+) -> BTreeMap<String, Description> {
+    let mut laid_over = descriptions.clone();
+    for (name, description) in &mut laid_over {
+        if let Some(plugin) = settings.plugins.get(name) {
+            description.lay_over(&plugin.tasks);
+            description.lay_over_schedules(&plugin.schedules);
+        }
+    }
+    laid_over
 }
 
 /// Lets one plugin of the configuration describe itself, with what the operator has laid over it. `None`: it is not in

@@ -17,6 +17,7 @@ pub(super) enum Kind {
     WaitingTasksUnfit,
     WaitingTasksOrphaned,
     DeadLettersUnfit,
+    ParkedTasksFit,
     ScheduleRemoved,
     ScheduleChanged,
     NotAllSeen,

@@ -11,9 +11,13 @@
 //!
 //! What it refuses to do: it does not judge whether a break is meant. A removed route is told as long as it is deployed.
 
+mod comparison;
 mod finding;
+mod misfit;
 mod routes;
+mod schedules;
 mod schema;
+mod tasks;
 mod waiting;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,10 +33,10 @@ use crate::command::output;
 use crate::config::Settings;
 use crate::deployed::{Deployed, SavedSet};
 use crate::exit::Exit;
-use crate::loader::{Description, TaskDescription};
+use crate::loader::Description;
 use finding::{Finding, Kind};
 use routes::Served;
-use schema::{Misfit, Schema, misfits};
+use tasks::{judge_task, judge_tasks};
 use waiting::{Count, Group, Waiting};
 
 /// The source that is no file.
@@ -60,6 +64,13 @@ pub(super) struct AgainstReport {
 struct Version {
     plugin: String,
     version: String,
+}
+
+impl Version {
+    fn of(deployed: &Deployed) -> Self {
+        let Description { name, version, .. } = &deployed.description;
+        Self { plugin: name.clone(), version: version.clone() }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -166,6 +177,8 @@ struct Found {
     deployed: Vec<Deployed>,
     /// Those that workers have as previous libraries alone: they have neither routes nor schedules that could be missed.
     only_previous: BTreeSet<Version>,
+    /// Those that workers have, and that have not told how they describe themselves.
+    undescribed: BTreeSet<Version>,
     /// What waits; `None` where no broker was asked.
     waiting: Option<Waiting>,
 }
@@ -184,8 +197,11 @@ async fn ask(broker: &Broker, candidate: &Candidate<'_>) -> Result<Found, Error>
     let live = &current | &previous;
     let takers = candidate.descriptions.values().chain(candidate.previous.iter().copied());
     let waiting = waiting::count(broker, takers).await?;
+    let deployed = pick(described, &live);
+    let told: BTreeSet<Version> = deployed.iter().map(Version::of).collect();
     Ok(Found {
-        deployed: pick(described, &live),
+        undescribed: &live - &told,
+        deployed,
         only_previous: &previous - &current,
         waiting: Some(waiting),
     })
@@ -212,11 +228,16 @@ fn pick(mut described: Vec<Deployed>, live: &BTreeSet<Version>) -> Vec<Deployed>
 
 impl AgainstReport {
     fn judge(&mut self, found: &Found, candidate: &Candidate<'_>) {
-        let Found { deployed, only_previous, waiting } = found;
+        let Found { deployed, only_previous, undescribed, waiting } = found;
         let waiting = waiting.as_ref();
+        for Version { plugin, version } in undescribed {
+            let message = format!(
+                "{version} runs on a worker that has not told how it describes itself: try again, or wait until its workers are ready"
+            );
+            self.findings.push(Finding::breaking(plugin, Kind::PluginNotCompared, "", message));
+        }
         for one in deployed {
-            let description = &one.description;
-            let version = Version { plugin: description.name.clone(), version: description.version.clone() };
+            let version = Version::of(one);
             if !only_previous.contains(&version) {
                 self.findings.extend(judge_plugin(one, waiting, candidate));
             }
@@ -225,6 +246,13 @@ impl AgainstReport {
         if let Some(waiting) = waiting {
             for (group, count) in &waiting.counts {
                 self.findings.extend(judge_tasks(group, count, deployed, candidate));
+            }
+            if waiting.unreadable > 0 {
+                let message = format!(
+                    "{} messages are no tasks that can be read, and were not compared",
+                    waiting.unreadable
+                );
+                self.findings.push(Finding::note("", Kind::NotAllSeen, "", message));
             }
             if !waiting.is_complete {
                 let message = "more tasks wait than were looked at: the counts are of the latest ones";
@@ -262,105 +290,17 @@ fn judge_plugin(deployed: &Deployed, waiting: Option<&Waiting>, candidate: &Cand
     let served = Served::new(&deployed.prefix, before);
     let mut findings =
         routes::compare(plugin, &served, &Served::new(&settings.prefix, after), deployed.is_cut);
+    if deployed.is_cut {
+        let message = format!(
+            "the OpenAPI document of {} was too long to be kept: its routes are compared by method and path alone",
+            before.version
+        );
+        findings.push(Finding::note(plugin, Kind::NotAllSeen, "", message));
+    }
     for task in &before.tasks {
         findings.extend(judge_task(plugin, task, after, waiting.is_some()));
     }
-    for schedule in &before.schedules {
-        let of = format!("schedule {}", schedule.name);
-        let rhythm = |one: &crate::loader::ScheduleDescription| {
-            one.every.clone().or_else(|| one.cron.clone()).unwrap_or_default()
-        };
-        match after.schedules.iter().find(|one| one.name == schedule.name) {
-            None => {
-                let message = format!("is gone: nothing starts {} by itself any more", schedule.task);
-                findings.push(Finding::breaking(plugin, Kind::ScheduleRemoved, of, message));
-            }
-            Some(new) if (rhythm(new), &new.task) != (rhythm(schedule), &schedule.task) => {
-                let message = format!(
-                    "was {} of {}, and is {} of {}",
-                    rhythm(schedule),
-                    schedule.task,
-                    rhythm(new),
-                    new.task
-                );
-                findings.push(Finding::note(plugin, Kind::ScheduleChanged, of, message));
-            }
-            Some(_) => {}
-        }
-    }
-    findings
-}
-
-/// One deployed task. Where the broker was asked, a task that goes lets down only those that wait (`judge_tasks`).
-fn judge_task(
-    plugin: &str,
-    task: &TaskDescription,
-    after: &Description,
-    broker_was_asked: bool,
-) -> Vec<Finding> {
-    let of = format!("task {}", task.name);
-    let Some(new) = after.tasks.iter().find(|one| one.name == task.name) else {
-        let message = "is gone: who enqueues it is refused";
-        let mut finding = Finding::breaking(plugin, Kind::TaskRemoved, of, message);
-        finding.breaks = !broker_was_asked;
-        return vec![finding];
-    };
-    let told = misfits(Schema::whole(&task.input_schema), Schema::whole(&new.input_schema));
-    let narrowed = |misfit: &Misfit| {
-        let message = format!("the body: {}", misfit.for_sender());
-        let finding = Finding::breaking(plugin, Kind::TaskSchemaNarrowed, of.clone(), message);
-        // Bodies of the earlier version are what an upcaster is for.
-        Finding { breaks: !new.upcasts, ..finding }
-    };
-    told.iter().map(narrowed).collect()
-}
-
-/// Tasks of one kind and version that wait.
-fn judge_tasks(
-    group: &Group,
-    count: &Count,
-    deployed: &[Deployed],
-    candidate: &Candidate<'_>,
-) -> Vec<Finding> {
-    let Group { plugin, major, task, version } = group;
-    let of = format!("task {task}");
-    let mut findings = Vec::new();
-    if count.unfit > 0 {
-        let (unfit, waiting) = (count.unfit, count.queued + count.delayed);
-        let fault = count.fault.as_deref().unwrap_or("no reason given");
-        let which = format!("{unfit} of {waiting} that wait, enqueued by {version},");
-        findings.push(if count.is_upcast {
-            let message = format!("{which} are left to its upcaster: {fault}");
-            Finding::note(plugin, Kind::WaitingTasksUnfit, of.clone(), message)
-        } else {
-            let message = format!("{which} would be parked: {fault}");
-            Finding::breaking(plugin, Kind::WaitingTasksUnfit, of.clone(), message)
-        });
-    }
-    if count.unfit_dead > 0 {
-        let (unfit, dead) = (count.unfit_dead, count.dead);
-        let fault = count.fault.as_deref().unwrap_or("no reason given");
-        let message = format!("{unfit} of {dead} dead letters of {version} could not be replayed: {fault}");
-        findings.push(Finding::note(plugin, Kind::DeadLettersUnfit, of.clone(), message));
-    }
-    // A plugin that was refused is told as that.
-    let is_known =
-        candidate.descriptions.contains_key(plugin) || !candidate.settings.plugins.contains_key(plugin);
-    if !count.is_taken && count.waiting() > 0 && is_known {
-        let waiting = count.waiting();
-        let message =
-            format!("{waiting} that wait for v{major}, enqueued by {version}, would find no worker");
-        let is_deployed = |one: &Deployed| {
-            let description = &one.description;
-            description.name == *plugin
-                && description.major() == *major
-                && description.tasks.iter().any(|known| known.name == *task)
-        };
-        let mut finding = Finding::breaking(plugin, Kind::WaitingTasksOrphaned, of, message);
-        // Of what no worker has today nothing is taken away.
-        finding.breaks = deployed.iter().any(is_deployed);
-        findings.push(finding);
-    }
+    findings.extend(schedules::compare(plugin, before, after));
     findings
 }
 

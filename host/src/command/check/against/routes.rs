@@ -7,8 +7,10 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
+use super::comparison::misfits;
 use super::finding::{Finding, Kind};
-use super::schema::{Misfit, Schema, misfits};
+use super::misfit::Misfit;
+use super::schema::Schema;
 use crate::loader::{Description, Placement, RouteDescription};
 
 /// A plugin's routes as callers see them.
@@ -47,7 +49,7 @@ impl<'a> Served<'a> {
     }
 
     fn schema<'s>(&'s self, node: &'s Value) -> Schema<'s> {
-        Schema { document: &self.document, node }
+        Schema::new(&self.document, node)
     }
 }
 
@@ -76,6 +78,7 @@ pub(super) fn compare(
             findings.push(Finding::breaking(plugin, Kind::RouteChanged, key, message));
             continue;
         }
+        let paths = (before.path.as_str(), after.path.as_str());
         let operations = (deployed.operation(before), candidate.operation(after));
         let (Some(before), Some(after)) = operations else {
             if operations.0.is_some() && !is_cut {
@@ -84,7 +87,7 @@ pub(super) fn compare(
             }
             continue;
         };
-        let compared = Operations { plugin, key, deployed, candidate, before, after };
+        let compared = Operations { plugin, key, deployed, candidate, paths, before, after };
         compared.parameters(&mut findings);
         compared.request(&mut findings);
         compared.responses(&mut findings);
@@ -97,8 +100,26 @@ struct Operations<'a> {
     key: &'a str,
     deployed: &'a Served<'a>,
     candidate: &'a Served<'a>,
+    /// The templates of the path below the prefix.
+    paths: (&'a str, &'a str),
     before: &'a Value,
     after: &'a Value,
+}
+
+/// A parameter of an operation, as a caller knows it: one in the path by its place, for its name is no part of what is written.
+fn parameters<'a>(path: &str, operation: &'a Value) -> Vec<(String, &'a Value)> {
+    let braced = path.split('/').filter_map(|segment| segment.strip_prefix('{')?.strip_suffix('}'));
+    let braced: Vec<&str> = braced.map(|name| name.trim_start_matches('*')).collect();
+    let all = operation.get("parameters").and_then(Value::as_array).into_iter().flatten();
+    let named = all.filter_map(|one| {
+        let (place, name) = (one.get("in")?.as_str()?, one.get("name")?.as_str()?);
+        if place != "path" {
+            return Some((format!("{place} parameter `{name}`"), one));
+        }
+        let nth = braced.iter().position(|known| *known == name)? + 1;
+        Some((format!("path parameter {nth}"), one))
+    });
+    named.collect()
 }
 
 /// The schemas of a body by content type.
@@ -116,20 +137,20 @@ impl Operations<'_> {
         Finding::breaking(self.plugin, kind, self.key, message)
     }
 
-    /// A parameter of the path has no name that counts: its place is compared with the path.
+    fn notes(&self, kind: Kind, message: impl Into<String>) -> Finding {
+        Finding::note(self.plugin, kind, self.key, message)
+    }
+
     fn parameters(&self, findings: &mut Vec<Finding>) {
-        let all = |operation: &'_ Value| -> Vec<(String, Value)> {
-            let all = operation.get("parameters").and_then(Value::as_array).into_iter().flatten();
-            let named = all.filter_map(|one| {
-                let (place, name) = (one.get("in")?.as_str()?, one.get("name")?.as_str()?);
-                (place != "path").then(|| (format!("{place} parameter `{name}`"), one.clone()))
-            });
-            named.collect()
-        };
-        let before = all(self.before);
-        for (name, after) in all(self.after) {
-            let known = before.iter().find(|(known, _)| *known == name).map(|(_, one)| one);
-            if is_required(&after) && !known.is_some_and(is_required) {
+        let before = parameters(self.paths.0, self.before);
+        let after = parameters(self.paths.1, self.after);
+        for (name, _) in before.iter().filter(|(name, _)| !after.iter().any(|(other, _)| other == name)) {
+            let message = format!("the {name} is no longer documented: it may be passed over");
+            findings.push(self.notes(Kind::RequestNarrowed, message));
+        }
+        for (name, after) in after {
+            let known = before.iter().find(|(known, _)| *known == name).map(|(_, one)| *one);
+            if is_required(after) && !known.is_some_and(is_required) {
                 let message = format!("the {name} is required, and was not");
                 findings.push(self.breaks(Kind::RequestNarrowed, message));
             }
@@ -145,9 +166,13 @@ impl Operations<'_> {
     fn request(&self, findings: &mut Vec<Finding>) {
         let body = |operation: &'_ Value| operation.get("requestBody").cloned().unwrap_or(Value::Null);
         let (before, after) = (body(self.before), body(self.after));
-        if is_required(&after) && before.is_null() {
-            findings.push(self.breaks(Kind::RequestNarrowed, "a body is required, and there was none"));
-            return;
+        if is_required(&after) && !is_required(&before) {
+            let was = if before.is_null() { "there was none" } else { "was not" };
+            findings.push(self.breaks(Kind::RequestNarrowed, format!("a body is required, and {was}")));
+        }
+        if after.is_null() && !before.is_null() {
+            let message = "a body is no longer documented: it may be passed over";
+            findings.push(self.notes(Kind::RequestNarrowed, message));
         }
         let taken: BTreeMap<&String, &Value> = content(&after).collect();
         for (content_type, sent) in content(&before) {
@@ -173,7 +198,9 @@ impl Operations<'_> {
         let (before, after) = (all(self.before), all(self.after));
         let (before, after) = (before.as_ref().unwrap_or(&none), after.as_ref().unwrap_or(&none));
         for (status, known) in before.iter().filter(|(status, _)| status.starts_with('2')) {
-            let Some(sent) = after.get(status) else {
+            // A whole class of statuses, or whatever nothing else is said of.
+            let sent = [status.as_str(), "2XX", "default"].into_iter().find_map(|status| after.get(status));
+            let Some(sent) = sent else {
                 findings
                     .push(self.breaks(Kind::ResponseChanged, format!("{status} is not answered any more")));
                 continue;
@@ -191,5 +218,47 @@ impl Operations<'_> {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn description(path: &str, operation: &Value) -> Description {
+        let route =
+            json!({ "name": "one", "method": "GET", "path": path, "placement": "worker", "task": null });
+        let openapi = json!({ "paths": { path: { "get": operation } } });
+        let all =
+            json!({ "name": "shop", "version": "1.0.0", "routes": [route], "tasks": [], "openapi": openapi });
+        serde_json::from_value(all).unwrap()
+    }
+
+    /// What is told, each with whether it breaks somebody.
+    fn told(before: &Description, after: &Description) -> Vec<(bool, String)> {
+        let findings = compare("shop", &Served::new("/shop", before), &Served::new("/shop", after), false);
+        findings.into_iter().map(|finding| (finding.breaks, finding.message)).collect()
+    }
+
+    #[test]
+    fn place_in_the_path_that_takes_less_breaks_callers_whatever_its_name_is() {
+        let with = |name: &str, kind: &str| {
+            let parameter =
+                json!({ "in": "path", "name": name, "required": true, "schema": { "type": kind } });
+            let operation = json!({ "parameters": [parameter], "responses": {} });
+            description(&format!("/orders/{{{name}}}"), &operation)
+        };
+        let before = with("id", "string");
+        assert_eq!(told(&before, &with("order", "string")), []);
+        let words = "the path parameter 1 was string, and is integer".to_owned();
+        assert_eq!(told(&before, &with("order", "integer")), [(true, words)]);
+    }
+
+    #[test]
+    fn answer_that_a_class_of_statuses_covers_is_still_answered() {
+        let with =
+            |status: &str| description("/orders", &json!({ "responses": { status: { "description": "" } } }));
+        assert_eq!(told(&with("201"), &with("2XX")), []);
+        assert_eq!(told(&with("201"), &with("204")), [(true, "201 is not answered any more".to_owned())]);
     }
 }

@@ -35,8 +35,10 @@ pub(super) struct Count {
     pub(super) delayed: u64,
     pub(super) parked: u64,
     pub(super) dead: u64,
-    /// Queued or delayed ones whose body does not fit. Of those that are parked nobody expects that it does.
+    /// Queued or delayed ones whose body does not fit.
     pub(super) unfit: u64,
+    /// Parked ones whose body would fit: they come back. Of the others nobody expects that it does.
+    pub(super) fit_parked: u64,
     /// Dead ones whose body does not fit.
     pub(super) unfit_dead: u64,
     /// What is wrong with the first that does not fit.
@@ -58,6 +60,8 @@ impl Count {
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
     pub(super) counts: BTreeMap<Group, Count>,
+    /// Messages that are no tasks that could be read.
+    pub(super) unreadable: u64,
     pub(super) is_complete: bool,
 }
 
@@ -98,15 +102,13 @@ pub(super) async fn count<'a>(
     candidate: impl IntoIterator<Item = &'a Description>,
 ) -> Result<Waiting, Error> {
     let takers = Takers::new(candidate);
-    let mut waiting = Waiting { counts: BTreeMap::new(), is_complete: true };
+    let mut waiting = Waiting { is_complete: true, ..Waiting::default() };
     let mut extents: Vec<Extent> = Vec::new();
     let found = &mut waiting;
     extents.push(
         broker
             .look_at_queues(None, |_, one| {
-                if let Some(envelope) = &one.envelope {
-                    found.add(&takers, In::Queue, envelope);
-                }
+                found.add(&takers, In::Queue, one.envelope.as_ref());
                 ControlFlow::Continue(())
             })
             .await?,
@@ -115,9 +117,7 @@ pub(super) async fn count<'a>(
     extents.push(
         broker
             .look_at_lines(|one| {
-                if let Some(envelope) = &one.envelope {
-                    found.add(&takers, In::Queue, envelope);
-                }
+                found.add(&takers, In::Queue, one.envelope.as_ref());
                 ControlFlow::Continue(())
             })
             .await?,
@@ -125,10 +125,8 @@ pub(super) async fn count<'a>(
     extents.push(
         broker
             .look_at_schedule(|place| {
-                if let Place::Scheduled(one, _) | Place::Due(one) = place
-                    && let Some(envelope) = &one.envelope
-                {
-                    found.add(&takers, In::Schedule, envelope);
+                if let Place::Scheduled(one, _) | Place::Due(one) = place {
+                    found.add(&takers, In::Schedule, one.envelope.as_ref());
                 }
                 ControlFlow::Continue(())
             })
@@ -137,16 +135,14 @@ pub(super) async fn count<'a>(
     extents.push(
         broker
             .look_at_parked(|one| {
-                if let Some(envelope) = &one.envelope {
-                    found.add(&takers, In::Parked, envelope);
-                }
+                found.add(&takers, In::Parked, one.envelope.as_ref());
                 ControlFlow::Continue(())
             })
             .await?,
     );
     let (letters, extent) = broker.newest_letters(&LetterFilter::default(), LETTERS_MAX).await?;
-    for envelope in letters.iter().filter_map(|letter| letter.envelope.as_ref().ok()) {
-        found.add(&takers, In::Dead, envelope);
+    for letter in &letters {
+        found.add(&takers, In::Dead, letter.envelope.as_ref().ok());
     }
     extents.push(extent);
     waiting.is_complete = extents.iter().all(|extent| extent.complete);
@@ -154,7 +150,11 @@ pub(super) async fn count<'a>(
 }
 
 impl Waiting {
-    fn add(&mut self, takers: &Takers, place: In, envelope: &TaskEnvelope) {
+    fn add(&mut self, takers: &Takers, place: In, envelope: Option<&TaskEnvelope>) {
+        let Some(envelope) = envelope else {
+            self.unreadable += 1;
+            return;
+        };
         let (plugin, task) = (text(&envelope.plugin), text(&envelope.task));
         let taker = takers.0.get(&(plugin.clone(), envelope.major, task.clone()));
         let version = envelope.version.to_string();
@@ -167,10 +167,13 @@ impl Waiting {
             In::Parked => count.parked += 1,
             In::Dead => count.dead += 1,
         }
+        let Some(taker) = taker else { return };
+        let fault = misfit(&taker.schema, &envelope.body);
         if place == In::Parked {
+            count.fit_parked += u64::from(fault.is_none());
             return;
         }
-        let Some(fault) = taker.and_then(|taker| misfit(&taker.schema, &envelope.body)) else { return };
+        let Some(fault) = fault else { return };
         if place == In::Dead {
             count.unfit_dead += 1;
         } else {
