@@ -3,7 +3,11 @@
 //! Messages are static sentences, data goes into fields. ERROR: something is lost or a human is needed; WARN:
 //! unexpected, nothing lost; INFO: what an operator wants to see once.
 
+mod mark;
+
 use crate::config::{Log, LogFormat};
+use crate::process::Seat;
+use mark::{Mark, Marked};
 use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
@@ -14,9 +18,15 @@ const PLUGIN: &str = "plugin";
 
 /// Starts logging. A second call changes nothing.
 pub fn start(log: &Log) {
+    start_in(log, None);
+}
+
+/// The same in a child, of whose host there may be others in other worker groups: each line says whose it is.
+pub(crate) fn start_in(log: &Log, seat: Option<&Seat>) {
+    let mark = Mark::new(log.format, seat);
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter(&log.filter))
-        .with_writer(std::io::stderr)
+        .with_writer(move || Marked { mark: mark.clone(), to: std::io::stderr() })
         // It would say on stderr that stderr cannot be written, and panic in whoever logs: a closed terminal, a full disk or
         // a dead reader of the pipe costs log lines and nothing else.
         .log_internal_errors(false)

@@ -28,6 +28,7 @@ pub(super) mod names {
     pub(crate) const GROUP_READY: &str = "cardcage_group_ready";
     pub(crate) const GROUP_UP: &str = "cardcage_group_child_up";
     pub(crate) const GROUP_RESTARTS: &str = "cardcage_group_child_restarts";
+    pub(crate) const GROUP_CRASHES: &str = "cardcage_group_child_crashes";
     pub(crate) const DEGRADED: &str = "cardcage_degraded_reasons";
 }
 
@@ -55,18 +56,25 @@ pub(super) fn text(now: &Snapshot, duties: &str, child: Option<&str>) -> String 
     registry.register(names::RELOADS, "Reloads after which another child took over", reloads);
     let (ready, up) =
         (Family::<Vec<(&str, String)>, Gauge>::default(), Family::<Vec<(&str, String)>, Gauge>::default());
+    let died = Family::<Vec<(&str, String)>, Counter>::default();
     let begun = Family::<Vec<(&str, String)>, Counter>::default();
     for (one, seat) in now.seats.iter().filter_map(|one| Some((one, one.seat.as_ref()?))) {
         let labels = vec![("group", seat.group.clone()), ("process", seat.process.to_string())];
         ready.get_or_create(&labels).set(i64::from(one.ready));
         up.get_or_create(&labels).set(i64::from(one.child_pid.is_some()));
         begun.get_or_create(&labels).inc_by(one.restarts);
+        for ((cause, plugin), count) in &one.crashes {
+            let of = [("cause", cause.as_str().to_owned()), ("plugin", plugin.clone().unwrap_or_default())];
+            died.get_or_create(&labels.iter().cloned().chain(of).collect()).inc_by(*count);
+        }
     }
     if !now.seats.is_empty() {
         registry.register(names::GROUP_READY, "1 while this process of the worker group takes work", ready);
         registry.register(names::GROUP_UP, "1 while this process of the worker group runs", up);
         let help = "Children of this place started in place of one that died or was replaced";
         registry.register(names::GROUP_RESTARTS, help, begun);
+        let help = "Children of this place that died or left work unfinished";
+        registry.register(names::GROUP_CRASHES, help, died);
     }
     let crashes = Family::<Vec<(&str, String)>, Counter>::default();
     for ((cause, plugin), count) in &now.crashes {

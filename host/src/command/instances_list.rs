@@ -81,7 +81,7 @@ fn answers(worker: &Presence, offered: &PresentPlugin, route: &Name) -> bool {
 
 fn text(apis: &[Presence], workers: &[Presence], drift: &[Drift], now: Timestamp) -> String {
     let mut table = output::table();
-    table.set_header(["instance", "role", "host", "pid", "up", "status", "plugins"]);
+    table.set_header(["instance", "role", "group", "host", "pid", "up", "status", "plugins"]);
     let apis = apis.iter().map(|one| ("api", one));
     for (role, one) in apis.chain(workers.iter().map(|one| ("worker", one))) {
         let version = |plugin: &PresentPlugin| {
@@ -91,6 +91,7 @@ fn text(apis: &[Presence], workers: &[Presence], drift: &[Drift], now: Timestamp
         table.add_row([
             one.instance.to_string(),
             role.to_owned(),
+            output::shown(one.group.as_deref().unwrap_or("-")),
             output::shown(&one.host),
             one.pid.to_string(),
             age(Some(one.started_at), now),

@@ -8,6 +8,7 @@
 //!
 //! What it refuses to do: it carries orders and reports, never calls, tasks or bodies.
 
+use super::crew::Seat;
 use super::status::{BlockedPlugin, QuarantinedPlugin};
 use crate::loader::Judged;
 use bytes::{Buf, BytesMut};
@@ -106,6 +107,9 @@ pub struct Start {
     pub role: Role,
     /// The instance's name.
     pub instance: String,
+    /// Which process of which worker group it is, where there are groups.
+    #[serde(default)]
+    pub seat: Option<Seat>,
     /// The resolved settings.
     pub settings: serde_json::Value,
     /// The grace for a drain that the end of the channel orders, in ms.

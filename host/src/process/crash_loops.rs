@@ -128,6 +128,7 @@ mod tests {
     fn crash(cause: Cause, work: Option<Work>) -> CrashReport {
         CrashReport {
             at: Timestamp::now(),
+            seat: None,
             cause,
             how: "died of SIGABRT".into(),
             plugin: Some("chaos".into()),

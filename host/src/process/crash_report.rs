@@ -9,7 +9,7 @@
 
 use super::control::LoadedPlugin;
 use super::life::OVER_CEILING;
-use super::{Death, Fate, Scene};
+use super::{Death, Fate, Scene, Seat};
 use crate::crash::{Board, Entry, Fault, Place};
 use cardcage_protocol::Timestamp;
 use serde::Serialize;
@@ -62,6 +62,9 @@ pub struct Work {
 pub struct CrashReport {
     /// When, by this machine's clock.
     pub at: Timestamp,
+    /// Which process of which worker group, where there are groups.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seat: Option<Seat>,
     /// Why.
     pub cause: Cause,
     /// In words: "died of SIGSEGV".
@@ -124,6 +127,7 @@ pub(super) fn report(
     let place = wound.at.or(wound.from).filter(is_of);
     CrashReport {
         at: Timestamp::now(),
+        seat: None,
         cause: cause(death),
         how: death.to_string(),
         plugin: plugin.map(|plugin| plugin.name.clone()),

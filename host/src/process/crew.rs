@@ -14,7 +14,7 @@ use super::control::Role;
 use super::status::{DutyMetrics, Handle, Snapshot, Stage};
 use super::{Cause, Plan, Reloads, Unfit};
 use crate::exit::Exit;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +22,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 /// One process of a worker group.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seat {
     /// The group's name.
     pub group: String,

@@ -26,7 +26,7 @@ use super::spawn::Spawn;
 use super::status::{ChildMetrics, Snapshot, Status};
 use super::supervisor::send_away;
 use super::wear::Limits;
-use super::{CrashReport, Shutdown};
+use super::{CrashReport, Seat, Shutdown};
 use crate::crash::Board;
 use crate::exit::Exit;
 use std::collections::BTreeSet;
@@ -35,6 +35,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
+use tracing::Instrument as _;
 
 /// The longest pause between two tries to bring back what was left out.
 const AGAIN_MAX: Duration = Duration::from_secs(600);
@@ -58,8 +59,7 @@ impl Plan {
     /// The start order of a child.
     pub(super) fn start(
         &self,
-        role: Role,
-        instance: &str,
+        means: &Means,
         without: &[Refusal],
         needed: Vec<String>,
         held: &Held,
@@ -67,8 +67,9 @@ impl Plan {
         let excluded =
             without.iter().map(|one| Excluded { plugin: one.plugin.clone(), reason: one.message.clone() });
         Start {
-            role,
-            instance: instance.to_owned(),
+            role: means.role,
+            instance: means.instance.clone(),
+            seat: means.seat.clone(),
             settings: self.settings.clone(),
             grace_ms: u64::try_from(self.grace.as_millis()).unwrap_or(u64::MAX),
             excluded: excluded.collect(),
@@ -194,13 +195,14 @@ pub(super) async fn turn(reloading: &mut Option<&mut Reloading>, may_begin: bool
 pub(super) struct Means {
     pub(super) role: Role,
     pub(super) instance: String,
+    pub(super) seat: Option<Seat>,
     pub(super) spawn: Arc<dyn Spawn>,
     pub(super) hooks: Arc<dyn Aftermath>,
 }
 
 /// A supervisor's end of it.
 pub(super) struct Reloading {
-    means: Means,
+    pub(super) means: Means,
     orders: mpsc::Receiver<Order>,
     rising: Option<JoinHandle<Option<Box<Risen>>>>,
     /// What the present child was given.
@@ -248,7 +250,7 @@ impl Reloading {
         };
         let Order { assent, answer, .. } = order;
         let (means, board, stop) = (self.means.clone(), self.board, birth.shutdown.clone());
-        self.rising = Some(tokio::spawn(async move {
+        let rising = async move {
             let risen = birth.bring_up().await;
             if let (Some(assent), true) = (assent, risen.is_ok())
                 && !assent.given().await
@@ -275,7 +277,8 @@ impl Reloading {
                     None
                 }
             }
-        }));
+        };
+        self.rising = Some(tokio::spawn(rising.in_current_span()));
     }
 
     async fn turn(&mut self, may_begin: bool) -> Turn {
@@ -329,8 +332,7 @@ impl Birth {
         loop {
             let status = Status::new(self.means.role, self.means.instance.clone());
             let names = needed.iter().cloned().collect();
-            let Means { role, instance, .. } = &self.means;
-            let start = self.plan.start(*role, instance, &banned, names, &self.held);
+            let start = self.plan.start(&self.means, &banned, names, &self.held);
             status.update(|now| now.refused.clone_from(&banned));
             let outcome = self.live(start, &status, &needed).await;
             let lived = match outcome {

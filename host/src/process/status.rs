@@ -132,7 +132,7 @@ impl Snapshot {
     pub(super) fn report(&mut self, report: CrashReport) {
         let count = self.crashes.entry((report.cause, report.plugin.clone())).or_default();
         *count = count.saturating_add(1);
-        self.last_crash = Some(report);
+        self.last_crash = Some(CrashReport { seat: self.seat.clone(), ..report });
     }
 
     /// Shows the child that was followed, as it was seen while it came up.

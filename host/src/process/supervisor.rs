@@ -39,6 +39,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 /// So many starts in a row may fail with no plugin to blame.
 const FAILED_STARTS_MAX: u32 = 5;
@@ -49,6 +50,8 @@ pub struct SupervisorOptions {
     pub role: Role,
     /// The instance's name.
     pub instance: String,
+    /// Which process of which worker group it has.
+    pub seat: Option<Seat>,
     /// What the configuration says.
     pub plan: Plan,
     /// The bound HTTP listener of an API; it stays open between two children.
@@ -100,10 +103,12 @@ impl Supervisor {
     #[must_use]
     pub fn new(options: SupervisorOptions) -> Self {
         let status = Status::new(options.role, options.instance.clone());
+        status.update(|now| now.seat.clone_from(&options.seat));
         let (metrics, metrics_requests) = ChildMetrics::channel();
         let means = Means {
             role: options.role,
             instance: options.instance.clone(),
+            seat: options.seat.clone(),
             spawn: options.spawn.clone(),
             hooks: options.hooks.clone(),
         };
@@ -127,17 +132,10 @@ impl Supervisor {
         }
     }
 
-    /// The same, as one process of a worker group.
-    #[must_use]
-    pub fn seated(self, seat: Option<Seat>) -> Self {
-        self.status.update(|now| now.seat = seat);
-        self
-    }
-
     /// Which process of which worker group it has.
     #[must_use]
     pub fn seat(&self) -> Option<Seat> {
-        self.status.snapshot().seat
+        self.options.seat.clone()
     }
 
     /// Where another plugin set is handed in.
@@ -254,7 +252,7 @@ impl Supervisor {
                     let grace = self.options.plan.grace;
                     let grave = self.grave(self.board());
                     let leaving = send_away(*before, grace, grave, shutdown.clone());
-                    self.retiring = Some(tokio::spawn(leaving));
+                    self.retiring = Some(tokio::spawn(leaving.in_current_span()));
                     Ok(self.follow(*risen, shutdown).await)
                 }
                 Ok(Outcome::Retired(child, why)) => {
@@ -287,9 +285,8 @@ impl Supervisor {
 
     /// Starts a child and stays with it.
     async fn begin(&mut self, shutdown: &Shutdown) -> Result<Outcome, Error> {
-        let options = &self.options;
-        let (without, held) = (self.without(), &self.reloading.held);
-        let start = options.plan.start(options.role, &options.instance, &without, Vec::new(), held);
+        let Reloading { means, held, .. } = &self.reloading;
+        let start = self.options.plan.start(means, &self.without(), Vec::new(), held);
         live(&mut self.setting(), start, shutdown).await
     }
 
@@ -339,7 +336,7 @@ impl Supervisor {
     fn note_crash(&mut self, report: &CrashReport) {
         if let Some(wait) = self.loops.note(report, Instant::now()) {
             while self.returning.try_join_next().is_some() {}
-            self.returning.spawn(self.reloads.clone().again(wait));
+            self.returning.spawn(self.reloads.clone().again(wait).in_current_span());
         }
     }
 
@@ -363,11 +360,12 @@ impl Supervisor {
         let (sender, successor) = oneshot::channel();
         let (grave, shutdown) = (self.grave(self.board()), shutdown.clone());
         self.successor = Some(sender);
-        self.retiring = Some(tokio::spawn(async move {
+        let leaving = async move {
             let (death, alive) = retiree.run(successor, shutdown).await;
             tracing::info!(how = %death, "the child that was replaced has ended");
             grave.bury(&Lived::replaced(death, alive)).await;
-        }));
+        };
+        self.retiring = Some(tokio::spawn(leaving.in_current_span()));
         self.reloading.board = self.board();
         self.board = 1 - self.board;
         self.replaceable = Instant::now() + self.replacing.after(alive);

@@ -64,7 +64,7 @@ async fn serve(attached: Attached) -> Result<Exit, Failure> {
     let start = attached.start;
     let settings: Settings = serde_json::from_value(start.settings)
         .map_err(|error| (Exit::Unexpected, format!("the settings cannot be read: {error}")))?;
-    logging::start(&settings.log);
+    logging::start_in(&settings.log, start.seat.as_ref());
     // Before any plugin's code runs.
     attached
         .board

@@ -95,6 +95,7 @@ impl Furniture {
         let supervisor = Supervisor::new(SupervisorOptions {
             role: self.role,
             instance: instance.as_str().to_owned(),
+            seat: chair.seat.clone(),
             plan: plan(self.role, &settings.of_share(&chair.share))?,
             listener,
             boards,
@@ -102,7 +103,6 @@ impl Furniture {
             spawn: Arc::new(SelfExecutable),
             shelf: self.shelf.clone(),
         });
-        let supervisor = supervisor.seated(chair.seat.clone());
         let status = supervisor.handle().status;
         let present = Present {
             role: self.role,

@@ -259,3 +259,51 @@ async fn without_groups_there_is_one_process_and_no_word_of_groups() {
     let text = worker.admin().unwrap().get("/metrics").await.unwrap().text();
     assert!(!text.contains("group="), "{text}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn logs_reports_lists_and_metrics_say_which_group_a_process_is_of() {
+    for format in ["text", "json"] {
+        let (serving, worker) = Serving::both(|config| {
+            grouped(config, TWO).set("log.format", format).set("tasks.quarantine_after", 0)
+        })
+        .await;
+        assert_eq!(serving.order(json!({ "mode": "panic" })).await.status, 500);
+        let panicked = eventually(soon(), "the child has logged the panic", async || {
+            worker.stderr().lines().find(|line| line.contains("plugin code panicked")).map(str::to_owned)
+        });
+        let line = panicked.await.unwrap();
+        match format {
+            "text" => assert!(line.ends_with(" group=\"wild\" process=1"), "{line}"),
+            _ => {
+                let line: Value = serde_json::from_str(&line).unwrap();
+                assert_eq!((&line["group"], &line["process"]), (&json!("wild"), &json!(1)), "{line}");
+            }
+        }
+        // Nobody has to know the child by its number.
+        assert_eq!(serving.order(json!({ "mode": "segfault" })).await.status, 502);
+        let crashed = eventually(soon(), "the crash is reported", async || {
+            let now = ready(&worker).await;
+            (now["last_crash"].is_object() && now["ready"] == true).then_some(now)
+        });
+        let now = crashed.await.unwrap();
+        assert_eq!(now["last_crash"]["seat"], json!({ "group": "wild", "process": 1 }), "{now}");
+        let died = worker.stderr().lines().find(|line| line.contains("the child died")).unwrap().to_owned();
+        assert!(died.contains("wild"), "{died}");
+        let text = worker.admin().unwrap().get("/metrics").await.unwrap().text();
+        let of = "{group=\"wild\",process=\"1\",cause=\"signal\",plugin=\"chaos\"} 1";
+        assert!(text.contains(&format!("cardcage_group_child_crashes_total{of}")), "{text}");
+
+        let list = async |more: &[&str]| {
+            let arguments = [&["instances", "list"], more].concat();
+            Launch::new(arguments).config(&serving.config).run(soon()).await.unwrap().stdout
+        };
+        let listed: Value = serde_json::from_str(&list(&["--json"]).await).unwrap();
+        let workers = listed["workers"].as_array().unwrap().iter();
+        let groups: BTreeSet<&str> = workers.map(|worker| worker["group"].as_str().unwrap()).collect();
+        assert_eq!(groups, BTreeSet::from(["calm", "wild"]), "{listed}");
+        assert_eq!(listed["apis"][0].get("group"), None, "{listed}");
+        let table = list(&[]).await;
+        let row = |name: &str| table.lines().any(|line| line.contains("worker") && line.contains(name));
+        assert!(table.lines().next().unwrap().contains("group") && row("calm") && row("wild"), "{table}");
+    }
+}

@@ -41,6 +41,7 @@ async fn orphaned_child_process_swallows_signals_and_kills_itself_at_the_end_of_
     let start = control::Start {
         role: Role::Worker,
         instance: "orphan".into(),
+        seat: None,
         settings: settings.into(),
         grace_ms: 20,
         excluded: vec![],
@@ -75,6 +76,7 @@ fn end_of_the_channel_is_an_order_to_drain_and_the_grace_is_enforced() {
     let start = control::Start {
         role: Role::Worker,
         instance: "orphan".into(),
+        seat: None,
         settings: serde_json::Value::Null,
         grace_ms: 20,
         excluded: vec![],

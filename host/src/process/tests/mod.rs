@@ -166,6 +166,7 @@ fn options(
     SupervisorOptions {
         role: Role::Api,
         instance: "test".into(),
+        seat: None,
         plan: Plan {
             settings: serde_json::json!({"some": "settings"}),
             grace: LONG,
