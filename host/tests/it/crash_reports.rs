@@ -52,7 +52,12 @@ fn assert_in_library(report: &Value) {
 async fn crash_in_a_task_is_reported_with_plugin_version_task_id_and_offset() {
     let (serving, worker) = Serving::both(config).await;
     let mut last = Value::Null;
-    for (mode, how) in [("segfault", "SIGSEGV"), ("overflow_stack", "SIGSEGV"), ("abort", "SIGABRT")] {
+    for (mode, how) in [
+        ("segfault", "SIGSEGV"),
+        ("read_beyond_end", "SIGBUS"),
+        ("overflow_stack", "SIGSEGV"),
+        ("abort", "SIGABRT"),
+    ] {
         let neighbour = accepted(&serving, json!({ "mode": "sleep", "ms": 2_000 })).await;
         let id = accepted(&serving, json!({ "mode": mode })).await;
         let report = crash_after(&worker, &last).await;
@@ -70,7 +75,7 @@ async fn crash_in_a_task_is_reported_with_plugin_version_task_id_and_offset() {
         last = report;
     }
     let metrics = metrics(&worker).await;
-    let line = "cardcage_child_crashes_total{cause=\"signal\",plugin=\"chaos\"} 3";
+    let line = "cardcage_child_crashes_total{cause=\"signal\",plugin=\"chaos\"} 4";
     assert!(metrics.lines().any(|found| found == line), "{metrics}");
     let log = worker.stderr();
     assert!(log.contains("library_offset") && log.contains("is_stack_overflow"), "{log}");

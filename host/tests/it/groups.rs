@@ -13,7 +13,7 @@ fn toml(text: &str) -> toml::Value {
 }
 
 /// A lease so long that nothing in these tests waits for its end.
-fn grouped(config: Config, groups: &str) -> Config {
+pub(crate) fn grouped(config: Config, groups: &str) -> Config {
     config.set("tasks.lease_ms", 120_000).set("drain.grace_ms", 10_000).set("worker.group", toml(groups))
 }
 

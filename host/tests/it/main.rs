@@ -16,6 +16,7 @@ mod back_pressure;
 mod batches;
 mod blocked;
 mod broker;
+mod budgets;
 mod calls;
 mod cancel;
 mod children;

@@ -51,6 +51,8 @@ pub(crate) enum Mode {
     Segfault,
     /// Writes where there is no memory, after `ms`, on a thread of its own, while the handler waits.
     SegfaultAside,
+    /// Reads of a file that was cut off after it was mapped.
+    ReadBeyondEnd,
     /// Calls itself until its stack is used up.
     OverflowStack,
     /// Fills `times` MiB of memory (at least 1), and holds them for `ms`.
@@ -150,6 +152,7 @@ impl Order {
             Mode::AbortAside => aside(self.time(), || std::process::abort()).await,
             Mode::Segfault => segfault(),
             Mode::SegfaultAside => aside(self.time(), segfault).await,
+            Mode::ReadBeyondEnd => read_beyond_end().unwrap_or_default(),
             Mode::OverflowStack => drop(overflow_stack(1)),
             Mode::Hoard => {
                 let hoard = self.text();
@@ -201,6 +204,22 @@ fn segfault() {
     // SAFETY: none, on purpose: the first page is never mapped, so that the kernel ends the process with SIGSEGV.
     // Tests ask for it, to see that the host survives it. OWNERSHIP: nobody's. THREADS: any.
     unsafe { nowhere.write_volatile(1) };
+}
+
+/// Returns only where there can be no such file.
+fn read_beyond_end() -> std::io::Result<()> {
+    let name = format!("cardcage-chaos-{}-{:?}", std::process::id(), std::thread::current().id());
+    let path = std::env::temp_dir().join(name);
+    let file = std::fs::File::options().read(true).write(true).create_new(true).open(&path)?;
+    std::fs::remove_file(&path)?;
+    file.set_len(4_096)?;
+    // SAFETY: whoever maps a file promises that nobody cuts it off, and this one is cut off on purpose: the kernel answers
+    // the read below with SIGBUS, and tests see that the host survives it. OWNERSHIP: the mapping's. THREADS: any.
+    let mapped = unsafe { memmap2::Mmap::map(&file) }?;
+    file.set_len(0)?;
+    // SAFETY: as above. OWNERSHIP and THREADS: the same.
+    std::hint::black_box(unsafe { mapped.as_ptr().read_volatile() });
+    Ok(())
 }
 
 /// What [`Mode::Spawn`] saw.
