@@ -25,8 +25,12 @@ fn cargo(folder: &Path, arguments: &[&str]) -> String {
     let _lock = outside::lock();
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command.args(arguments).arg("--offline").current_dir(folder).stdin(Stdio::null());
-    let output = command.env("CARGO_TARGET_DIR", outside::target()).output().unwrap();
+    command.args(arguments).current_dir(folder).stdin(Stdio::null());
+    command.env("CARGO_NET_OFFLINE", "true").env("CARGO_TARGET_DIR", outside::target());
+    // What its tests start.
+    command.env("CARDCAGE_BIN", env!("CARGO_BIN_EXE_cardcage"));
+    command.env("CARDCAGE_NATS_SERVER", cardcage_harness::nats_server_binary().unwrap());
+    let output = command.output().unwrap();
     let told = text(&output.stdout) + &text(&output.stderr);
     assert!(output.status.success(), "cargo {arguments:?} in {}:\n{told}", folder.display());
     told

@@ -64,12 +64,16 @@ async fn echo(ctx: TaskContext<App>, body: Value) -> TaskResult<Value> {
     Ok(body)
 }
 
-plugin! {
-    name = "hello",
-    build = Plugin::new(App::start)
+fn definition() -> Plugin<App> {
+    Plugin::new(App::start)
         .config::<Settings>()
         .inline(routes!(inline))
         .routes(routes!(call))
         .enqueue(Method::POST, "/task", echo)
         .task(echo)
+}
+
+plugin! {
+    name = "hello",
+    build = definition()
 }

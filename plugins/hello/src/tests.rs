@@ -1,17 +1,17 @@
-//! The plugin without a host and without a broker.
+//! Single handlers, and the plugin as its callers see it, at three levels: in this process, in hosts with a broker double, and in
+//! hosts with a real broker.
+//!
+//! What needs hosts is left out by `cargo test`. With `cargo build` before it, `cargo test -- --include-ignored` runs everything:
+//! it needs `cardcage` and `nats-server`, in the PATH or named by `CARDCAGE_BIN` and `CARDCAGE_NATS_SERVER`.
 
 use super::*;
 use plugin_api::axum::body::{Body, to_bytes};
 use plugin_api::http::Request;
-use testkit::TestHost;
-
-fn plugin() -> Plugin<App> {
-    Plugin::new(App::start).inline(routes!(inline)).routes(routes!(call)).task(echo)
-}
+use testkit::{Bench, Result, TestHost};
 
 /// The text that the plugin, with these settings, answers to a request.
 async fn answer(settings: Value, request: Request<Body>) -> String {
-    let routes = TestHost::new().serve(plugin(), &settings).await.unwrap();
+    let routes = TestHost::new().serve(definition(), &settings).await.unwrap();
     let body = routes.send(request).await.into_body();
     String::from_utf8(to_bytes(body, 1024).await.unwrap().to_vec()).unwrap()
 }
@@ -39,6 +39,44 @@ async fn echo_ends_with_its_body() {
 
 #[tokio::test]
 async fn misspelt_setting_is_named() {
-    let error = TestHost::new().serve(plugin(), &json!({ "greting": "Hi" })).await.unwrap_err();
+    let error = TestHost::new().serve(definition(), &json!({ "greting": "Hi" })).await.unwrap_err();
     assert!(error.to_string().contains("greting"), "{error}");
+}
+
+/// What callers can rely on: the same at every level.
+async fn order_is_accepted_and_comes_to_its_end(bench: Bench) -> Result<()> {
+    assert_eq!(bench.get("/inline?name=Ada").await?.text(), "Good day, Ada!");
+    let id = bench.post("/task", &json!({ "order": 7 })).await?.task_id()?;
+    let outcome = bench.outcome(id).await?;
+    assert_eq!((outcome.state.as_str(), outcome.attempts), ("succeeded", 1));
+    assert_eq!(outcome.succeeded()?, json!({ "order": 7 }));
+    bench.stop().await
+}
+
+fn settings() -> Value {
+    json!({ "greeting": "Good day" })
+}
+
+fn library() -> std::path::PathBuf {
+    testkit::library(env!("CARGO_PKG_NAME")).unwrap()
+}
+
+#[tokio::test]
+async fn order_comes_to_its_end_in_this_process() {
+    let bench = Bench::unit(definition).config(settings()).start().await.unwrap();
+    order_is_accepted_and_comes_to_its_end(bench).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the built library and cardcage"]
+async fn order_comes_to_its_end_in_hosts_with_a_broker_double() {
+    let bench = Bench::plugin(library()).config(settings()).start().await.unwrap();
+    order_is_accepted_and_comes_to_its_end(bench).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the built library, cardcage and nats-server"]
+async fn order_comes_to_its_end_in_hosts_with_a_real_broker() {
+    let bench = Bench::system(library()).config(settings()).start().await.unwrap();
+    order_is_accepted_and_comes_to_its_end(bench).await.unwrap();
 }

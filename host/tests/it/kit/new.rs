@@ -25,12 +25,29 @@ async fn new_plugin_builds_as_written_in_a_folder_of_its_own_and_its_task_succee
     let repo = folder.join("my-shop");
     let readme = std::fs::read_to_string(repo.join("README.md")).unwrap();
     let commands = commands(&readme);
-    assert_eq!(commands, [["cargo", "test"], ["cargo", "build"]]);
+    assert_eq!(
+        commands,
+        [vec!["cargo", "test"], vec!["cargo", "build"], vec!["cargo", "test", "--", "--include-ignored"]]
+    );
     for command in &commands {
         let arguments: Vec<&str> = command[1..].iter().map(String::as_str).collect();
         let told = cargo(&repo, &arguments);
-        if arguments == ["test"] {
-            assert!(told.contains("whoever_gives_a_name_is_greeted_by_it ... ok"), "{told}");
+        let is_told = |test: &str, end: &str| {
+            let line = told.lines().find(|line| line.contains(test)).unwrap_or_default();
+            assert!(line.contains(end), "{test} {end}: {told}");
+        };
+        match arguments.as_slice() {
+            ["build"] => {}
+            ["test"] => {
+                is_told("whoever_gives_a_name_is_greeted_by_it", "... ok");
+                is_told("order_comes_to_its_end_in_this_process", "... ok");
+                is_told("order_comes_to_its_end_in_hosts_with_a_real_broker", "... ignored");
+            }
+            _ => {
+                for level in ["this_process", "hosts_with_a_broker_double", "hosts_with_a_real_broker"] {
+                    is_told(&format!("order_comes_to_its_end_in_{level}"), "... ok");
+                }
+            }
         }
     }
     let library = outside::target().join("debug/libcardcage_plugin_my_shop.so");
