@@ -22,6 +22,7 @@ pub(crate) struct Ending {
 pub(crate) struct Try {
     pub(crate) n: u32,
     pub(crate) started_at: Timestamp,
+    pub(crate) ended_at: Option<Timestamp>,
     pub(crate) has_succeeded: bool,
     /// The handler itself said that it did not.
     pub(crate) has_failed: bool,
@@ -33,6 +34,7 @@ impl Ending {
         let attempt = |attempt: &cardcage_protocol::Attempt| Try {
             n: attempt.n,
             started_at: attempt.started_at,
+            ended_at: attempt.ended_at,
             has_succeeded: attempt.cause == Some(Cause::Succeeded),
             has_failed: matches!(attempt.cause, Some(Cause::Error | Cause::RetryRequested)),
         };

@@ -74,9 +74,11 @@ impl Harvest {
         Ok(letters)
     }
 
-    /// Messages that still wait in a queue, in the schedule or in a line, and firings that nobody has taken up.
+    /// Messages that still wait in a queue, in the schedule, in a line or parked, firings that nobody has taken up, and notes
+    /// of what ended tasks owe.
     pub(crate) async fn left_over(&self, plugins: &[&str]) -> Result<u64> {
-        let mut streams = vec![self.subjects.schedule_stream(), self.subjects.lines_stream()];
+        let subjects = &self.subjects;
+        let mut streams = vec![subjects.schedule_stream(), subjects.lines_stream(), subjects.parked_stream()];
         for plugin in plugins {
             let plugin: Name = plugin.parse().map_err(Error::doing("no name of a plugin"))?;
             streams.push(self.subjects.tasks_stream(&plugin));
@@ -87,14 +89,17 @@ impl Harvest {
             count +=
                 stream.map_err(Error::doing(format!("cannot look at {name}")))?.cached_info().state.messages;
         }
-        let recurring = self.subjects.recurring_stream();
-        let stream = jetstream::new(self.client.clone()).get_stream(&recurring).await;
-        let stream = stream.map_err(unreadable(&recurring))?;
-        let firings = stream.info_with_subjects(self.subjects.slots_of(None)).await;
-        let firings = firings.map_err(unreadable(&recurring))?;
-        let firings: Vec<(String, usize)> = firings.try_collect().await.map_err(unreadable(&recurring))?;
-        count += firings.iter().map(|(_, count)| *count as u64).sum::<u64>();
+        count += self.count(&subjects.recurring_stream(), subjects.slots_of(None)).await?;
+        count += self.count(&subjects.state_stream(), subjects.all_owed()).await?;
         Ok(count)
+    }
+
+    /// How many messages of a stream match.
+    async fn count(&self, name: &str, filter: String) -> Result<u64> {
+        let stream = jetstream::new(self.client.clone()).get_stream(name).await.map_err(unreadable(name))?;
+        let found = stream.info_with_subjects(filter).await.map_err(unreadable(name))?;
+        let found: Vec<(String, usize)> = found.try_collect().await.map_err(unreadable(name))?;
+        Ok(found.iter().map(|(_, count)| *count as u64).sum())
     }
 
     async fn read(&self, stream: &str, filter: &str) -> Result<Vec<(String, Vec<u8>)>> {

@@ -4,6 +4,8 @@
 //!
 //! Refuses to pass a run in which too little happened: nothing is lost where nothing is risked.
 
+mod turns;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use cardcage_protocol::{State, TaskId};
@@ -15,7 +17,8 @@ use crate::plan::Target;
 use crate::submission::Kind;
 
 /// What a run of a minute must have seen; a longer one more, a shorter one less.
-pub(crate) const DUE_PER_MINUTE: Due = Due { kills: 20, broker_kills: 5, accepted: 2_000, slots: 8 };
+pub(crate) const DUE_PER_MINUTE: Due =
+    Due { kills: 20, broker_kills: 5, accepted: 2_000, of_each_kind: 5, slots: 8 };
 
 /// The least that must have happened.
 #[derive(Debug, Clone, Copy)]
@@ -23,6 +26,8 @@ pub(crate) struct Due {
     pub(crate) kills: u64,
     pub(crate) broker_kills: u64,
     pub(crate) accepted: u64,
+    /// Of those: a kind that is always refused proves nothing of itself.
+    pub(crate) of_each_kind: u64,
     /// Of the schedule, which has one every two seconds.
     pub(crate) slots: u64,
 }
@@ -39,6 +44,8 @@ pub(crate) struct Evidence {
     /// How often each task of the plugin that leaves a trace came to a good end.
     pub(crate) runs: BTreeMap<TaskId, u64>,
     pub(crate) kills: BTreeMap<Target, u64>,
+    /// Answers to submissions, by status and code.
+    pub(crate) answers: BTreeMap<String, u64>,
     /// Messages that still waited when everything was promised to be over.
     pub(crate) left_over: u64,
     pub(crate) seconds: u64,
@@ -55,7 +62,8 @@ pub(crate) struct Verdict {
     pub(crate) corrupt: Vec<String>,
     /// Ended twice, or one submission became two tasks.
     pub(crate) double_final: Vec<String>,
-    /// The API did not know a task that it had promised.
+    /// The API did not know a task that it had promised, or answered a submission with what is neither a promise nor a refusal
+    /// for now.
     pub(crate) denied: Vec<String>,
     /// Why the run proves too little.
     pub(crate) vacuous: Vec<String>,
@@ -122,6 +130,9 @@ pub(crate) fn judge(evidence: &Evidence) -> Verdict {
         }
     }
     verdict.slots = slots.len() as u64;
+    judge_letters(&mut verdict, evidence);
+    turns::judge(&mut verdict, evidence);
+    judge_answers(&mut verdict, evidence);
     judge_weight(&mut verdict, evidence);
     verdict
 }
@@ -178,18 +189,36 @@ fn judge_entry(verdict: &mut Verdict, evidence: &Evidence, entry: &Entry, ends: 
         if let Some(objection) = submission.objection(end) {
             verdict.corrupt.push(format!("{what}, {}: {objection}", end.id));
         }
-        let letters = evidence.letters.get(&end.id).copied().unwrap_or(0);
-        if letters != u64::from(end.state == State::Failed) {
-            verdict
-                .corrupt
-                .push(format!("{what}, {}: ended {} with {letters} dead letters", end.id, end.state));
-        }
         judge_offspring(verdict, evidence, &what, submission.kind, end.id);
         if submission.kind.leaves_trace()
             && end.state == State::Succeeded
             && !evidence.runs.contains_key(&end.id)
         {
             verdict.corrupt.push(format!("{what}, {}: recorded as succeeded, and it never ran", end.id));
+        }
+    }
+}
+
+/// Whatever failed has one dead letter, and nothing else has any.
+fn judge_letters(verdict: &mut Verdict, evidence: &Evidence) {
+    for (id, ends) in &evidence.endings {
+        let Some(end) = ends.first() else { continue };
+        let letters = evidence.letters.get(id).copied().unwrap_or(0);
+        if letters != u64::from(end.state == State::Failed) {
+            verdict.corrupt.push(format!("{id} ended {} with {letters} dead letters", end.state));
+        }
+    }
+    for id in evidence.letters.keys().filter(|id| !evidence.endings.contains_key(id)) {
+        verdict.phantom.push(format!("{id} has a dead letter, and never ended"));
+    }
+}
+
+/// A submission is promised, or refused for now; anything else is no answer to what is sent here.
+fn judge_answers(verdict: &mut Verdict, evidence: &Evidence) {
+    const FOR_NOW: [&str; 5] = ["202", "502", "503", "504", "none"];
+    for (answer, count) in &evidence.answers {
+        if !FOR_NOW.iter().any(|known| answer.starts_with(known)) {
+            verdict.denied.push(format!("{count} submissions were answered {}", answer.trim()));
         }
     }
 }
@@ -210,6 +239,16 @@ fn judge_weight(verdict: &mut Verdict, evidence: &Evidence) {
                 .vacuous
                 .push(format!("{were} {what} in {} s, at least {least} are due", evidence.seconds));
         }
+    }
+    let mut kinds: BTreeMap<String, u64> = BTreeMap::new();
+    for entry in &evidence.entries {
+        *kinds.entry(entry.submission.kind.name()).or_default() += u64::from(!entry.promised.is_empty());
+    }
+    let least = due(DUE_PER_MINUTE.of_each_kind);
+    for (kind, were) in kinds.iter().filter(|(_, were)| **were < least) {
+        verdict
+            .vacuous
+            .push(format!("{were} accepted tasks that {kind} describes, at least {least} are due"));
     }
     if evidence.left_over > 0 {
         verdict.vacuous.push(format!("{} messages still wait: it was judged too early", evidence.left_over));

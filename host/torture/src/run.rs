@@ -19,6 +19,8 @@ use crate::{Settings, deed, plan, report, storm};
 const PLUGINS: [&str; 2] = ["hello", "chaos"];
 /// Without a single new end for so long, what is missing is not coming. Longer than leases, backoffs and delays together.
 const STANDSTILL: Duration = Duration::from_secs(45);
+/// However much still moves, nothing is waited for any longer.
+const PATIENCE: Duration = Duration::from_secs(600);
 /// Between two looks at the records.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -56,6 +58,7 @@ pub(crate) async fn run(settings: &Settings) -> Result<Report> {
             letters: harvest.letters().await?,
             runs: harvest::runs(&trace)?,
             kills: deed::kills(&deeds),
+            answers: ledger.answers(),
             left_over,
             seconds: settings.seconds,
         };
@@ -75,7 +78,7 @@ pub(crate) async fn run(settings: &Settings) -> Result<Report> {
 /// Waits until every promise has an end and nothing waits any more, or until nothing moves. Says what still waits.
 async fn settle(harvest: &Harvest, ledger: &Ledger) -> Result<u64> {
     let mut last = (0, 0);
-    let mut moved = Instant::now();
+    let (begun, mut moved) = (Instant::now(), Instant::now());
     loop {
         let endings = harvest.endings().await?;
         let left_over = harvest.left_over(&PLUGINS).await?;
@@ -88,7 +91,7 @@ async fn settle(harvest: &Harvest, ledger: &Ledger) -> Result<u64> {
         if now != last {
             (last, moved) = (now, Instant::now());
         }
-        if moved.elapsed() > STANDSTILL {
+        if moved.elapsed() > STANDSTILL || begun.elapsed() > PATIENCE {
             return Ok(left_over);
         }
         sleep(LOOK).await;

@@ -13,9 +13,11 @@ use crate::ending::{Ending, Try};
 /// The lease of the tortured workers; some tasks sleep for longer.
 pub(crate) const LEASE_MS: u64 = 3_000;
 /// How far a host's estimate of the broker's clock may be off when two hosts' times are compared.
-const CLOCK_TOLERANCE_MS: u64 = 50;
+pub(crate) const CLOCK_TOLERANCE_MS: u64 = 50;
 /// Tasks of so many serial keys stand in each other's way.
 const SERIAL_KEYS: u64 = 8;
+/// How long each of them takes: longer than clocks may differ, so that two at the same time are seen.
+const SERIAL_MS: u64 = 200;
 /// The longest text of a body.
 const TEXT_MAX: usize = 4_000;
 
@@ -64,6 +66,12 @@ impl Kind {
         }
     }
 
+    /// Its name, whatever its numbers are.
+    pub(crate) fn name(self) -> String {
+        let shown = format!("{self:?}");
+        shown.split('(').next().unwrap_or_default().to_owned()
+    }
+
     /// Whether a good end of its handler is told by the plugin itself.
     pub(crate) fn leaves_trace(self) -> bool {
         !matches!(self, Self::Echo | Self::Effects(_))
@@ -108,7 +116,7 @@ impl Submission {
             Kind::Discard => json!({ "mode": "discard", "note": note }),
             Kind::Serial => {
                 let serial = format!("k{}", rng.u64(..SERIAL_KEYS));
-                json!({ "mode": "sleep", "ms": 20, "serial": serial, "note": note })
+                json!({ "mode": "sleep", "ms": SERIAL_MS, "serial": serial, "note": note })
             }
             Kind::Cancelled => json!({ "mode": "sleep", "ms": 1_500, "note": note }),
         };
@@ -130,6 +138,11 @@ impl Submission {
         let never_keyed = matches!(kind, Kind::Ranked(_));
         let key = (always_keyed || (!never_keyed && rng.u8(..4) != 0)).then(|| format!("torture-{seed}-{n}"));
         Self { n, kind, path, body, key, note }
+    }
+
+    /// Its serial key.
+    pub(crate) fn serial(&self) -> Option<&str> {
+        self.body.get("serial")?.as_str()
     }
 
     /// What is wrong with this ending of its task, in a sentence.

@@ -11,6 +11,9 @@ use crate::submission::Submission;
 fn honest() -> Evidence {
     let mut evidence = Evidence {
         kills: BTreeMap::from([(Target::Broker, 5), (Target::WorkerChild, 15)]),
+        answers: [("202 ", 2_100), ("503 broker_unavailable", 7), ("none", 3)]
+            .map(|(answer, count)| (answer.to_owned(), count))
+            .into(),
         seconds: 60,
         ..Evidence::default()
     };
@@ -42,7 +45,8 @@ fn honest() -> Evidence {
 /// A task that nobody submitted, and that succeeded.
 fn plain(id: TaskId, result: serde_json::Value) -> Ending {
     let enqueued_at = Timestamp::from_unix_ms(1_000_000);
-    let attempt = Try { n: 1, started_at: enqueued_at, has_succeeded: true, has_failed: false };
+    let ended_at = Some(enqueued_at.plus_ms(1));
+    let attempt = Try { n: 1, started_at: enqueued_at, ended_at, has_succeeded: true, has_failed: false };
     Ending {
         id,
         state: State::Succeeded,
@@ -74,7 +78,10 @@ fn end_of(submission: &Submission, id: TaskId) -> Ending {
     };
     let has_succeeded = state == State::Succeeded;
     let enqueued_at = Timestamp::from_unix_ms(1_000_000);
-    let started = Try { n, started_at: enqueued_at.plus_ms(5_000), has_succeeded, has_failed: false };
+    // Of one serial key one after the other.
+    let started_at = enqueued_at.plus_ms(5_000 + submission.n * 1_000);
+    let ended_at = Some(started_at.plus_ms(900));
+    let started = Try { n, started_at, ended_at, has_succeeded, has_failed: false };
     let last = started;
     Ending {
         id,
@@ -173,6 +180,48 @@ fn success_without_a_run_and_failure_without_a_letter_are_corrupt() {
 }
 
 #[test]
+fn letters_of_what_did_not_fail_and_of_what_never_ended_are_found_whoever_submitted_it() {
+    let mut evidence = honest();
+    let (_, parent) = some(&evidence, |kind| matches!(kind, Kind::Children(_)));
+    evidence.letters.insert(TaskId::derive(parent, 0), 1);
+    evidence.letters.insert(some(&evidence, |kind| *kind == Kind::FailForGood).1, 2);
+    evidence.letters.insert(TaskId::generate(), 1);
+    assert_eq!(counts(&judge(&evidence)), [0, 1, 2, 0, 0, 0]);
+}
+
+#[test]
+fn tasks_of_one_serial_key_that_ran_at_the_same_time_are_corrupt() {
+    let mut evidence = honest();
+    let of_key = |entry: &&Entry| entry.submission.serial() == Some("k1");
+    let ids: Vec<TaskId> =
+        evidence.entries.iter().filter(of_key).take(2).map(|entry| entry.promised[0]).collect();
+    let first = evidence.endings[&ids[0]][0].attempts[0];
+    let second = &mut evidence.endings.get_mut(&ids[1]).unwrap()[0].attempts[0];
+    second.started_at = first.started_at.plus_ms(100);
+    assert_eq!(counts(&judge(&evidence)), [0, 0, 1, 0, 0, 0]);
+    evidence.endings.get_mut(&ids[0]).unwrap()[0].attempts[0].ended_at = Some(first.started_at.plus_ms(140));
+    assert_eq!(counts(&judge(&evidence)), [0; 6], "clocks may differ so much");
+}
+
+#[test]
+fn answer_that_is_neither_promise_nor_refusal_for_now_is_told() {
+    let mut evidence = honest();
+    evidence.answers.insert("500 internal".to_owned(), 1);
+    assert_eq!(counts(&judge(&evidence)), [0, 0, 0, 0, 1, 0]);
+}
+
+#[test]
+fn kind_of_task_that_was_never_accepted_proves_nothing() {
+    let mut evidence = honest();
+    for entry in evidence.entries.iter_mut().filter(|entry| entry.submission.kind == Kind::Discard) {
+        entry.promised.clear();
+    }
+    let verdict = judge(&evidence);
+    assert_eq!(counts(&verdict), [0, 0, 0, 0, 0, 1]);
+    assert!(verdict.vacuous[0].contains("Discard"), "{verdict:?}");
+}
+
+#[test]
 fn second_end_second_task_and_second_promise_are_double_final() {
     let mut evidence = honest();
     let (_, id) = some(&evidence, |kind| *kind == Kind::Ok);
@@ -224,6 +273,7 @@ fn run_in_which_too_little_happened_is_refused() {
     let known: BTreeSet<TaskId> = evidence.entries.iter().flat_map(known_of).collect();
     evidence.endings.retain(|id, ends| known.contains(id) || ends[0].note() == Some(SLOT_NOTE));
     evidence.runs.retain(|id, _| evidence.endings.contains_key(id));
+    evidence.letters.retain(|id, _| evidence.endings.contains_key(id));
     assert_eq!(counts(&judge(&evidence)), [0, 0, 0, 0, 0, 4]);
 }
 
