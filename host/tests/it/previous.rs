@@ -1,6 +1,7 @@
 //! Two majors of a plugin side by side: the previous library runs the tasks and answers the calls of its major, in a process of its
 //! own, and nothing else of it is there.
 
+mod contained;
 mod refused;
 mod rolled;
 mod together;

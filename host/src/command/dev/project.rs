@@ -100,8 +100,10 @@ async fn library(folder: &Path) -> Result<PathBuf, Fault> {
     let mut command = cargo_build::command(&[], folder);
     command.process_group(0);
     let build = Build::start(command, folder)?;
-    let _group = Group(build.pid().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw));
-    build.library().await
+    let group = Group(build.pid().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw));
+    let built = build.library().await;
+    group.disarm();
+    built
 }
 
 /// Waits until the folder is another than `known`, and nobody is saving in it any more.
@@ -129,8 +131,15 @@ async fn look(folder: &Path) -> SourceTree {
     }
 }
 
-/// Cargo and the compilers that it started; killed when dropped. Those of a build that is done have ended.
+/// Cargo and the compilers that it started; killed when dropped.
 struct Group(Option<Pid>);
+
+impl Group {
+    /// The build is over: the number may be another's by now.
+    fn disarm(mut self) {
+        self.0 = None;
+    }
+}
 
 impl Drop for Group {
     fn drop(&mut self) {
