@@ -16,7 +16,8 @@ pub enum StopReason {
 }
 
 impl<S> TaskContext<S> {
-    /// When the handler should come to an end, where the task declares a `soft_timeout` or the operator sets one.
+    /// When the handler should come to an end, by the clock of [`now`](Self::now), where the task declares a `soft_timeout` or
+    /// the operator sets one.
     pub fn soft_deadline(&self) -> Option<SystemTime> {
         self.info.soft_deadline
     }
@@ -37,8 +38,8 @@ impl<S> TaskContext<S> {
     /// ```
     pub async fn deadline_near(&self) {
         let Some(at) = self.info.soft_deadline else { return std::future::pending().await };
-        // The deadline is a time of this machine's clock. Past already: at once.
-        let left = at.duration_since(SystemTime::now()).unwrap_or_default();
+        // Both are of the host's clock. Past already: at once.
+        let left = at.duration_since(self.now()).unwrap_or_default();
         tokio::time::sleep(left).await;
     }
 

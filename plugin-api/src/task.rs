@@ -236,7 +236,7 @@ impl<S> TaskContext<S> {
         self.info.host.now()
     }
 
-    /// When the attempt is ended from outside.
+    /// When the attempt is ended from outside, by the clock of [`now`](Self::now).
     pub fn deadline(&self) -> SystemTime {
         self.info.deadline
     }

@@ -61,8 +61,7 @@ impl Host {
             id: attempt.id,
             attempt: attempt.n,
             deadline: self.0.now() + attempt.time_limit,
-            // The machine's clock, as `deadline_near` reads it: this host's own may be ahead.
-            soft_deadline: attempt.soft_limit.map(|limit| SystemTime::now() + limit),
+            soft_deadline: attempt.soft_limit.map(|limit| self.0.now() + limit),
             enqueued_at: attempt.enqueued_at,
             traceparent: None,
             cancellation,

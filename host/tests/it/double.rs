@@ -187,6 +187,22 @@ async fn batches(broker: &Broker) {
     let many: Vec<_> = (0..16).map(|_| (envelope(), None)).collect();
     let error = broker.publish_tasks(&many, 0, WAIT).await.unwrap_err();
     assert!(matches!(error, Error::QueueFull { .. }), "{error}");
+    // One of them is there already, which is told of all.
+    let mut some_again: Vec<_> = (0..3).map(|_| (envelope(), None)).collect();
+    some_again.push(tasks[2].clone());
+    assert!(broker.publish_tasks(&some_again, 0, WAIT).await.unwrap().duplicate);
+    // More than go together, and such as go to two streams: none is stored in either.
+    let many: Vec<_> = (0..1_001).map(|_| (envelope(), None)).collect();
+    let error = broker.publish_tasks(&many, 0, WAIT).await.unwrap_err();
+    assert!(matches!(error, Error::Refused { code: 10199, .. }), "{error}");
+    let later = Timestamp::from_unix_ms(broker.now_unix_ms()).plus_ms(3_600_000);
+    for mixed in [[None, Some(later)], [Some(later), None]] {
+        let mixed: Vec<_> = mixed.into_iter().map(|at| (envelope(), at)).collect();
+        broker.publish_tasks(&mixed, 0, Duration::from_secs(1)).await.unwrap_err();
+        for (task, _) in &mixed {
+            assert!(broker.find_task(task.id).await.unwrap().is_none());
+        }
+    }
     assert_eq!(broker.queue_amount(&plugin(), 1, &task()).await.unwrap().count, 5);
     let mut pull = pull(broker, 5);
     for (task, _) in &tasks {
@@ -235,6 +251,35 @@ async fn calls(broker: &Broker) {
     assert!(tokio::time::timeout(Duration::from_millis(300), other).await.is_err(), "of a group one answers");
 }
 
+/// As many batches are under way as may be; who begins one more is told.
+/// With a broker on which no other batch has been begun: how long one counts that was given up is the broker's affair.
+async fn batches_under_way(url: &str) {
+    let broker = Broker::connect(options(url)).await.unwrap();
+    broker.wait_connected(WAIT).await.unwrap();
+    layout(&broker, url).await;
+    let client = async_nats::connect(url).await.unwrap();
+    let begin = async |batch: usize, commit: bool| {
+        let mut headers = async_nats::HeaderMap::new();
+        headers.insert("Nats-Batch-Id", format!("batch-{batch}"));
+        headers.insert("Nats-Batch-Sequence", if commit { "2" } else { "1" });
+        if commit {
+            headers.insert("Nats-Batch-Commit", "1");
+        }
+        let subject = broker.subjects().task(&envelope().address());
+        let answer = client.request_with_headers(subject, headers, "{}".into()).await.unwrap().payload;
+        serde_json::from_slice::<serde_json::Value>(&answer).unwrap_or_default()
+    };
+    for batch in 0..50 {
+        assert!(begin(batch, false).await.is_null(), "{batch}");
+    }
+    let refused = begin(50, false).await;
+    assert_eq!(refused["error"]["err_code"], 10210, "{refused}");
+    // One that is complete makes room for another.
+    let complete = begin(0, true).await;
+    assert_eq!(complete["count"], 2, "{complete}");
+    assert!(begin(50, false).await.is_null());
+}
+
 async fn suite(url: &str) {
     let broker = Broker::connect(options(url)).await.unwrap();
     broker.wait_connected(WAIT).await.unwrap();
@@ -258,4 +303,16 @@ async fn a_real_broker_does_what_hosts_rely_on() {
 async fn the_broker_double_does_what_hosts_rely_on() {
     let double = BrokerDouble::start().await.unwrap();
     suite(double.url()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_real_broker_bounds_the_batches_under_way() {
+    let nats = Nats::start().await.unwrap();
+    batches_under_way(&nats.url()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_broker_double_bounds_the_batches_under_way() {
+    let double = BrokerDouble::start().await.unwrap();
+    batches_under_way(double.url()).await;
 }

@@ -5,11 +5,12 @@ use super::body::TaskGuard;
 use super::guarded::Guarded;
 use super::instance::PluginInstance;
 use super::start;
+use crate::context::HostHandle;
 use crate::outcome::Outcome;
 use crate::task::AttemptInfo;
 use cardcage_abi::{FfiBytes, TaskHead, TaskReply, TaskToken, code, headers};
 use std::sync::Arc;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio_util::sync::CancellationToken;
 
 /// Starts the attempt; `None` where it has ended already.
@@ -24,9 +25,8 @@ pub(super) fn start(plugin: &'static PluginInstance, head: TaskHead, token: Task
         host,
         id: head.task_id,
         attempt: head.attempt,
-        deadline: UNIX_EPOCH + Duration::from_millis(head.deadline_unix_ms),
-        // Whatever the host says, it is a time that can be added to.
-        soft_deadline: soft_ms.and_then(|ms| UNIX_EPOCH.checked_add(Duration::from_millis(ms))),
+        deadline: by_hosts_clock(host, head.deadline_unix_ms),
+        soft_deadline: soft_ms.map(|ms| by_hosts_clock(host, ms)),
         enqueued_at: UNIX_EPOCH + Duration::from_millis(head.enqueued_unix_ms),
         traceparent: traceparent.and_then(|text| std::str::from_utf8(text).ok()).map(Arc::from),
         cancellation: cancellation.clone(),
@@ -53,6 +53,13 @@ pub(super) fn start(plugin: &'static PluginInstance, head: TaskHead, token: Task
     });
     let abort = start::handler(plugin.handle(), &handler.lane, in_place, attempt)?;
     Some(Handler { abort, cancellation: Some(cancellation) })
+}
+
+/// A time to come of this machine's clock, in which hosts limit attempts, by the clock that handlers read: the broker's.
+fn by_hosts_clock(host: HostHandle, unix_ms: u64) -> SystemTime {
+    let at = UNIX_EPOCH + Duration::from_millis(unix_ms);
+    let (now, left) = (host.now(), at.duration_since(SystemTime::now()).unwrap_or_default());
+    now.checked_add(left).unwrap_or(at)
 }
 
 fn reply(outcome: Outcome) -> TaskReply {

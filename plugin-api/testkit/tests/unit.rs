@@ -104,11 +104,52 @@ async fn tomorrow(tasks: Tasks, Json(item): Json<String>) -> Result<Accepted, Pr
     tasks.enqueue(careless, item).delay(Duration::from_secs(86_400)).idempotency_key("tomorrow").await
 }
 
+/// Enqueues one of its own and one of another plugin.
+#[utoipa::path(post, path = "/mixed", responses((status = 202, description = "Enqueued")))]
+async fn mixed(tasks: Tasks) -> Result<AcceptedAll, Problem> {
+    let all = [tasks.enqueue(careless, "a".into()), tasks.plugin("others", 1).enqueue("theirs", &json!(1))];
+    tasks.enqueue_all(all).await
+}
+
+/// Stages what its body says.
+#[task(retry(max_attempts = 1, backoff = "1s..1s"))]
+async fn stager(ctx: TaskContext<App>, what: String) -> TaskResult<()> {
+    let tasks = ctx.tasks();
+    let staged = || tasks.enqueue(careless, "a".into());
+    let done = match what.as_str() {
+        "key" => tasks.enqueue_all([staged()]).idempotency_key("k").await.map(drop),
+        "some now" => tasks.enqueue_all([staged(), tasks.enqueue_now(careless, "b".into())]).await.map(drop),
+        _ => tasks.enqueue(undeclared, ()).await.map(drop),
+    };
+    done.map_err(|problem| TaskError::fail(format!("{problem:?}")))
+}
+
+/// How many seconds it has, softly and in all, and how many have passed when it is told that they are near.
+#[task(soft_timeout = "10m", timeout = "20m")]
+async fn patient(ctx: TaskContext<App>, _nothing: ()) -> TaskResult<[u64; 3]> {
+    let began = ctx.now();
+    let left = |end: std::time::SystemTime| {
+        end.duration_since(began).unwrap_or_default().as_secs_f64().round() as u64
+    };
+    let (soft, hard) = (ctx.soft_deadline().map(left).unwrap_or_default(), left(ctx.deadline()));
+    ctx.deadline_near().await;
+    Ok([soft, hard, ctx.now().duration_since(began).unwrap_or_default().as_secs()])
+}
+
+/// Is not a task of the plugin.
+#[task]
+async fn undeclared(_ctx: TaskContext<App>, _nothing: ()) -> TaskResult<()> {
+    Ok(())
+}
+
 fn definition(app: &App) -> Plugin<App> {
     let app = app.clone();
     Plugin::new(async move |_| Ok(app))
         .routes(routes!(tomorrow))
         .routes(routes!(all))
+        .routes(routes!(mixed))
+        .task(stager)
+        .task(patient)
         .task(order)
         .task(careless)
         .task(hopeless)
@@ -217,6 +258,38 @@ async fn handler_that_takes_longer_than_its_limit_is_ended_there() {
     let long = bench.enqueue("sleeper", &json!(60_000)).await.unwrap();
     let outcome = bench.outcome(long).await.unwrap();
     assert_eq!((outcome.state.as_str(), outcome.code()), ("failed", "timeout"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn limits_of_an_attempt_are_of_the_clock_that_was_put_forward() {
+    let (bench, _) = bench().await;
+    bench.advance(Duration::from_secs(86_400)).await.unwrap();
+    let id = bench.enqueue("patient", &json!(null)).await.unwrap();
+    let [soft, hard, waited] =
+        serde_json::from_value(bench.outcome(id).await.unwrap().succeeded().unwrap()).unwrap();
+    assert_eq!((soft, hard), (600, 1_200));
+    let _: u64 = waited;
+    assert!((600..610).contains(&waited), "{waited} s");
+}
+
+#[tokio::test]
+async fn other_plugins_tasks_and_keys_of_staged_tasks_are_refused_in_a_hosts_words() {
+    let (bench, _) = bench().await;
+    let refused = bench.post("/mixed", &json!(null)).await.unwrap().json();
+    assert_eq!(
+        (refused["code"].as_str(), refused["detail"].as_str()),
+        (Some("invalid_batch"), Some("They are tasks of more than one plugin: of plugin and of others.")),
+        "{refused}"
+    );
+    for (body, words) in [
+        ("key", "What a task enqueues with its success is published once without a key"),
+        ("some now", "Some of them are published at once, and others with the attempt's success."),
+        ("undeclared", "The plugin enqueues `undeclared`, which it does not declare with `.task(…)`."),
+    ] {
+        let id = bench.enqueue("stager", &json!(body)).await.unwrap();
+        let error = bench.outcome(id).await.unwrap().error.unwrap();
+        assert!(error.message.contains(words), "{body}: {}", error.message);
+    }
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! The same stories at every level: what the unit level says happens is what hosts and a broker do.
 
 use super::*;
+use plugin_api::http::Request;
 use testkit::{Bench, Level, Result};
 
 async fn unit() -> Bench {
@@ -66,6 +67,88 @@ async fn effects(bench: &Bench) -> Result<()> {
     Ok(())
 }
 
+/// What cannot be enqueued together is refused in the same words, and nothing of it is there.
+async fn batches(bench: &Bench) -> Result<()> {
+    let large = 512 << 10;
+    for (batch, status, code, detail) in [
+        (
+            json!({ "count": 1_001 }),
+            422,
+            "invalid_batch",
+            "At most 1000 tasks are enqueued together; these are 1001.",
+        ),
+        (
+            json!({ "count": 3, "delay_ms": 60_000, "mixed": true }),
+            422,
+            "invalid_batch",
+            "Some of them are delayed and others are not.",
+        ),
+        (
+            json!({ "count": 3, "unique": "a" }),
+            422,
+            "invalid_batch",
+            "chaos.keyed has a unique key, and one that is queued already would not be stored again: enqueue each on its own.",
+        ),
+        (
+            json!({ "count": 17, "bytes": large - 1_000 }),
+            413,
+            "body_too_large",
+            "Tasks enqueued together have at most 8388608 bytes; these have ",
+        ),
+        (json!({ "count": 2, "bytes": large }), 413, "body_too_large", ""),
+        (
+            json!({ "count": 1, "delay_ms": 367_u64 * 86_400_000 }),
+            400,
+            "malformed_request",
+            "A task cannot be delayed by more than a year.",
+        ),
+    ] {
+        let reply = bench.post("/batch", &batch).await?;
+        let problem = reply.json();
+        let seen = (reply.status.as_u16(), problem["code"].as_str().unwrap_or_default());
+        assert_eq!(seen, (status, code), "{batch} at {:?}: {}", bench.level(), reply.text());
+        let said = problem["detail"].as_str().unwrap_or_default();
+        let is_said = if detail.ends_with(' ') { said.starts_with(detail) } else { said == detail };
+        assert!(is_said, "{batch} at {:?}: {said}", bench.level());
+    }
+    let with_key = async |count: u32| {
+        let request = Request::post("/batch").header("content-type", "application/json");
+        let request =
+            request.header("idempotency-key", "k").body(Bytes::from(json!({ "count": count }).to_string()));
+        bench.send(request.unwrap()).await
+    };
+    let (first, again, other) = (with_key(2).await?, with_key(2).await?, with_key(3).await?);
+    assert_eq!(first.json()["tasks"][1]["id"], again.json()["tasks"][1]["id"], "{}", again.text());
+    assert_eq!(again.json()["tasks"][1]["duplicate"], true);
+    let problem = other.json();
+    assert_eq!(
+        (other.code().as_deref(), problem["title"].as_str(), problem.get("detail")),
+        (Some("idempotency_conflict"), Some("The idempotency key was used before with another body."), None),
+        "at {:?}",
+        bench.level()
+    );
+    assert_eq!(bench.post("/batch", &json!({ "count": 0 })).await?.json(), json!({ "tasks": [] }));
+    for n in 0..2 {
+        let id = first.json()["tasks"][n]["id"].as_str().unwrap().parse().unwrap();
+        assert_eq!(bench.outcome(id).await?.succeeded()?["note"], n.to_string());
+    }
+    // What an attempt stages has bounds as well.
+    for (order, words) in [
+        (json!({ "mode": "ok", "children": 1_001 }), "An attempt enqueues at most 1000 tasks."),
+        (
+            json!({ "mode": "ok", "children": 1_001, "together": true }),
+            "At most 1000 tasks are enqueued together; these are 1001.",
+        ),
+    ] {
+        let id = bench.enqueue("chaos", &order).await?;
+        let outcome = bench.outcome(id).await?;
+        let message = outcome.error.as_ref().map(|error| error.message.as_str()).unwrap_or_default();
+        assert_eq!(outcome.state, "failed", "{order} at {:?}", bench.level());
+        assert!(message.contains(words), "{order} at {:?}: {message}", bench.level());
+    }
+    Ok(())
+}
+
 /// A handler that is told of its cancellation decides how it ends.
 async fn cancellation(bench: &Bench) -> Result<()> {
     for (mode, state) in [("await_cancel", "succeeded"), ("fail_when_cancelled", "cancelled")] {
@@ -83,6 +166,7 @@ async fn all(bench: Bench) -> Result<()> {
     endings(&bench).await?;
     replies(&bench).await?;
     effects(&bench).await?;
+    batches(&bench).await?;
     cancellation(&bench).await?;
     assert!(bench.logs().contains("panicked as told") || bench.level() == Level::Unit);
     bench.stop().await

@@ -1,5 +1,6 @@
 //! Connections and subscriptions: who gets a message, and what else is done with it.
 
+use super::batch::Batch;
 use super::stream::Stream;
 use super::{subject, wire};
 use plugin_api::bytes::Bytes;
@@ -45,8 +46,8 @@ pub(super) struct Core {
     connections: BTreeMap<u64, UnboundedSender<Vec<u8>>>,
     subscriptions: Vec<Subscription>,
     pub(super) streams: BTreeMap<String, Stream>,
-    /// Messages of batches that are not complete.
-    pub(super) batches: BTreeMap<String, Vec<Message>>,
+    /// Batches that are not complete, by their stream and id.
+    pub(super) batches: BTreeMap<(String, String), Batch>,
     turn: usize,
 }
 
@@ -154,6 +155,7 @@ impl Core {
     /// What is due.
     pub(super) fn tick(&mut self) {
         self.fire_schedules();
+        self.forget_batches();
         self.expire();
         let names: Vec<String> = self.streams.keys().cloned().collect();
         for name in names {

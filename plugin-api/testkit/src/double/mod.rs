@@ -4,9 +4,10 @@
 //! it is dropped. `host/tests/it/double.rs` holds it and a real nats-server against one suite.
 //!
 //! What it refuses: clusters, accounts, push consumers, limits of connections. A schedule with a cron expression is kept
-//! and does not fire; a batch that is never completed is kept until the double is dropped.
+//! and does not fire.
 
 mod api;
+mod batch;
 mod consumer;
 mod core;
 mod direct;

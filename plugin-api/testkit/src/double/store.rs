@@ -1,4 +1,4 @@
-//! From a publish to what is stored: duplicates, expectations, bounds, batches, schedules, and who hears of it.
+//! From a publish to what is stored: duplicates, expectations, bounds, schedules, and who hears of it.
 
 use super::core::{Core, Message};
 use super::stream::{Refusal, Stored, Stream};
@@ -7,14 +7,19 @@ use super::{subject, wire};
 use plugin_api::bytes::Bytes;
 use serde_json::{Value, json};
 
-type Headers = Vec<(String, String)>;
+pub(super) type Headers = Vec<(String, String)>;
 
-fn header<'a>(headers: &'a Headers, name: &str) -> Option<&'a str> {
+pub(super) fn header<'a>(headers: &'a Headers, name: &str) -> Option<&'a str> {
     headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
 }
 
 /// What a publish is held against; `Some`: it was stored before.
-fn check(stream: &Stream, subject: &str, headers: &Headers, body: &Bytes) -> Result<Option<u64>, Refusal> {
+pub(super) fn check(
+    stream: &Stream,
+    subject: &str,
+    headers: &Headers,
+    body: &Bytes,
+) -> Result<Option<u64>, Refusal> {
     if let Some(seq) = header(headers, "Nats-Msg-Id").and_then(|id| stream.seen(id)) {
         return Ok(Some(seq));
     }
@@ -53,7 +58,13 @@ impl Core {
         true
     }
 
-    fn store(&mut self, name: &str, subject: &str, headers: Headers, body: Bytes) -> Result<Value, Refusal> {
+    pub(super) fn store(
+        &mut self,
+        name: &str,
+        subject: &str,
+        headers: Headers,
+        body: Bytes,
+    ) -> Result<Value, Refusal> {
         let stream =
             self.streams.get_mut(name).ok_or_else(|| Refusal(404, 10059, "stream not found".into()))?;
         if let Some(seq) = check(stream, subject, &headers, &body)? {
@@ -80,49 +91,6 @@ impl Core {
         let to = subject::map(&src, &dest, subject);
         let message = Message::new(&to, None, wire::block("", &headers), body);
         self.deliver(&to, &message);
-    }
-
-    /// `None`: the batch goes on.
-    fn batch(
-        &mut self,
-        name: &str,
-        batch: &str,
-        headers: &Headers,
-        message: &Message,
-    ) -> Result<Option<Value>, Refusal> {
-        let number: Option<usize> = header(headers, "Nats-Batch-Sequence").and_then(|n| n.parse().ok());
-        let waiting = self.batches.entry(batch.to_owned()).or_default();
-        waiting.push(message.clone());
-        if number != Some(waiting.len()) {
-            self.batches.remove(batch);
-            return Err(Refusal(400, 10176, "batch publish is incomplete and was abandoned".into()));
-        }
-        if header(headers, "Nats-Batch-Commit") != Some("1") {
-            return Ok(None);
-        }
-        let all: Vec<(String, Headers, Bytes)> = self
-            .batches
-            .remove(batch)
-            .unwrap_or_default()
-            .into_iter()
-            .map(|one| (one.subject, wire::headers(&one.head), one.body))
-            .collect();
-        let stream = self.streams.get(name).ok_or_else(|| Refusal(404, 10059, "stream not found".into()))?;
-        if !stream.is("allow_atomic") {
-            return Err(Refusal(400, 10174, "atomic publish is disabled".into()));
-        }
-        for (subject, headers, body) in &all {
-            if check(stream, subject, headers, body)?.is_some() {
-                return Err(Refusal(400, 10201, "batch publish contains duplicate message id".into()));
-            }
-        }
-        stream.room(all.len(), all.iter().map(|(_, _, body)| body.len()).sum())?;
-        let (count, mut last) = (all.len(), json!(null));
-        for (subject, mut headers, body) in all {
-            headers.retain(|(name, _)| !name.starts_with("Nats-Batch-"));
-            last = self.store(name, &subject, headers, body)?;
-        }
-        Ok(Some(json!({ "stream": name, "seq": last.get("seq"), "batch": batch, "count": count })))
     }
 
     /// Publishes what schedules have brought due.

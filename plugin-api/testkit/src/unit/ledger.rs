@@ -158,8 +158,8 @@ pub(super) struct Ledger {
     pub(super) tasks: HashMap<Uuid, Entry>,
     /// Idempotency keys, with the body that they were used for.
     pub(super) keys: HashMap<String, (Uuid, Vec<u8>)>,
-    /// The same for tasks that were enqueued together.
-    pub(super) batches: HashMap<String, Vec<Uuid>>,
+    /// The same for tasks that were enqueued together, with all names and bodies.
+    pub(super) batches: HashMap<String, (Vec<Uuid>, Vec<(String, Vec<u8>)>)>,
 }
 
 impl Ledger {

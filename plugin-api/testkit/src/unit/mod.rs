@@ -78,7 +78,9 @@ impl Unit {
             cut,
         };
         let taken = self.world.take(new);
-        taken.map(|(id, _)| id).map_err(|Refused(_, code, text)| Error::new(format!("{text} ({code})")))
+        taken
+            .map(|(id, _)| id)
+            .map_err(|refused| Error::new(format!("{} ({})", refused.sentence(), refused.1)))
     }
 
     pub(crate) fn view(&self, id: Uuid) -> Option<Value> {

@@ -88,10 +88,7 @@ impl World {
         if let Some(key) = &new.key {
             match ledger.keys.get(key) {
                 Some((id, body)) if *body == new.body => return Ok((*id, true)),
-                Some(_) => {
-                    let text = "the key was used before with another body".to_owned();
-                    return Err(Refused(422, "idempotency_conflict", text));
-                }
+                Some(_) => return Err(Refused(422, "idempotency_conflict", String::new())),
                 None => drop(ledger.keys.insert(key.clone(), (new.id, new.body.clone()))),
             }
         }
@@ -186,14 +183,42 @@ impl World {
     }
 }
 
-/// Why a task was not taken: status, code, detail.
+/// Why a task was not taken: status, code, detail; an empty one where a host has nothing to add to the code's title.
 #[derive(Debug)]
 pub(super) struct Refused(pub(super) u16, pub(super) &'static str, pub(super) String);
 
 impl Refused {
     pub(super) fn problem(&self) -> Value {
         let Self(status, code, detail) = self;
-        json!({ "type": format!("/problems/{code}"), "status": status, "code": code, "title": detail, "detail": detail })
+        let title = self.title();
+        let mut problem =
+            json!({ "type": format!("/problems/{code}"), "status": status, "code": code, "title": title });
+        if let Some(problem) = problem.as_object_mut().filter(|_| !detail.is_empty()) {
+            problem.insert("detail".into(), detail.as_str().into());
+        }
+        problem
+    }
+
+    /// What is wrong, in one sentence.
+    pub(super) fn sentence(&self) -> &str {
+        if self.2.is_empty() { self.title() } else { &self.2 }
+    }
+
+    /// As hosts call it.
+    fn title(&self) -> &str {
+        match self.1 {
+            "malformed_request" => "The request is not valid HTTP, or not valid JSON where JSON is needed.",
+            "invalid_body" => "The body does not match the schema.",
+            "invalid_batch" => "These tasks cannot be enqueued together.",
+            "body_too_large" => "The request's body is larger than this route accepts.",
+            "too_many_children" => "One attempt of a task enqueued more than its record can hold.",
+            "attempt_over" => {
+                "The attempt that enqueued this task is over, so nothing is enqueued in its name."
+            }
+            "idempotency_conflict" => "The idempotency key was used before with another body.",
+            "plugin_error" => "The plugin could not handle the request.",
+            _ => &self.2,
+        }
     }
 }
 
