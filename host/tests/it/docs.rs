@@ -22,7 +22,7 @@ fn every_piece_of_a_plugin_that_the_book_shows_is_in_the_template() {
     let template = sources(&root.join("plugins/hello/src"));
     let pieces: Vec<&str> =
         page.split("```rust\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
-    assert_eq!(pieces.len(), 4, "{pieces:?}");
+    assert_eq!(pieces.len(), 5, "{pieces:?}");
     for piece in pieces {
         assert!(template.contains(piece), "docs/write-a-plugin.md shows what hello does not have:\n{piece}");
     }
