@@ -7,7 +7,7 @@ use crate::serving::{Serving, chaos_envelope, soon, wait_metric};
 use bytes::Bytes;
 use cardcage::broker::{Turn, TurnClaim};
 use cardcage::terms::serial_hash;
-use cardcage_harness::{Cardcage, Launch, eventually};
+use cardcage_harness::{Cardcage, Config, Launch, eventually};
 use cardcage_protocol::{Attempt, Cause, InstanceId, State, TaskError, TaskId, TaskRecord, Timestamp};
 use futures_util::TryStreamExt as _;
 use serde_json::{Value, json};
@@ -31,6 +31,11 @@ async fn died(doomed: &mut Cardcage, point: &str) {
     eventually(soon(), "its child is gone", async || doomed.child_pids().is_empty().then_some(()))
         .await
         .unwrap();
+}
+
+/// So that the next in line is not started by the worker that dies, which would be an attempt of its own.
+fn one_at_a_time(config: Config) -> Config {
+    config.set("worker.task_concurrency", 1)
 }
 
 /// Waits until so many tasks were ever moved into a line.
@@ -72,7 +77,7 @@ async fn worker_killed_between_a_tasks_record_and_the_release_of_its_keys_holds_
         ("after_put_back", "ok", "succeeded", 1),
         ("before_ack", "ok", "succeeded", 1),
     ] {
-        let mut killed = Killed::new().await;
+        let mut killed = Killed::with(one_at_a_time).await;
         let serving = &killed.serving;
         let mut doomed = doomed(serving, point).await;
         let (broker, hash, turn) = held_turn(serving).await;
@@ -104,7 +109,7 @@ async fn worker_killed_between_a_tasks_record_and_the_release_of_its_keys_holds_
 #[tokio::test(flavor = "multi_thread")]
 async fn worker_killed_between_a_retrys_record_and_the_end_of_its_turn_has_both_tasks_run_one_at_a_time() {
     for point in ["after_record", "after_follow_up", "before_release", "after_turn_passed", "before_ack"] {
-        let mut killed = Killed::new().await;
+        let mut killed = Killed::with(one_at_a_time).await;
         let serving = &killed.serving;
         let mut doomed = doomed(serving, point).await;
         let (broker, hash, turn) = held_turn(serving).await;
@@ -124,7 +129,10 @@ async fn worker_killed_between_a_retrys_record_and_the_end_of_its_turn_has_both_
             attempts.map(|attempt| attempt["cause"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
         };
         assert_eq!(causes(&done), ["retry_requested", "succeeded"], "{point}: {done}");
-        assert_eq!(causes(&other), ["succeeded"], "{point}: {other}");
+        // Once its turn has come, the worker that dies may have been handed it as well.
+        let was_handed = ["after_turn_passed", "before_ack"].contains(&point) && causes(&other).len() == 2;
+        let expected: &[_] = if was_handed { &["lease_lost", "succeeded"] } else { &["succeeded"] };
+        assert_eq!(causes(&other), expected, "{point}: {other}");
         let (last, between) = (span(&done), span(&other));
         assert!(last.1 <= between.0 || between.1 <= last.0, "{point}: {last:?} and {between:?} overlap");
         leaves_nothing(serving).await;
@@ -135,7 +143,7 @@ async fn worker_killed_between_a_retrys_record_and_the_end_of_its_turn_has_both_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn task_whose_worker_is_killed_when_it_stands_in_its_line_and_in_its_queue_runs_once() {
-    let mut killed = Killed::with(|config| config.set("worker.task_concurrency", 1)).await;
+    let mut killed = Killed::with(one_at_a_time).await;
     let serving = &killed.serving;
     let _first = serving.worker().await;
     let holder = post(serving, &json!({ "mode": "sleep", "ms": 6_000, "serial": "o-1" })).await.0;
