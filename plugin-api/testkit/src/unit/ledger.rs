@@ -152,6 +152,9 @@ pub(super) fn error_json(error: &Failure) -> Value {
     json!({ "code": error.code, "message": error.message, "details": error.details })
 }
 
+/// What a batch was enqueued with: each task's name and body.
+pub(super) type Said = Vec<(String, Vec<u8>)>;
+
 /// All tasks.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
@@ -159,7 +162,7 @@ pub(super) struct Ledger {
     /// Idempotency keys, with the body that they were used for.
     pub(super) keys: HashMap<String, (Uuid, Vec<u8>)>,
     /// The same for tasks that were enqueued together, with all names and bodies.
-    pub(super) batches: HashMap<String, (Vec<Uuid>, Vec<(String, Vec<u8>)>)>,
+    pub(super) batches: HashMap<String, (Vec<Uuid>, Said)>,
 }
 
 impl Ledger {
