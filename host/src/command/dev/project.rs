@@ -121,14 +121,8 @@ async fn changed(folder: &Path, known: SourceTree, every: Duration) -> SourceTre
 
 async fn look(folder: &Path) -> SourceTree {
     let folder = folder.to_owned();
-    loop {
-        let folder = folder.clone();
-        // It does not panic; while the runtime ends, whoever waits here ends too.
-        if let Ok(tree) = tokio::task::spawn_blocking(move || SourceTree::of(&folder)).await {
-            return tree;
-        }
-        tokio::task::yield_now().await;
-    }
+    // It does not panic; where the runtime ends, whoever waits here ends too.
+    tokio::task::spawn_blocking(move || SourceTree::of(&folder)).await.unwrap_or_default()
 }
 
 /// Cargo and the compilers that it started; killed when dropped.

@@ -13,7 +13,7 @@ const FILES_MAX: usize = 20_000;
 const DEPTH_MAX: usize = 32;
 
 /// A folder's files at one moment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct SourceTree(u64);
 
 impl SourceTree {
