@@ -84,7 +84,7 @@ impl Exit {
                 "`check --against`: callers, waiting tasks or schedules of what is deployed would be let down, as the report says."
             }
             Self::Unavailable => {
-                "A port is taken, or the broker was not reachable or is unfit: start again once that is put right."
+                "A port is taken, the broker was not reachable or is unfit, or a program that `dev` runs (cargo, nats-server) is missing: start again once that is put right."
             }
             Self::PluginRefused => {
                 "A required plugin was refused: the log names the file and the reason; starting again does not help."
@@ -142,7 +142,7 @@ pub fn markdown() -> String {
         "\nA conflict that the configuration shows by itself is 78: two plugins with one `prefix`, a `prefix` that \
          belongs to the host, and, though only the library can tell, a line of `plugins.<name>.routes` that moves no \
          route of its plugin. A conflict between libraries is 70: two that are the same plugin, and two plugins with \
-         routes for one path.\n",
+         routes for one path. Two folders of `dev --plugin` that build the same plugin are 2.\n",
     );
     text.push_str(
         "\nWhere several apply, as `cardcage check` may find, the first of 78, 70, 69 is the exit code.\n",

@@ -74,6 +74,7 @@ fn dispatch(command: Command, runtime: &Runtime) -> Exit {
         Command::DevBrokerGuard { folder, command } => {
             runtime.block_on(command::dev::guard::run(&folder, &command))
         }
+        Command::DevBuildGuard { command } => runtime.block_on(command::dev::build_guard::run(&command)),
         Command::Api(configuration) => runtime.block_on(command::host::run(Role::Api, configuration)),
         Command::Worker(configuration) => runtime.block_on(command::host::run(Role::Worker, configuration)),
         Command::Child => runtime.block_on(role::run_child()),

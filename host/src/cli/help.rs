@@ -45,11 +45,16 @@ Examples:
       with the plugin whose Cargo.toml is here, beside those of the configuration
 
 A plugin of --plugin is built by cargo in its debug profile, and again whenever a file in its folder is saved. Where it does not \
-build, cargo says why, and the version from before goes on serving. A library that has changed, built here or elsewhere, is \
-taken over as by `cardcage reload`: no request is refused, and tasks that run are finished. \
+build, cargo says why, and the version from before goes on serving; one that has never been built joins the others as soon as it \
+builds. A library that has changed, built here or elsewhere, is \
+taken over as by `cardcage reload`: no request is refused, and tasks that run are finished. One that is written anew with the same \
+bytes is not. \
 Its settings are those of its section [plugins.<name>], whose `library` it takes the place of.
 
-Ctrl-C ends all of it.";
+Ctrl-C ends all of it.
+
+Exit codes: 0 ended by Ctrl-C, 2 a folder that is no plugin's, or two of one plugin, 69 a port is taken, or cargo or nats-server is \
+missing, 70 a library was refused, 78 bad configuration.";
 
 pub(super) const CHECK: &str = "\
 Examples:

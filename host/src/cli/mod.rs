@@ -130,6 +130,13 @@ pub enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
         command: Vec<OsString>,
     },
+    /// The process that keeps one build of `dev`; started by cardcage itself.
+    #[command(hide = true)]
+    DevBuildGuard {
+        /// Cargo and its arguments.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        command: Vec<OsString>,
+    },
 }
 
 /// `cardcage tasks …`

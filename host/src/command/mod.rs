@@ -25,6 +25,7 @@
 //! | `cardcage dead …` | [`dead`]: dead letters, read, replayed and removed |
 //! | hidden: `describe-child` | [`crate::describer::child`]: plugin code on behalf of others, in a process that may die |
 //! | hidden: `dev-broker-guard` | [`dev::guard`]: the nats-server's keeper on behalf of `dev` |
+//! | hidden: `dev-build-guard` | [`dev::build_guard`]: the keeper of cargo on behalf of `dev` |
 //!
 //! Invariants: a command's result goes to stdout, what went wrong to stderr; nothing a plugin or a file says
 //! reaches a terminal with control characters in it; every command ends with an [`crate::exit::Exit`].

@@ -2,7 +2,8 @@
 //!
 //! Why by hand: mistakes must point at the file and line that they came from, also after the layers were
 //! merged, and every option must be declared once (`options`). Layers, later ones win: defaults < files <
-//! `plugins.d/*.toml` beside the first file < environment `CARDCAGE__SECTION__KEY` < flags `--set key=value`.
+//! `plugins.d/*.toml` beside the first file < environment `CARDCAGE__SECTION__KEY` < flags `--set key=value` < what `dev`
+//! says of plugins that it has built ([`LAST_FILE`]).
 //!
 //! ```text
 //! sources (read, parse) ─▶ tree (merge) ─▶ check, plugins, secrets (meaning) ─▶ Settings
@@ -43,7 +44,7 @@ pub use options::{
 };
 pub use plugin_config::PluginConfig;
 pub use previous::{Elsewhere, Generation, Part, Share};
-pub use sources::{Assignment, Sources};
+pub use sources::{Assignment, LAST_FILE, Sources};
 pub use stores::Stores;
 pub use time_scale::TimeScale;
 pub use trust::{Signatures, Trust};

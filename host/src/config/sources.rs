@@ -1,5 +1,5 @@
 //! Where settings come from, and how they are laid over each other:
-//! defaults < files < `plugins.d/*.toml` < environment < flags.
+//! defaults < files < `plugins.d/*.toml` < environment < flags < the last file.
 //!
 //! It reads and parses; it does not know which options exist. A file in `plugins.d` may only hold
 //! `[plugins.<name>]`, so that dropping in an extension cannot move the host to another broker.
@@ -16,6 +16,8 @@ use toml::de::{DeTable, DeValue};
 use super::errors::Mistake;
 use super::tree::{self, File, Node, Origin, Table, Value};
 
+/// The variable that names a config file to be laid over everything else, which `dev` keeps for the hosts that it starts.
+pub const LAST_FILE: &str = "CARDCAGE_LAST_CONFIG_FILE";
 const PREFIX: &str = "CARDCAGE__";
 const DROP_IN: &str = "plugins.d";
 const FILE_MAX_BYTES: u64 = 1_048_576;
@@ -29,6 +31,8 @@ pub struct Sources {
     pub environment: BTreeMap<String, String>,
     /// `--set`, in the order given; later ones win.
     pub assignments: Vec<Assignment>,
+    /// A file that wins over all of these: see [`LAST_FILE`].
+    pub last_file: Option<PathBuf>,
 }
 
 impl Sources {
@@ -38,7 +42,7 @@ impl Sources {
         let environment = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .collect();
-        Self { files, environment, assignments }
+        Self { files, environment, assignments, last_file: std::env::var_os(LAST_FILE).map(PathBuf::from) }
     }
 }
 
@@ -116,6 +120,9 @@ pub(crate) fn read(sources: &Sources) -> Layers {
         let raw: Arc<str> = value.as_str().into();
         let origin = Origin::Flag { key: key.join(".").into(), raw: Some(raw.clone()) };
         layers.lay(tree::nest(key, bare(&raw, origin)));
+    }
+    if let Some(last) = &sources.last_file {
+        layers.file(last, false);
     }
     layers
 }

@@ -1,6 +1,5 @@
 //! What is committed beside the code says what the code says.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use cardcage::config::{self, Settings, Sources, reference};
@@ -30,7 +29,7 @@ fn is_generated(path: &str, generated: &str) {
 
 fn load(files: &[&str]) -> Result<Settings, config::Errors> {
     let files: Vec<PathBuf> = files.iter().map(|file| root().join("config").join(file)).collect();
-    config::load(&Sources { files, environment: BTreeMap::new(), assignments: Vec::new() })
+    config::load(&Sources { files, ..Sources::default() })
 }
 
 #[test]

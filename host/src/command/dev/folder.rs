@@ -1,4 +1,5 @@
-//! The temporary folder of one `dev`: what nats-server stores, its log, and the addresses that the hosts bound.
+//! The temporary folder of one `dev`: what nats-server stores, its log, the addresses that the hosts bound, and what they are
+//! told of plugins that were built.
 //!
 //! It is private to the user and goes with `dev`; where `dev` is killed, the broker's guard removes it.
 
@@ -28,6 +29,11 @@ impl Folder {
     /// Where the host of this role writes what it bound.
     pub(super) fn addresses_of(&self, role: &str) -> PathBuf {
         self.0.join(format!("{role}.json"))
+    }
+
+    /// The settings of what was built, for hosts.
+    pub(super) fn built(&self) -> PathBuf {
+        self.0.join("built.toml")
     }
 
     /// nats-server's store, where it has no configuration of its own.

@@ -1,7 +1,7 @@
 //! `cardcage dev`: everything on this machine, as separate processes, for writing plugins.
 //!
 //! ```text
-//! cardcage dev ─┬─ cargo build                          (for each --plugin, whenever its source is saved)
+//! cardcage dev ─┬─ dev-build-guard ── cargo build        (for each --plugin, whenever its source is saved)
 //!               ├─ dev-broker-guard ── nats-server      (unless dev.broker_managed = false)
 //!               ├─ cardcage worker ── its child
 //!               └─ cardcage api ── its child
@@ -11,46 +11,51 @@
 //! - Each process has a process group of its own, so that Ctrl-C reaches `dev` alone, and stopping has an order:
 //!   api, worker, nats-server. Each drains before the next is told.
 //! - Each has a pipe from `dev` as stdin and ends when it closes, so that also `kill -9` of `dev` leaves nothing.
+//! - A plugin whose folder does not build yet holds nothing up; when it builds it is taken over in the same way.
 //! - A process that dies is started again; one that would end the same way (plugin refused, bad configuration)
 //!   waits for a changed library.
 //! - A changed library is taken over by reload: no request is refused and what runs is finished; a broken one
-//!   changes nothing.
+//!   changes nothing, nor does a file that is written anew with the bytes from before.
 //!
 //! What it refuses to do: it is no supervisor for production (no limits, no log files), and changed configuration
 //! files alone are no reason for a reload.
 
 mod addresses;
 mod broker;
+pub mod build_guard;
+mod built;
+mod content;
 mod folder;
 pub mod guard;
 mod managed;
+mod prepare;
 mod project;
 mod ready;
+mod roll;
 mod source_tree;
 mod watch;
 
 use std::ffi::OsString;
-use std::future::Future;
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::cli::{Configuration, DevArgs};
-use crate::config::{self, Settings};
+use crate::cli::DevArgs;
+use crate::config::{self, Settings, Sources};
 use crate::exit::Exit;
 use crate::process::Shutdown;
 
-use super::{output, reload};
+use super::output;
 use addresses::{Addresses, Bound};
+use built::Built;
 use folder::Folder;
-use managed::{Change, Managed};
-use project::Project;
+use managed::Managed;
+use project::{Offer, Product};
+use ready::{Unready, begin};
+use roll::{Rolled, restart, take_over};
 use watch::Watch;
 
-/// The longest that a restart waits for readiness before it goes on to the next process.
-const RESTART_READY: Duration = Duration::from_secs(60);
 /// How long nats-server may take to stop.
 const BROKER_GRACE: Duration = Duration::from_secs(10);
 /// What a host may take beyond its own grace.
@@ -58,32 +63,27 @@ const HOST_MARGIN: Duration = Duration::from_secs(5);
 
 /// Runs everything until Ctrl-C or SIGTERM. Call it inside a tokio runtime.
 pub async fn run(args: DevArgs) -> Exit {
-    let started = Shutdown::on_signals().and_then(|shutdown| Ok((shutdown, Folder::create()?)));
-    let (mut shutdown, folder) = match started {
+    let started = Shutdown::on_signals().and_then(|shutdown| {
+        let folder = Folder::create()?;
+        let built = Built::new(folder.built())?;
+        Ok((shutdown, folder, built))
+    });
+    let (mut shutdown, folder, mut built) = match started {
         Ok(started) => started,
         Err(error) => {
             output::trouble(&format!("`dev` cannot start ({error}): make room in the temporary directory"));
             return Exit::Unexpected;
         }
     };
-    let mut configuration = args.configuration;
-    let built = tokio::select! {
+    let typed = args.configuration.arguments();
+    let sources = Sources { last_file: Some(folder.built()), ..args.configuration.sources() };
+    let prepared = tokio::select! {
         () = shutdown.drain() => return Exit::Success,
-        built = build(&args.plugins, &mut configuration) => built,
+        prepared = prepare::prepare(&args.plugins, &sources, &mut built) => prepared,
     };
-    let projects = match built {
-        Ok(projects) => projects,
-        Err((fault, exit)) => {
-            output::trouble(&fault);
-            return exit;
-        }
-    };
-    let settings = match config::load(&configuration.clone().sources()) {
-        Ok(settings) => settings,
-        Err(errors) => {
-            output::trouble_as_is(&errors.render(output::trouble_styled()));
-            return Exit::Config;
-        }
+    let (projects, settings) = match prepared {
+        Ok(prepared) => prepared,
+        Err(exit) => return exit,
     };
     let broker = match broker::of(&settings, &folder) {
         Ok(broker) => broker,
@@ -93,13 +93,17 @@ pub async fn run(args: DevArgs) -> Exit {
         }
     };
     let interval = Duration::from_millis(settings.dev.watch_interval_ms);
-    let mut dev = Dev::new(settings, &configuration.arguments(), broker, folder);
+    let mut dev = Dev::new(settings, sources, &typed, broker, built, folder);
     let exit = match dev.start(&mut shutdown).await {
         Ok(()) => {
             // Ends with this function, and the builds with it.
             let mut building = JoinSet::new();
-            projects.into_iter().for_each(|project| drop(building.spawn(project.keep(interval))));
-            dev.keep(&mut shutdown).await;
+            let (offers, offered) = mpsc::channel(1);
+            for project in projects {
+                building.spawn(project.keep(interval, offers.clone()));
+            }
+            drop(offers);
+            dev.keep(offered, &mut shutdown).await;
             Exit::Success
         }
         Err(Unready::Asked) => Exit::Success,
@@ -109,46 +113,37 @@ pub async fn run(args: DevArgs) -> Exit {
     exit
 }
 
-/// Builds these folders, and has the settings name what came of them.
-async fn build(
-    folders: &[PathBuf],
-    configuration: &mut Configuration,
-) -> Result<Vec<Project>, project::Trouble> {
-    let mut projects = Vec::new();
-    for folder in folders {
-        let project = Project::build(folder).await?;
-        configuration.assignments.push(project.assignment()?);
-        projects.push(project);
-    }
-    Ok(projects)
-}
-
-/// Why a process that was started did not become ready.
-enum Unready {
-    /// A stop was asked for.
-    Asked,
-    /// It ended.
-    Ended(Change),
-}
-
 struct Dev {
     settings: Settings,
+    /// Where they come from.
+    sources: Sources,
+    built: Built,
     broker: Option<Managed>,
     worker: Managed,
     api: Managed,
     watch: Watch,
+    /// Whether both hosts run, as far as is known, with what they were last told of.
+    settled: bool,
     // Last: the processes write to it.
     folder: Folder,
 }
 
 impl Dev {
-    fn new(settings: Settings, typed: &[OsString], broker: Option<Managed>, folder: Folder) -> Self {
+    fn new(
+        settings: Settings,
+        sources: Sources,
+        typed: &[OsString],
+        broker: Option<Managed>,
+        built: Built,
+        folder: Folder,
+    ) -> Self {
         let grace = Duration::from_millis(settings.drain.grace_ms) + HOST_MARGIN;
         let host = |role: &'static str, more: Vec<OsString>| {
             let mut arguments: Vec<OsString> = vec![role.into()];
             arguments.extend(typed.iter().cloned().chain(more));
             let mut host = Managed::new(role, arguments, grace);
             host.environment(addresses::VARIABLE, folder.addresses_of(role));
+            host.environment(config::LAST_FILE, folder.built());
             host
         };
         // A stated address can be bound once: the worker, which only people look at, moves on by one.
@@ -167,7 +162,10 @@ impl Dev {
             worker: host("worker", moved),
             api: host("api", Vec::new()),
             watch: Watch::new(interval, libraries),
+            settled: true,
             settings,
+            sources,
+            built,
             folder,
         }
     }
@@ -197,7 +195,7 @@ impl Dev {
     }
 
     /// Keeps all running until a stop is asked for.
-    async fn keep(&mut self, shutdown: &mut Shutdown) {
+    async fn keep(&mut self, mut offered: mpsc::Receiver<Offer>, shutdown: &mut Shutdown) {
         loop {
             let broker = async {
                 match &mut self.broker {
@@ -208,23 +206,89 @@ impl Dev {
             tokio::select! {
                 () = shutdown.drain() => return,
                 change = broker => if let Some(broker) = &mut self.broker { broker.follow(change) },
+                Some(offer) = offered.recv() => self.join(offer, shutdown).await,
                 change = self.worker.change() => self.worker.follow(change),
                 change = self.api.change() => self.api.follow(change),
-                plugins = self.watch.changed() => self.roll(&plugins, shutdown).await,
+                change = self.watch.changed() => match change {
+                    watch::Change::Same(plugins) if self.is_settled() => output::trouble(&format!(
+                        "a library was written anew with the bytes from before, and nothing is rolled: {}",
+                        plugins.join(", ")
+                    )),
+                    // What was refused may be taken now: somebody may have mended what it needs beside the library.
+                    watch::Change::Same(plugins) | watch::Change::Other(plugins) => {
+                        self.roll(&plugins, shutdown).await;
+                    }
+                },
             }
         }
     }
 
-    /// Has the hosts take over changed libraries: the worker first, so that what the new api enqueues finds its
-    /// handler.
+    fn is_settled(&self) -> bool {
+        self.settled && self.worker.is_running() && self.api.is_running()
+    }
+
+    /// Has the hosts take over changed libraries.
     async fn roll(&mut self, plugins: &[String], shutdown: &mut Shutdown) {
         if let Some(refusal) = self.watch.first_refusal(plugins).await {
             let refusal = output::shown(&refusal.to_string());
             output::trouble(&format!("{refusal} (the hosts go on with the library that they have)"));
+            self.settled = false;
             return;
         }
         output::trouble(&format!("a library changed: rolling {}", plugins.join(", ")));
         let before = self.addresses();
+        if self.take_over(shutdown).await && self.addresses() != before {
+            output::result(&self.addresses().text(&self.settings));
+        }
+    }
+
+    /// Takes in a plugin that builds at last.
+    async fn join(&mut self, Offer { product, joined }: Offer, shutdown: &mut Shutdown) {
+        let plugin = product.plugin.clone();
+        let is_one = self.admit(product);
+        // Whoever built it hears of nothing else before.
+        let _ = joined.send(is_one);
+        if !is_one {
+            return;
+        }
+        output::trouble(&format!("{plugin} builds: taking it in"));
+        if let Some(settings) = self.settings.plugins.get(&plugin) {
+            self.watch.follow(&plugin, settings.libraries().cloned());
+        }
+        if self.take_over(shutdown).await {
+            output::result(&self.addresses().text(&self.settings));
+        }
+    }
+
+    /// Makes a product one of those that hosts are told of; says why not.
+    fn admit(&mut self, product: Product) -> bool {
+        let plugin = product.plugin.clone();
+        if let Err((fault, _)) = self.built.admit(product) {
+            output::trouble(&format!("{fault} (the hosts go on with what they have)"));
+            return false;
+        }
+        match config::load(&self.sources) {
+            Ok(settings) => {
+                self.settings.plugins = settings.plugins;
+                true
+            }
+            Err(errors) => {
+                output::trouble_as_is(&errors.render(output::trouble_styled()));
+                output::trouble(&format!(
+                    "{plugin} is not taken in: mend the configuration, and save its source again"
+                ));
+                if let Err((fault, _)) = self.built.withdraw(&plugin) {
+                    output::trouble(&fault);
+                }
+                false
+            }
+        }
+    }
+
+    /// Has the hosts read again what there is, the worker first, so that what the new api enqueues finds its handler; false
+    /// where one of them has not taken it.
+    async fn take_over(&mut self, shutdown: &mut Shutdown) -> bool {
+        self.settled = false;
         for host in [&mut self.worker, &mut self.api] {
             let addresses = self.folder.addresses_of(host.name());
             let admin = Bound::read(&addresses).and_then(|bound| bound.admin?.parse().ok());
@@ -234,18 +298,16 @@ impl Dev {
             };
             match rolled {
                 Rolled::Done => {}
-                Rolled::Stop => return,
+                Rolled::Stop => return false,
                 Rolled::Restart => {
                     if !restart(host, ready::host(addresses), shutdown).await {
-                        return;
+                        return false;
                     }
                 }
             }
         }
-        let after = self.addresses();
-        if after != before {
-            output::result(&after.text(&self.settings));
-        }
+        self.settled = true;
+        true
     }
 
     async fn stop(&mut self, shutdown: &Shutdown) {
@@ -254,82 +316,5 @@ impl Dev {
         if let Some(broker) = &mut self.broker {
             broker.stop(shutdown).await;
         }
-    }
-}
-
-/// What came of a host's reload.
-enum Rolled {
-    /// It serves the new libraries.
-    Done,
-    /// The next host must not be told: it refused, or a stop was asked for.
-    Stop,
-    /// It cannot be asked.
-    Restart,
-}
-
-/// Has a host that runs reload.
-async fn take_over(host: &mut Managed, admin: SocketAddr, shutdown: &mut Shutdown) -> Rolled {
-    let told = tokio::select! {
-        () = shutdown.drain() => return Rolled::Stop,
-        change = host.change() => {
-            host.follow(change);
-            // It is started again with what is there.
-            return Rolled::Done;
-        }
-        told = reload::host(admin) => told,
-    };
-    let name = host.name();
-    match told {
-        Ok(result) if result.exit_code == 0 => {
-            output::trouble(&format!("{name} took over: {}", output::shown(&result.plugins.join(", "))));
-            for refused in &result.refused {
-                output::trouble(&format!("{name} does not load {}", output::shown(refused)));
-            }
-            Rolled::Done
-        }
-        Ok(result) => {
-            let reasons = result.reasons.join("\n  ");
-            output::trouble(&format!("{name} goes on with what it has, for it refused:"));
-            output::trouble_as_is(&format!("  {}", output::shown_lines(&reasons)));
-            Rolled::Stop
-        }
-        Err(error) => {
-            output::trouble(&format!("{name} cannot be asked to reload ({error}): restarting it"));
-            Rolled::Restart
-        }
-    }
-}
-
-/// Stops a host, where it runs, and starts it again; false where a stop was asked for.
-async fn restart(host: &mut Managed, ready: impl Future<Output = ()>, shutdown: &mut Shutdown) -> bool {
-    host.stop(shutdown).await;
-    if shutdown.requested() {
-        return false;
-    }
-    match tokio::time::timeout(RESTART_READY, begin(host, ready, shutdown)).await {
-        Ok(Ok(())) => output::trouble(&format!("{} runs again", host.name())),
-        Ok(Err(Unready::Asked)) => return false,
-        Ok(Err(Unready::Ended(change))) => host.follow(change),
-        Err(_) => output::trouble(&format!("{} is not ready yet; going on", host.name())),
-    }
-    true
-}
-
-/// Starts a process and waits until it is ready.
-async fn begin(
-    process: &mut Managed,
-    ready: impl Future<Output = ()>,
-    shutdown: &mut Shutdown,
-) -> Result<(), Unready> {
-    process.start();
-    tokio::select! {
-        () = shutdown.drain() => Err(Unready::Asked),
-        change = process.change() => {
-            if let Change::Ended(death) = &change {
-                output::trouble(&format!("{} {death} before it was ready", process.name()));
-            }
-            Err(Unready::Ended(change))
-        }
-        () = ready => Ok(()),
     }
 }

@@ -2,45 +2,62 @@
 //!
 //! Invariants:
 //! - What is saved while a build runs is built after it.
-//! - A build ends with `dev`: cargo leads a process group of its own, which is killed with it.
+//! - A build ends with `dev`, also with one that is killed: its guard ([`super::build_guard`]) sees to it.
 //! - A build that fails changes nothing: cargo leaves the library that was there.
-//!
-//! What it refuses to do: it takes nothing over. The library that a build leaves is noticed as any other is.
+//! - What it built is offered until it has joined the hosts; from then on the library that a build leaves is noticed as any
+//!   other is.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep;
 
 use crate::command::cargo_build::{self, Build, Fault};
 use crate::command::output;
-use crate::config::Assignment;
 use crate::exit::Exit;
 use crate::loader::inspect;
 
 use super::source_tree::SourceTree;
 
-/// How often the folder is looked at before the settings say it.
-const FIRST_LOOK_EVERY: Duration = Duration::from_millis(500);
-
-/// Why a project cannot be had: a sentence, and how `dev` exits.
+/// Why `dev` cannot start: a sentence, and how it exits.
 pub(super) type Trouble = (String, Exit);
 
-/// A plugin's folder that has been built.
+/// What a build left.
+#[derive(Debug, Clone)]
+pub(super) struct Product {
+    pub(super) folder: PathBuf,
+    /// As its manifest says.
+    pub(super) plugin: String,
+    pub(super) library: PathBuf,
+}
+
+/// A product for hosts that run.
+pub(super) struct Offer {
+    pub(super) product: Product,
+    /// To be told whether it has joined them.
+    pub(super) joined: oneshot::Sender<bool>,
+}
+
+/// Why there is no product.
+enum Obstacle {
+    /// The source, as cargo has said.
+    Source,
+    Other(Trouble),
+}
+
+/// A plugin's folder.
 #[derive(Debug)]
 pub(super) struct Project {
     folder: PathBuf,
-    /// As its manifest says.
-    plugin: String,
-    library: PathBuf,
-    /// What the library was built from.
+    /// What was built, or tried to.
     built: SourceTree,
+    /// The plugin, once it is one of the hosts'.
+    joined: Option<String>,
 }
 
 impl Project {
-    /// Builds it, again and again until it builds: whoever starts `dev` may be about to mend it.
-    pub(super) async fn build(folder: &Path) -> Result<Self, Trouble> {
+    pub(super) fn open(folder: &Path) -> Result<Self, Trouble> {
         let manifest = folder.join("Cargo.toml");
         if !manifest.is_file() {
             let fault = format!(
@@ -51,59 +68,122 @@ impl Project {
         }
         let cannot = |error| (format!("{} cannot be read ({error})", folder.display()), Exit::Usage);
         let folder = folder.canonicalize().map_err(cannot)?;
+        Ok(Self { folder, built: SourceTree::default(), joined: None })
+    }
+
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Whether it has never been built.
+    pub(super) fn is_unbuilt(&self) -> bool {
+        self.joined.is_none()
+    }
+
+    /// Builds it as it is, before any host runs. `None` where its source is at fault, which was told and may be mended.
+    pub(super) async fn first(&mut self) -> Result<Option<Product>, Trouble> {
+        self.built = look(&self.folder).await;
+        match product(&self.folder).await {
+            Ok(product) => {
+                self.joined = Some(product.plugin.clone());
+                Ok(Some(product))
+            }
+            Err(Obstacle::Source) => {
+                self.tell_waiting();
+                Ok(None)
+            }
+            Err(Obstacle::Other(trouble)) => Err(trouble),
+        }
+    }
+
+    /// Waits until it builds, before any host runs.
+    pub(super) async fn mended(&mut self, every: Duration) -> Product {
         loop {
-            let built = look(&folder).await;
-            match library(&folder).await {
-                Ok(library) => {
-                    let (inspection, _) = inspect::file(&library)
-                        .map_err(|refusal| (output::shown(&refusal.to_string()), Exit::PluginRefused))?;
-                    return Ok(Self { plugin: inspection.manifest.name, folder, library, built });
-                }
-                Err(Fault::Other(sentence)) => return Err((sentence, Exit::Unexpected)),
-                Err(Fault::Source) => {
-                    output::trouble(&format!(
-                        "{} does not build: it is built again when you save something in it",
-                        folder.display()
-                    ));
-                    changed(&folder, built, FIRST_LOOK_EVERY).await;
-                }
+            if let Some(product) = self.again(every).await {
+                self.joined = Some(product.plugin.clone());
+                return product;
             }
         }
     }
 
-    /// What the settings must say for it.
-    pub(super) fn assignment(&self) -> Result<Assignment, Trouble> {
-        let library = toml::Value::String(self.library.display().to_string());
-        format!("plugins.{}.library={library}", self.plugin)
-            .parse()
-            .map_err(|fault: &str| (format!("{}: {fault}", self.folder.display()), Exit::Unexpected))
-    }
-
-    /// Builds it again whenever something was saved. Never ends.
-    pub(super) async fn keep(mut self, every: Duration) {
+    /// Builds it whenever something was saved, and offers what came of it until it has joined. Never ends.
+    pub(super) async fn keep(mut self, every: Duration, offers: mpsc::Sender<Offer>) {
+        while self.joined.is_none() {
+            let Some(product) = self.again(every).await else { continue };
+            let plugin = product.plugin.clone();
+            let (joined, answer) = oneshot::channel();
+            // Where nobody is left to take it, `dev` ends.
+            let offered = offers.send(Offer { product, joined }).await;
+            if offered.is_ok() && answer.await == Ok(true) {
+                self.joined = Some(plugin);
+            }
+        }
+        drop(offers);
         loop {
-            self.built = changed(&self.folder, self.built, every).await;
-            output::trouble(&format!("{} was saved: building", self.plugin));
+            self.saved(every).await;
+            let name = self.name();
             match library(&self.folder).await {
                 Ok(_) => {}
                 Err(Fault::Source) => output::trouble(&format!(
-                    "{} does not build: the version from before goes on serving",
-                    self.plugin
+                    "{name} does not build: the version from before goes on serving"
+                )),
+                Err(Fault::NoCargo) => output::trouble(&format!(
+                    "{name} cannot be built without it: the version from before goes on serving"
                 )),
                 Err(Fault::Other(sentence)) => output::trouble(&sentence),
             }
         }
     }
+
+    /// Builds it when something was saved; says why it does not build.
+    async fn again(&mut self, every: Duration) -> Option<Product> {
+        self.saved(every).await;
+        match product(&self.folder).await {
+            Ok(product) => return Some(product),
+            Err(Obstacle::Source) => self.tell_waiting(),
+            Err(Obstacle::Other((sentence, _))) => output::trouble(&sentence),
+        }
+        None
+    }
+
+    async fn saved(&mut self, every: Duration) {
+        self.built = changed(&self.folder, self.built, every).await;
+        output::trouble(&format!("{} was saved: building", self.name()));
+    }
+
+    fn name(&self) -> String {
+        self.joined.clone().unwrap_or_else(|| self.folder.display().to_string())
+    }
+
+    fn tell_waiting(&self) {
+        output::trouble(&format!(
+            "{} does not build: it is built again when you save something in it",
+            self.folder.display()
+        ));
+    }
+}
+
+/// Builds a folder; a library that no host would load is none.
+async fn product(folder: &Path) -> Result<Product, Obstacle> {
+    let library = library(folder).await.map_err(|fault| match fault {
+        Fault::Source => Obstacle::Source,
+        Fault::NoCargo => {
+            Obstacle::Other((format!("{} cannot be built without it", folder.display()), Exit::Unavailable))
+        }
+        Fault::Other(sentence) => Obstacle::Other((sentence, Exit::Unexpected)),
+    })?;
+    let inspected = inspect::file(&library)
+        .and_then(|(inspection, _)| inspect::verdict(&library, &inspection).map(|()| inspection));
+    match inspected {
+        Ok(inspection) => {
+            Ok(Product { folder: folder.to_owned(), plugin: inspection.manifest.name, library })
+        }
+        Err(refusal) => Err(Obstacle::Other((output::shown(&refusal.to_string()), Exit::PluginRefused))),
+    }
 }
 
 async fn library(folder: &Path) -> Result<PathBuf, Fault> {
-    let mut command = cargo_build::command(&[], folder);
-    command.process_group(0);
-    let build = Build::start(command, folder)?;
-    let group = Group(build.pid().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw));
-    let built = build.library().await;
-    group.disarm();
-    built
+    Build::start(cargo_build::guarded(folder), folder)?.library().await
 }
 
 /// Waits until the folder is another than `known`, and nobody is saving in it any more.
@@ -123,23 +203,4 @@ async fn look(folder: &Path) -> SourceTree {
     let folder = folder.to_owned();
     // It does not panic; where the runtime ends, whoever waits here ends too.
     tokio::task::spawn_blocking(move || SourceTree::of(&folder)).await.unwrap_or_default()
-}
-
-/// Cargo and the compilers that it started; killed when dropped.
-struct Group(Option<Pid>);
-
-impl Group {
-    /// The build is over: the number may be another's by now.
-    fn disarm(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        if let Some(group) = self.0 {
-            // It fails where none of them is left.
-            let _ = kill_process_group(group, Signal::KILL);
-        }
-    }
 }

@@ -8,6 +8,9 @@ use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
 use super::addresses::Bound;
+use super::managed::{Change, Managed};
+use crate::command::output;
+use crate::process::Shutdown;
 
 /// How often a process is asked.
 const ASK_EVERY: Duration = Duration::from_millis(50);
@@ -15,6 +18,33 @@ const ASK_EVERY: Duration = Duration::from_millis(50);
 const ANSWER_MAX: Duration = Duration::from_secs(1);
 /// The longest line that is read of an answer.
 const LINE_MAX_BYTES: u64 = 64 * 1024;
+
+/// Why a process that was started did not become ready.
+pub(super) enum Unready {
+    /// A stop was asked for.
+    Asked,
+    /// It ended.
+    Ended(Change),
+}
+
+/// Starts a process and waits until it is ready.
+pub(super) async fn begin(
+    process: &mut Managed,
+    ready: impl Future<Output = ()>,
+    shutdown: &mut Shutdown,
+) -> Result<(), Unready> {
+    process.start();
+    tokio::select! {
+        () = shutdown.drain() => Err(Unready::Asked),
+        change = process.change() => {
+            if let Change::Ended(death) = &change {
+                output::trouble(&format!("{} {death} before it was ready", process.name()));
+            }
+            Err(Unready::Ended(change))
+        }
+        () = ready => Ok(()),
+    }
+}
 
 /// Waits until nats-server greets, and has JetStream. Its greeting comes first thing on a connection.
 pub(super) async fn broker((host, port): (String, u16)) {

@@ -3,37 +3,26 @@
 //! It looks at the files every `dev.watch_interval_ms` instead of asking the kernel for events: a linker replaces
 //! files, mounts and links are followed, and a handful of `stat` calls cost nothing.
 //!
+//! Only a file that has changed is read, to see whether its bytes have; and each once in the beginning, one a look, so that
+//! many large ones hold nobody up. A file that changes before it was read counts as other bytes.
+//!
 //! Invariant: a change is told once, when no watched file has changed for one interval.
 
-use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::content::{Content, Fingerprint};
 use crate::loader::{Refusal, inspect};
 
-/// What a file is told apart by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Fingerprint {
-    device: u64,
-    inode: u64,
-    size: u64,
-    modified_s: i64,
-    modified_ns: i64,
-}
-
-impl Fingerprint {
-    fn of(path: &Path) -> Option<Self> {
-        let meta = std::fs::metadata(path).ok()?;
-        Some(Self {
-            device: meta.dev(),
-            inode: meta.ino(),
-            size: meta.size(),
-            modified_s: meta.mtime(),
-            modified_ns: meta.mtime_nsec(),
-        })
-    }
+/// What was found at a library's place.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    /// Other bytes, of these plugins.
+    Other(Vec<String>),
+    /// Files that were written anew with the bytes from before, of these plugins.
+    Same(Vec<String>),
 }
 
 #[derive(Debug)]
@@ -42,8 +31,17 @@ struct Watched {
     library: PathBuf,
     /// What was there when it was last told, or at the start.
     told: Option<Fingerprint>,
+    /// Its bytes, once they are known.
+    content: Option<Content>,
     /// What was there at the last look.
     seen: Option<Fingerprint>,
+}
+
+impl Watched {
+    fn new(plugin: String, library: PathBuf) -> Self {
+        let now = Fingerprint::of(&library);
+        Self { plugin, library, told: now, content: None, seen: now }
+    }
 }
 
 /// The watched files.
@@ -58,25 +56,26 @@ impl Watch {
     pub(super) fn new(every: Duration, libraries: impl Iterator<Item = (String, PathBuf)>) -> Self {
         let mut ticks = interval(every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let files = libraries.map(|(plugin, library)| {
-            let now = Fingerprint::of(&library);
-            Watched { plugin, library, told: now, seen: now }
-        });
-        Self { ticks, files: files.collect() }
+        Self { ticks, files: libraries.map(|(plugin, library)| Watched::new(plugin, library)).collect() }
     }
 
-    /// Waits for a change; answers the plugins whose library changed. May be dropped and called again.
-    pub(super) async fn changed(&mut self) -> Vec<String> {
+    /// Watches these libraries of a plugin as they are now, in place of those that were watched for it.
+    pub(super) fn follow(&mut self, plugin: &str, libraries: impl Iterator<Item = PathBuf>) {
+        self.files.retain(|file| file.plugin != plugin);
+        self.files.extend(libraries.map(|library| Watched::new(plugin.to_owned(), library)));
+    }
+
+    /// Waits for a change. May be dropped and called again.
+    pub(super) async fn changed(&mut self) -> Change {
         loop {
             self.ticks.tick().await;
-            let changed = self.look();
-            if !changed.is_empty() {
-                return changed;
+            if let Some(change) = self.look() {
+                return change;
             }
         }
     }
 
-    fn look(&mut self) -> Vec<String> {
+    fn look(&mut self) -> Option<Change> {
         let mut still = true;
         for file in &mut self.files {
             let now = Fingerprint::of(&file.library);
@@ -85,15 +84,30 @@ impl Watch {
             file.seen = now;
         }
         if !still {
-            return Vec::new();
+            return None;
         }
-        let changed = self.files.iter_mut().filter(|file| file.seen.is_some() && file.seen != file.told);
-        changed
-            .map(|file| {
-                file.told = file.seen;
-                file.plugin.clone()
-            })
-            .collect()
+        self.learn();
+        let (mut other, mut same) = (Vec::new(), Vec::new());
+        for file in &mut self.files {
+            let Some(seen) = file.seen.filter(|seen| file.told != Some(*seen)) else { continue };
+            let content = Content::of(&file.library, seen);
+            let is_same = content.is_some() && content == file.content;
+            (file.told, file.content) = (Some(seen), content);
+            if is_same { &mut same } else { &mut other }.push(file.plugin.clone());
+        }
+        match (other.is_empty(), same.is_empty()) {
+            (false, _) => Some(Change::Other(other)),
+            (true, false) => Some(Change::Same(same)),
+            (true, true) => None,
+        }
+    }
+
+    /// Reads the first file of which the bytes are not known, where it is still what it was.
+    fn learn(&mut self) {
+        let unknown = |file: &&mut Watched| file.content.is_none() && file.seen == file.told;
+        if let Some(file) = self.files.iter_mut().find(unknown) {
+            file.content = file.seen.and_then(|seen| Content::of(&file.library, seen));
+        }
     }
 
     /// The first of these plugins' libraries that no host would load, without running it.
@@ -114,10 +128,23 @@ impl Watch {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     fn watch(library: &Path) -> Watch {
         Watch::new(Duration::from_millis(1), [("hello".to_owned(), library.to_owned())].into_iter())
+    }
+
+    fn hello(change: fn(Vec<String>) -> Change) -> Option<Change> {
+        Some(change(vec!["hello".to_owned()]))
+    }
+
+    /// As a linker does it: a new file under the old name.
+    fn replace(library: &Path, bytes: &str) {
+        let temporary = library.with_extension("new");
+        std::fs::write(&temporary, bytes).unwrap();
+        std::fs::rename(temporary, library).unwrap();
     }
 
     #[tokio::test]
@@ -126,13 +153,13 @@ mod tests {
         let library = folder.path().join("lib.so");
         std::fs::write(&library, "one").unwrap();
         let mut watch = watch(&library);
-        assert!(watch.look().is_empty(), "nothing changed");
+        assert_eq!(watch.look(), None, "nothing changed");
         std::fs::write(&library, "longer").unwrap();
-        assert!(watch.look().is_empty(), "it may still be written to");
+        assert_eq!(watch.look(), None, "it may still be written to");
         std::fs::write(&library, "longer still").unwrap();
-        assert!(watch.look().is_empty(), "it was");
-        assert_eq!(watch.look(), ["hello"]);
-        assert!(watch.look().is_empty(), "told already");
+        assert_eq!(watch.look(), None, "it was");
+        assert_eq!(watch.look(), hello(Change::Other));
+        assert_eq!(watch.look(), None, "told already");
     }
 
     #[tokio::test]
@@ -143,10 +170,28 @@ mod tests {
         let mut watch = watch(&library);
         std::fs::remove_file(&library).unwrap();
         for _ in 0..3 {
-            assert!(watch.look().is_empty());
+            assert_eq!(watch.look(), None);
         }
         std::fs::write(&library, "another").unwrap();
-        assert!(watch.look().is_empty());
-        assert_eq!(watch.look(), ["hello"]);
+        assert_eq!(watch.look(), None);
+        assert_eq!(watch.look(), hello(Change::Other));
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_written_anew_with_its_bytes_is_the_same_unless_nobody_knew_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let library = folder.path().join("lib.so");
+        std::fs::write(&library, "one").unwrap();
+        let mut early = watch(&library);
+        replace(&library, "one");
+        let mut watch = watch(&library);
+        assert_eq!((early.look(), early.look()), (None, hello(Change::Other)), "never read before");
+        assert_eq!(watch.look(), None);
+        for (bytes, change) in
+            [("one", Change::Same as fn(_) -> _), ("two", Change::Other), ("two", Change::Same)]
+        {
+            replace(&library, bytes);
+            assert_eq!((watch.look(), watch.look()), (None, hello(change)), "{bytes}");
+        }
     }
 }

@@ -35,6 +35,7 @@ pub(super) async fn library(args: &PackageArgs) -> Result<PathBuf, String> {
     let built = async { Build::start(command, &args.path)?.library().await };
     built.await.map_err(|fault| match fault {
         Fault::Source => "the build failed, and cargo's own message is above".to_owned(),
+        Fault::NoCargo => "cargo cannot be run: install Rust, or correct PATH".to_owned(),
         Fault::Other(sentence) => sentence,
     })
 }
