@@ -95,6 +95,18 @@ impl Skewed {
 /// What being parked costs: nothing.
 const FIRST: [&str; 1] = ["1 succeeded"];
 
+/// A payment as another enqueuer would write it.
+pub(crate) fn payment(body: &Value) -> TaskEnvelope {
+    let address = TaskAddress {
+        plugin: Name::new("skew").unwrap(),
+        major: 1,
+        task: Name::new("pay").unwrap(),
+        priority: Priority::Normal,
+        id: TaskId::generate(),
+    };
+    TaskEnvelope::new(address, "1.1.0".into(), Timestamp::now(), body.to_string().into())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_of_a_newer_minor_version_waits_parked_and_runs_once_when_that_version_comes() {
     let skewed = Skewed::new().await;
@@ -130,16 +142,8 @@ async fn a_parked_task_comes_back_long_after_its_enqueuer_stopped_waiting() {
     let skewed = Skewed::new().await;
     let old = skewed.old_worker().await;
     let broker = skewed.serving.broker(Duration::from_secs(3)).await;
-    let address = TaskAddress {
-        plugin: Name::new("skew").unwrap(),
-        major: 1,
-        task: Name::new("pay").unwrap(),
-        priority: Priority::Normal,
-        id: TaskId::generate(),
-    };
-    let id = address.id.to_string();
-    let body = json!({ "amount": { "units": 5, "currency": "eur" } }).to_string();
-    let mut envelope = TaskEnvelope::new(address, "1.1.0".into(), Timestamp::now(), body.into());
+    let mut envelope = payment(&json!({ "amount": { "units": 5, "currency": "eur" } }));
+    let id = envelope.id.to_string();
     let accept_by = Timestamp::from_unix_ms(broker.now_unix_ms()).plus_ms(5_000);
     envelope.accept_by = Some(accept_by);
     broker.publish_task(&envelope, Duration::from_secs(2)).await.unwrap();

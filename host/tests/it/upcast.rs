@@ -1,7 +1,7 @@
 //! Bodies of earlier versions that a later one upcasts: with three builds of a plugin, `skew` 1.0, 1.1 and 1.2, of which the
 //! last one's schema accepts no body of the others, and its upcaster does.
 
-use crate::parked::Skewed;
+use crate::parked::{Skewed, payment};
 use crate::serving::{soon, wait_metric};
 use cardcage_harness::{Cardcage, Deadline, eventually, plugin_library};
 use serde_json::{Value, json};
@@ -69,7 +69,7 @@ async fn body_that_the_upcaster_cannot_help_is_parked_says_why_and_is_tried_once
         let old = skewed.old_worker().await;
         // Not through the API, whose version refuses the second one.
         let broker = skewed.serving.broker(std::time::Duration::from_secs(3)).await;
-        let envelope = envelope(&json!({ "amount": amount }));
+        let envelope = payment(&json!({ "amount": amount }));
         broker.publish_task(&envelope, std::time::Duration::from_secs(10)).await.unwrap();
         let hopeless = envelope.id.to_string();
         skewed.parked(&hopeless).await;
@@ -96,17 +96,4 @@ async fn body_that_the_upcaster_cannot_help_is_parked_says_why_and_is_tried_once
         skewed.parked(&hopeless).await;
         skewed.json(&["tasks", "cancel", &hopeless]).await;
     }
-}
-
-/// A payment as another enqueuer would write it.
-fn envelope(body: &Value) -> cardcage_protocol::TaskEnvelope {
-    use cardcage_protocol::{Name, Priority, TaskAddress, TaskEnvelope, TaskId, Timestamp};
-    let address = TaskAddress {
-        plugin: Name::new("skew").unwrap(),
-        major: 1,
-        task: Name::new("pay").unwrap(),
-        priority: Priority::Normal,
-        id: TaskId::generate(),
-    };
-    TaskEnvelope::new(address, "1.1.0".into(), Timestamp::now(), body.to_string().into())
 }

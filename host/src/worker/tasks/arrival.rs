@@ -3,6 +3,7 @@
 //! A message carries the number of the attempt that it is for. Every start since then is in the record with that number
 //! or a higher one; a delivery that no such attempt explains was lost with its worker.
 
+use super::held::Message;
 use super::limits::TaskLimits;
 use super::plan::{Plan, Write};
 use super::{ending, history};
@@ -60,6 +61,33 @@ impl Standing {
     fn first() -> Self {
         Self { attempt: 1, record: None, fence: 0 }
     }
+}
+
+/// What a delivery is to the one of the same task that is here already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Meeting {
+    /// The same message once more.
+    Again,
+    /// A second message of what is here.
+    Copy,
+    /// The message that comes after it.
+    Next,
+}
+
+/// Whether a task may come twice with neither delivery looking like a second one: it was put back from a line, or has come
+/// back from being parked.
+pub(super) fn may_come_twice(envelope: &TaskEnvelope) -> bool {
+    envelope.serial_key.is_some() || envelope.unparked
+}
+
+/// Decides what a delivery, as `message`, is to the one that is `here`.
+pub(super) fn meet(envelope: &TaskEnvelope, message: Message, here: Message) -> Meeting {
+    if message.sequence == here.sequence {
+        return Meeting::Again;
+    }
+    // What comes back may do so while the message that went there is still here, and goes with it: then it is no copy, but
+    // the task.
+    if message.attempt <= here.attempt && !may_come_twice(envelope) { Meeting::Copy } else { Meeting::Next }
 }
 
 /// Decides what can be decided without reading. `settling`: the connection came back less than a lease ago, and a

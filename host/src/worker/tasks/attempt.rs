@@ -1,6 +1,6 @@
 //! One delivery, from its arrival to its last write.
 
-use super::arrival::{self, Arrival, Decision, Reception, Standing};
+use super::arrival::{self, Arrival, Decision, Meeting, Reception, Standing};
 use super::carry_out::Carried;
 use super::counters::bump;
 use super::ending::{self, Ended, Facts};
@@ -40,19 +40,16 @@ pub(super) fn run(unit: Arc<Unit>, delivery: Delivery, slot: Slot) -> impl Futur
             return Box::pin(delivered.drop_unpromised()).await;
         }
         let now = unit.now();
-        let message = Message { attempt: envelope.attempt, sequence: delivery.stream_sequence };
+        let message = delivered.message();
         let (hold, came_first) = match shared.held.enter(envelope.id, message, now) {
             Ok(hold) => (hold, true),
-            Err(other) => match Box::pin(delivered.enter_after(other)).await {
+            Err(here) => match Box::pin(delivered.enter_after(here)).await {
                 Some(hold) => (hold, false),
                 None => return,
             },
         };
         // A task that must never start twice has its attempt written down before it starts.
-        // One that was put back from a line, or has come back from being parked, may come twice, and neither delivery would
-        // look like a second one.
-        let may_be_second = envelope.serial_key.is_some() || envelope.unparked || !came_first;
-        let must_read = unit.limits.lost_is_final || may_be_second;
+        let must_read = unit.limits.lost_is_final || arrival::may_come_twice(&envelope) || !came_first;
         let settling = shared.settling.is_settling(shared.broker.link().generation);
         let delivered = match envelope.serial_key {
             None => delivered,
@@ -90,6 +87,10 @@ pub(super) struct Delivered<'a> {
 }
 
 impl Delivered<'_> {
+    fn message(&self) -> Message {
+        Message { attempt: self.envelope.attempt, sequence: self.delivery.stream_sequence }
+    }
+
     fn arrival(&self, now: Timestamp) -> Arrival<'_> {
         Arrival {
             envelope: self.envelope,
@@ -125,29 +126,28 @@ impl Delivered<'_> {
         Ok(messages.iter().all(is_this) && self.unit.shared.read(self.envelope, until).await?.is_none())
     }
 
-    /// What to do with a delivery whose task is here already, as message `other`: enters it after that one, or deals with
-    /// it and answers `None`.
-    async fn enter_after(&self, other: Message) -> Option<Hold<'_>> {
+    /// What to do with a delivery whose task is `here` already: enters it after that one, or deals with it and answers
+    /// `None`.
+    async fn enter_after(&self, here: Message) -> Option<Hold<'_>> {
         let (shared, envelope, delivery) = (&*self.unit.shared, self.envelope, self.delivery);
-        if other.sequence == delivery.stream_sequence {
-            // Its lease went unrenewed while the broker was away. The attempt under way acknowledges both.
-            tracing::info!(task = %envelope.id, "a task that is held here was delivered again");
-            return None;
-        }
-        // One that comes back from its line, or from being parked, may do so while the message that went there is still here,
-        // and goes with it: then this one is no copy, but the task.
-        let is_copy =
-            envelope.attempt <= other.attempt && envelope.serial_key.is_none() && !envelope.unparked;
-        if is_copy {
-            // The message that is here stays with the broker until the task has had its outcome.
-            tracing::info!(task = %envelope.id, "a second message of a task that is held here was dropped");
-            shared.acknowledge(delivery, Ack::Done).await;
-            return None;
+        let message = self.message();
+        match arrival::meet(envelope, message, here) {
+            Meeting::Again => {
+                // Its lease went unrenewed while the broker was away. The attempt under way acknowledges both.
+                tracing::info!(task = %envelope.id, "a task that is held here was delivered again");
+                return None;
+            }
+            Meeting::Copy => {
+                // The message that is here stays with the broker until the task has had its outcome.
+                tracing::info!(task = %envelope.id, "a second message of a task that is held here was dropped");
+                shared.acknowledge(delivery, Ack::Done).await;
+                return None;
+            }
+            Meeting::Next => {}
         }
         // The next message, while the last writes of this one are under way: on the board, so that it costs no lease. The
         // record says what is left to do.
         let claim = self.unit.claim(delivery, Note::waiting(envelope)).await;
-        let message = Message { attempt: envelope.attempt, sequence: delivery.stream_sequence };
         let hold = tokio::select! {
             biased;
             hold = shared.held.enter_next(envelope.id, message, || self.unit.now()) => Some(hold),

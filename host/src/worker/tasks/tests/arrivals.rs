@@ -1,5 +1,6 @@
-use super::super::arrival::{Reception, Standing, receive};
+use super::super::arrival::{Meeting, Reception, Standing, may_come_twice, meet, receive};
 use super::super::ending::{Ended, Facts, end};
+use super::super::held::Message;
 use super::super::plan::Last;
 use super::super::unreadable::{self, Unreadable};
 use super::*;
@@ -40,6 +41,23 @@ fn a_first_delivery_of_a_first_attempt_starts_without_a_read() {
         assert!(matches!(receive(&arrival(&envelope, num_delivered), settling), Reception::Read));
     }
     assert!(matches!(receive(&arrival(&super::envelope(2), 1), false), Reception::Read));
+}
+
+#[test]
+fn a_second_message_of_what_is_here_is_a_copy_unless_it_may_have_come_back_from_elsewhere() {
+    let message = |attempt, sequence| Message { attempt, sequence };
+    let plain = envelope(1);
+    let unparked = TaskEnvelope { unparked: true, ..envelope(1) };
+    let serial = TaskEnvelope { serial_key: Some("order-1".into()), ..envelope(1) };
+    for (envelope, beside) in [(&plain, Meeting::Copy), (&unparked, Meeting::Next), (&serial, Meeting::Next)]
+    {
+        assert_eq!(may_come_twice(envelope), beside == Meeting::Next);
+        assert_eq!(meet(envelope, message(1, 7), message(1, 7)), Meeting::Again);
+        for (here, expected) in [(1, beside), (2, beside)] {
+            assert_eq!(meet(envelope, message(1, 8), message(here, 7)), expected);
+        }
+        assert_eq!(meet(envelope, message(2, 8), message(1, 7)), Meeting::Next);
+    }
 }
 
 #[test]
