@@ -7,8 +7,9 @@
 //!
 //! On a busy machine a short poll takes long when its thread must wait for a processor. That is not the handler's
 //! doing, and the kernel knows: for how long the thread waited for a processor does not count, and one that never
-//! switched off by its own wish did not wait for anything else. To ask costs some system calls, so the kernel is asked
-//! only about lanes where a poll has just been slow.
+//! switched off by its own wish did not wait for anything else. To ask costs system calls before each poll, so the kernel is
+//! asked only about lanes where a poll has just been slow: for long what costs one call, and for a short while, or as long as
+//! it matters, also how long the thread waited, which is read from a file and costs several times as much.
 //!
 //! # Invariants
 //! * Each handler begins on the plugin's own threads.
@@ -20,6 +21,9 @@
 
 use nix::sys::resource::{Usage, UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
+use std::cell::OnceCell;
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -41,6 +45,10 @@ const PENANCE: i32 = 10_000;
 const HOPELESS: Duration = Duration::from_secs(1);
 /// For so many polls after a slow one the kernel is asked.
 const WATCHED: i32 = 5_000;
+/// For so many of them it is also asked how long the thread waited for a processor,
+const WEIGHED: i32 = 64;
+/// and for so many after one that cannot be judged without.
+const WEIGHED_LONG: i32 = 1_000;
 
 /// A handler's habit.
 #[derive(Debug)]
@@ -49,11 +57,14 @@ pub(super) struct Lane {
     score: AtomicI32,
     /// So many more polls are watched.
     watched: AtomicI32,
+    /// Of so many more it is known how long they waited for a processor.
+    weighed: AtomicI32,
 }
 
 impl Default for Lane {
     fn default() -> Self {
-        Self { score: AtomicI32::new(-PROBATION), watched: AtomicI32::new(0) }
+        let none = || AtomicI32::new(0);
+        Self { score: AtomicI32::new(-PROBATION), watched: none(), weighed: none() }
     }
 }
 
@@ -67,8 +78,17 @@ pub(super) struct FirstPoll<'a> {
 /// What the kernel knew of the thread before a poll that is watched.
 struct Before {
     usage: Usage,
-    /// For how many nanoseconds it had waited for a processor; `None` where the kernel does not tell.
-    queued: Option<u64>,
+    queued: Queued,
+}
+
+/// For how long the thread had waited for a processor.
+#[derive(Debug, Clone, Copy)]
+enum Queued {
+    /// Nobody asked.
+    Unasked,
+    /// The kernel does not tell.
+    Untold,
+    Nanoseconds(u64),
 }
 
 /// What a thread did during a poll.
@@ -88,19 +108,21 @@ impl Lane {
 
     /// To be called before a handler's first poll, wherever it is polled.
     pub(super) fn first_poll(&self) -> FirstPoll<'_> {
-        let watched = self.watched.load(Ordering::Relaxed);
-        let before = (watched > 0).then(|| {
-            self.watched.store(watched - 1, Ordering::Relaxed);
-            Some(Before { usage: getrusage(UsageWho::RUSAGE_THREAD).ok()?, queued: queued() })
+        let before = take_one(&self.watched).then(|| {
+            let queued = if take_one(&self.weighed) { queued() } else { Queued::Unasked };
+            Some(Before { usage: getrusage(UsageWho::RUSAGE_THREAD).ok()?, queued })
         });
         FirstPoll { lane: self, began: Instant::now(), before: before.flatten() }
     }
 
+    /// From now on it is watched, and so many polls are weighed.
+    fn watch(&self, weighed: i32) {
+        self.watched.store(WATCHED, Ordering::Relaxed);
+        self.weighed.fetch_max(weighed, Ordering::Relaxed);
+    }
+
     fn note(&self, took: Took) {
         let score = self.score.load(Ordering::Relaxed);
-        if took.time >= SHORT {
-            self.watched.store(WATCHED, Ordering::Relaxed);
-        }
         let next = match took.by_itself {
             _ if took.time >= HOPELESS => -PENANCE,
             Some(true) if took.time >= BLOCKED => -PENANCE,
@@ -122,28 +144,63 @@ impl FirstPoll<'_> {
     /// To be called after it.
     pub(super) fn over(self, ended: bool) {
         let mut time = self.began.elapsed();
-        let slow = time >= SHORT;
-        let after = self.before.filter(|_| slow).and_then(|before| {
-            let usage = getrusage(UsageWho::RUSAGE_THREAD).ok()?;
-            let waited = before.queued.and_then(|before| Some(queued()?.wrapping_sub(before)));
-            time = time.saturating_sub(Duration::from_nanos(waited.unwrap_or(0)));
-            Some((before.usage, usage))
-        });
-        let by_itself = after.map(|(before, after)| {
-            let computed = |usage: &Usage| (usage.user_time() + usage.system_time()).num_microseconds();
-            let computed = u64::try_from(computed(&after) - computed(&before)).unwrap_or(0);
-            let waited = after.voluntary_context_switches() != before.voluntary_context_switches();
-            waited || Duration::from_micros(computed) >= SHORT
-        });
+        let mut by_itself = None;
+        if time >= SHORT {
+            let after =
+                self.before.and_then(|before| Some((before, getrusage(UsageWho::RUSAGE_THREAD).ok()?)));
+            let mut weighed = WEIGHED;
+            if let Some((before, after)) = after {
+                let computed = computed(&after).saturating_sub(computed(&before.usage)) >= SHORT;
+                let waited = after.voluntary_context_switches() != before.usage.voluntary_context_switches();
+                by_itself = Some(computed || waited);
+                match (before.queued, queued()) {
+                    (Queued::Nanoseconds(before), Queued::Nanoseconds(after)) => {
+                        time = time.saturating_sub(Duration::from_nanos(after.wrapping_sub(before)));
+                    }
+                    // It waited, and for what is told by the time that it did not wait for a processor.
+                    (Queued::Unasked, _) if waited && !computed => {
+                        (by_itself, weighed) = (None, WEIGHED_LONG)
+                    }
+                    _ => {}
+                }
+            }
+            self.lane.watch(weighed);
+        }
         self.lane.note(Took { time, by_itself, ended });
     }
 }
 
-/// For how many nanoseconds this thread has waited for a processor in its life: the second number of `schedstat`
-/// (Linux, Documentation/scheduler/sched-stats).
-fn queued() -> Option<u64> {
-    let numbers = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
-    numbers.split_ascii_whitespace().nth(1)?.parse().ok()
+/// Takes one of what is left, and says whether there was one. Of two at once both may get the last one.
+fn take_one(left: &AtomicI32) -> bool {
+    let now = left.load(Ordering::Relaxed);
+    if now > 0 {
+        left.store(now - 1, Ordering::Relaxed);
+    }
+    now > 0
+}
+
+fn computed(usage: &Usage) -> Duration {
+    let microseconds = (usage.user_time() + usage.system_time()).num_microseconds();
+    Duration::from_micros(u64::try_from(microseconds).unwrap_or(0))
+}
+
+/// For how long this thread has waited for a processor in its life: the second number of `schedstat`, in nanoseconds
+/// (Linux, Documentation/scheduler/sched-stats). The file stays open as long as the thread lives, for to open it costs more
+/// than all the rest.
+fn queued() -> Queued {
+    thread_local! {
+        static SCHEDSTAT: OnceCell<Option<File>> = const { OnceCell::new() };
+    }
+    let read = |file: &File| {
+        let mut numbers = [0; 64];
+        let length = file.read_at(&mut numbers, 0).ok()?;
+        std::str::from_utf8(numbers.get(..length)?).ok()?.split_ascii_whitespace().nth(1)?.parse().ok()
+    };
+    // A thread that ends has no more to tell.
+    let told = SCHEDSTAT.try_with(|file| {
+        file.get_or_init(|| File::open("/proc/thread-self/schedstat").ok()).as_ref().and_then(read)
+    });
+    told.ok().flatten().map_or(Queued::Untold, Queued::Nanoseconds)
 }
 
 #[cfg(test)]
@@ -218,7 +275,7 @@ mod tests {
     fn a_thread_that_sleeps_is_told_from_one_that_does_not() {
         let poll = |what: &dyn Fn()| {
             let lane = trusted();
-            lane.watched.store(1, Ordering::Relaxed);
+            lane.watch(1);
             let first = lane.first_poll();
             what();
             first.over(true);
@@ -235,15 +292,40 @@ mod tests {
     #[test]
     fn a_poll_that_waits_shortly_and_then_long_for_a_processor_is_no_blocking_one() {
         let lane = trusted();
-        lane.watched.store(1, Ordering::Relaxed);
+        lane.watch(1);
         let mut first = lane.first_poll();
         std::thread::sleep(Duration::from_micros(50));
         // As if the kernel had let it wait for another second.
         first.began = first.began.checked_sub(Duration::from_secs(1)).unwrap();
-        let queued = first.before.as_mut().and_then(|before| before.queued.as_mut()).unwrap();
-        *queued = queued.wrapping_sub(1_000_000_000);
+        let before = first.before.as_mut().unwrap();
+        let Queued::Nanoseconds(queued) = before.queued else { panic!("the kernel tells") };
+        before.queued = Queued::Nanoseconds(queued.wrapping_sub(1_000_000_000));
         first.over(true);
         assert!(lane.is_trusted());
+    }
+
+    #[test]
+    fn a_poll_that_waited_for_nobody_knows_what_is_forgiven_once_and_the_next_one_is_judged() {
+        let lane = trusted();
+        lane.watched.store(1, Ordering::Relaxed);
+        for blocked_for_good in [false, true] {
+            let first = lane.first_poll();
+            std::thread::sleep(2 * BLOCKED);
+            first.over(true);
+            assert_eq!(lane.is_trusted(), !blocked_for_good);
+        }
+    }
+
+    #[test]
+    fn a_lane_that_is_watched_for_long_is_weighed_for_a_short_while_only() {
+        let lane = trusted();
+        lane.watch(WEIGHED);
+        let weighed = |lane: &Lane| {
+            let before = lane.first_poll().before.unwrap();
+            !matches!(before.queued, Queued::Unasked)
+        };
+        assert_eq!((0..WATCHED).filter(|_| weighed(&lane)).count(), usize::try_from(WEIGHED).unwrap());
+        assert!(lane.first_poll().before.is_none());
     }
 
     #[test]
