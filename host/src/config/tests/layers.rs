@@ -27,6 +27,10 @@ fn later_layers_win() {
     assert_eq!(case.load().worker.task_concurrency, 4);
     case = case.flag("worker.task_concurrency=5").flag("worker.task_concurrency=6");
     assert_eq!(case.load().worker.task_concurrency, 6);
+    case = case.last_file("last/built.toml", "worker.task_concurrency = 7");
+    assert_eq!(case.load().worker.task_concurrency, 7);
+    let case = case.write("last/built.toml", "worker.task_concurrency = 8");
+    assert_eq!(case.load().worker.task_concurrency, 8, "it is read each time");
 }
 
 #[test]

@@ -40,6 +40,11 @@ impl Case {
         self
     }
 
+    fn last_file(mut self, name: &str, text: &str) -> Self {
+        self.sources.last_file = Some(self.directory.path().join(name));
+        self.write(name, text)
+    }
+
     fn path(&self) -> &Path {
         self.directory.path()
     }
