@@ -119,11 +119,17 @@ async fn check_against_the_broker_finds_waiting_tasks_taken_by_a_previous_librar
         let orphaned = findings.filter(|one| one["kind"] == "waiting_tasks_orphaned");
         orphaned.map(|one| format!("{} {}", one["of"].as_str().unwrap(), one["breaks"])).collect()
     };
+    // What the new major asks of a body, the old one does not where it stays.
+    let narrowed = |report: &Value| {
+        let findings = report["findings"].as_array().unwrap().iter();
+        findings.filter(|one| one["kind"] == "task_schema_narrowed" && one["breaks"] == true).count()
+    };
     deployed(&["majors 1.4.0"]).await;
     let report = against(2, &[]).await;
     assert_eq!(orphaned(&report), ["task work true"], "{report}");
+    assert!(narrowed(&report) > 0, "{report}");
     let report = against(2, &[1]).await;
-    assert_eq!(orphaned(&report), Vec::<String>::new(), "{report}");
+    assert_eq!((orphaned(&report), narrowed(&report)), (Vec::<String>::new(), 0), "{report}");
     // Its routes are gone all the same, and that is told.
     assert!(report["findings"].to_string().contains("/majors/only_old"), "{report}");
 

@@ -297,8 +297,12 @@ fn judge_plugin(deployed: &Deployed, waiting: Option<&Waiting>, candidate: &Cand
         );
         findings.push(Finding::note(plugin, Kind::NotAllSeen, "", message));
     }
+    // A major that stays beside the new one takes its tasks as it did.
+    let stays =
+        candidate.previous.iter().find(|one| one.name == before.name && one.major() == before.major());
+    let taker = stays.copied().unwrap_or(after);
     for task in &before.tasks {
-        findings.extend(judge_task(plugin, task, after, waiting.is_some()));
+        findings.extend(judge_task(plugin, task, taker, waiting.is_some()));
     }
     findings.extend(schedules::compare(plugin, before, after));
     findings
