@@ -42,6 +42,7 @@ mod executable;
 pub mod host;
 pub mod inspect;
 pub mod instances_list;
+mod lock_file;
 mod output;
 pub mod parent_pipe;
 pub mod plugin_describe;

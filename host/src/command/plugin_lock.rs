@@ -1,18 +1,19 @@
 //! `cardcage plugin lock`: writes down which files the plugin set is, by hash.
 //!
 //! Invariants: no plugin code runs; where one library would be refused, nothing is written and all refusals are told
-//! (exit 70); the file is replaced in one step. Entries for other targets of configured plugins are kept, so that
-//! machines of different kinds can share one lock.
+//! (exit 70); what is no lock is never replaced
+//! (exit 2, `lock_file.rs`). Entries for other targets of configured plugins are kept, so that machines of different kinds can
+//! share one lock.
 //!
 //! What it refuses to do: it does not put an unsigned library into a lock where signatures are required, and it writes no lock of a
 //! set without plugins.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::lock_file::LockFile;
 use super::output;
 use super::session::settings_with_plugins;
 use crate::cli::LockArgs;
@@ -41,6 +42,13 @@ pub fn run(args: LockArgs) -> Exit {
     };
     let file = out.or_else(|| settings.trust.require_lock.clone());
     let file = file.unwrap_or_else(|| beside_config(beside.as_deref()));
+    let place = match LockFile::find(&file) {
+        Ok(place) => place,
+        Err(sentence) => {
+            output::trouble(&output::shown(&sentence));
+            return Exit::Usage;
+        }
+    };
     let chosen = match choose(&settings) {
         Ok(chosen) => chosen,
         Err(refusals) => {
@@ -51,9 +59,7 @@ pub fn run(args: LockArgs) -> Exit {
             return Exit::PluginRefused;
         }
     };
-    // One that cannot be read has nothing to keep; what it was is in the history of whoever commits it.
-    let before = PluginsLock::read(&file).map(|lock| lock.plugins).unwrap_or_default();
-    let lock = PluginsLock::new(with_other_targets(chosen, &before));
+    let lock = PluginsLock::new(with_other_targets(chosen, &place.before));
     let text = match lock.text() {
         Ok(text) => text,
         Err(error) => {
@@ -61,14 +67,14 @@ pub fn run(args: LockArgs) -> Exit {
             return Exit::Unexpected;
         }
     };
-    if let Err(error) = replace(&file, &text) {
+    if let Err(error) = place.replace(&text) {
         output::trouble(&format!(
             "{} cannot be written ({error}); check the folder and its permissions",
             file.display()
         ));
         return Exit::Unexpected;
     }
-    let changes = changes(&before, &lock.plugins);
+    let changes = changes(&place.before, &lock.plugins);
     if json {
         output::json(&Answer { file: &file, plugins: &lock.plugins, changes: &changes });
     } else {
@@ -126,22 +132,6 @@ fn changes(before: &[Locked], after: &[Locked]) -> Vec<String> {
     let gone = before.iter().filter(|one| !after.contains(one)).map(|one| format!("- {}", short(one)));
     let new = after.iter().filter(|one| !before.contains(one)).map(|one| format!("+ {}", short(one)));
     gone.chain(new).collect()
-}
-
-/// Whoever reads the file meanwhile sees the old one or the new one.
-fn replace(file: &Path, text: &str) -> std::io::Result<()> {
-    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let name = file.file_name().unwrap_or_default().to_string_lossy();
-    let temporary = folder.join(format!(".{name}.{}.{}.tmp", std::process::id(), fastrand::u32(..)));
-    let write = || {
-        let mut new = std::fs::OpenOptions::new().write(true).create_new(true).open(&temporary)?;
-        new.write_all(text.as_bytes())?;
-        new.sync_all()?;
-        std::fs::rename(&temporary, file)
-    };
-    write().inspect_err(|_| {
-        let _ = std::fs::remove_file(&temporary);
-    })
 }
 
 fn report(file: &Path, lock: &PluginsLock, changes: &[String]) -> String {

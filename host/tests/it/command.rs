@@ -3,6 +3,7 @@
 mod check;
 mod describe;
 mod inspect;
+mod lock_file;
 mod tasks_run;
 mod tasks_show;
 mod trust;

@@ -11,12 +11,12 @@ use serde_json::Value;
 use super::{Folder, cardcage, hello, json, plugin, stderr, stdout, trap};
 
 /// A configuration of these plugins, and what else stands in `[plugins]`.
-fn set(folder: &Folder, more: &str, plugins: &[(&str, &Path)]) -> String {
+pub(super) fn set(folder: &Folder, more: &str, plugins: &[(&str, &Path)]) -> String {
     let plugins: String = plugins.iter().map(|(name, library)| plugin(name, library, "")).collect();
     folder.file("cardcage.toml", format!("[plugins]\n{more}\n{plugins}")).display().to_string()
 }
 
-fn keygen(folder: &Folder, name: &str, more: &[&str]) -> (String, Value) {
+pub(super) fn keygen(folder: &Folder, name: &str, more: &[&str]) -> (String, Value) {
     let file = folder.path(name).display().to_string();
     let output = cardcage(&[&["plugin", "keygen", "--json", "--key", &file], more].concat());
     assert_eq!(output.status.code(), Some(0), "{output:?}");
@@ -248,7 +248,7 @@ fn what_is_loaded_is_what_was_checked_however_fast_the_file_is_swapped() {
 }
 
 /// A pipe that nobody writes into: whoever opens it as a file waits for ever.
-fn pipe(folder: &Folder, name: &str) -> PathBuf {
+pub(super) fn pipe(folder: &Folder, name: &str) -> PathBuf {
     let path = folder.path(name);
     let _ = std::fs::remove_file(&path);
     let kind = rustix::fs::FileType::Fifo;
