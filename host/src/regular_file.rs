@@ -31,17 +31,26 @@ pub fn is_other_kind(error: &Error) -> bool {
     error.kind() == ErrorKind::InvalidInput && error.raw_os_error().is_none()
 }
 
-/// The whole text of a file; more than so many bytes are an error.
+/// The whole of a file; more than so many bytes are an error.
 ///
 /// # Errors
-/// As [`open`]; also what is too long or no text.
-pub fn text(path: &Path, max_bytes: u64) -> Result<String> {
-    let mut text = String::new();
-    let length = open(path)?.take(max_bytes.saturating_add(1)).read_to_string(&mut text)?;
+/// As [`open`]; also what is too long.
+pub fn bytes(path: &Path, max_bytes: u64) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let length = open(path)?.take(max_bytes.saturating_add(1)).read_to_end(&mut bytes)?;
     if u64::try_from(length).unwrap_or(u64::MAX) > max_bytes {
         return Err(Error::new(ErrorKind::FileTooLarge, format!("it has more than {max_bytes} bytes")));
     }
-    Ok(text)
+    Ok(bytes)
+}
+
+/// The whole text of a file; more than so many bytes are an error.
+///
+/// # Errors
+/// As [`bytes()`]; also what is no text.
+pub fn text(path: &Path, max_bytes: u64) -> Result<String> {
+    String::from_utf8(bytes(path, max_bytes)?)
+        .map_err(|_| Error::new(ErrorKind::InvalidData, "it is no UTF-8 text"))
 }
 
 #[cfg(test)]

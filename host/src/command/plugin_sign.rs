@@ -2,7 +2,8 @@
 //! verifies as well.
 //!
 //! Invariants: a secret key is written once, for its owner's eyes only, and never over another file; a signature is
-//! verified with the public key before it is written; no password is in an argument, where other processes would see it.
+//! verified with the public key before it is written; no password is in an argument, where other processes would see it;
+//! what is read is a regular file, and no more of it than fits.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -14,8 +15,12 @@ use serde_json::json;
 use super::output;
 use crate::cli::{KeygenArgs, SignArgs};
 use crate::exit::Exit;
-use crate::loader::inspect;
+use crate::loader::inspect::{self, LIBRARY_MAX_BYTES};
+use crate::regular_file;
 use crate::signature::{self, Signature, TrustedKey};
+
+/// Keys and passwords are a few lines.
+const SECRET_MAX_BYTES: u64 = 64 * 1024;
 
 /// Why it was not done: a sentence.
 type Sentence = String;
@@ -47,7 +52,7 @@ fn failed(sentence: &str) -> Exit {
 
 fn signed(args: &SignArgs) -> Result<(PathBuf, TrustedKey), Sentence> {
     let shown = args.file.display();
-    let bytes = std::fs::read(&args.file)
+    let bytes = regular_file::bytes(&args.file, LIBRARY_MAX_BYTES)
         .map_err(|error| format!("{shown}: cannot be read ({error}); check the path"))?;
     let secret = secret_key(&args.key, args.password_file.as_deref())?;
     let public = PublicKey::from_secret_key(&secret).map_err(|error| unfit(&args.key, &error.to_string()))?;
@@ -91,7 +96,7 @@ fn unfit(file: &Path, why: &str) -> Sentence {
 }
 
 fn secret_key(file: &Path, password_file: Option<&Path>) -> Result<SecretKey, Sentence> {
-    let text = std::fs::read_to_string(file)
+    let text = regular_file::text(file, SECRET_MAX_BYTES)
         .map_err(|error| format!("{}: the key cannot be read ({error}); check the path", file.display()))?;
     if text.lines().any(|line| line.parse::<TrustedKey>().is_ok()) {
         return Err(format!(
@@ -112,7 +117,7 @@ fn secret_key(file: &Path, password_file: Option<&Path>) -> Result<SecretKey, Se
 
 fn password(file: Option<&Path>, prompt: &str) -> Result<String, Sentence> {
     if let Some(file) = file {
-        let text = std::fs::read_to_string(file).map_err(|error| {
+        let text = regular_file::text(file, SECRET_MAX_BYTES).map_err(|error| {
             format!("{}: the password cannot be read ({error}); check the path", file.display())
         })?;
         return Ok(text.lines().next().unwrap_or_default().to_owned());

@@ -4,6 +4,7 @@ mod check;
 mod describe;
 mod inspect;
 mod lock_file;
+mod regular_files;
 mod tasks_run;
 mod tasks_show;
 mod trust;

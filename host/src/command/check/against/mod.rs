@@ -34,6 +34,7 @@ use crate::config::Settings;
 use crate::deployed::{Deployed, SavedSet};
 use crate::exit::Exit;
 use crate::loader::Description;
+use crate::regular_file;
 use finding::{Finding, Kind};
 use routes::Served;
 use tasks::{judge_task, judge_tasks};
@@ -145,11 +146,7 @@ fn read(path: &Path) -> Result<Vec<Deployed>, String> {
     let unreadable = |error: &dyn std::fmt::Display| {
         format!("{shown} cannot be read ({error}); write one with `cardcage check --save-manifest FILE`")
     };
-    let length = std::fs::metadata(path).map_err(|error| unreadable(&error))?.len();
-    if length > FILE_MAX_BYTES {
-        return Err(unreadable(&format!("{length} bytes are too many")));
-    }
-    let text = std::fs::read(path).map_err(|error| unreadable(&error))?;
+    let text = regular_file::bytes(path, FILE_MAX_BYTES).map_err(|error| unreadable(&error))?;
     let saved: SavedSet = serde_json::from_slice(&text).map_err(|error| unreadable(&error))?;
     if saved.v != 1 {
         return Err(unreadable(&format!("it is of version {}, and this cardcage knows version 1", saved.v)));
