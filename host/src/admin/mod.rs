@@ -3,7 +3,7 @@
 //! | request | answer |
 //! |---|---|
 //! | `GET /livez` | 200 `alive` while the supervisor's process lives |
-//! | `GET /readyz` | 200 `ready`, or 503 and the reason in a line |
+//! | `GET /readyz` | 200 `ready`, or `ready, degraded` and for how many reasons; or 503 and the reason in a line |
 //! | `GET /readyz?verbose` | the same status; JSON: status, degraded, refused, plugins, quarantined, blocked, child, last crash; of worker groups also each process' own |
 //! | `GET /metrics` | OpenMetrics text: the supervisor's own, and the child's if it answers within 1 s |
 //! | `POST /reload` | 202 and the number of the reload that reads what is there now; 403 from elsewhere |
@@ -155,6 +155,13 @@ fn readyz(now: &Snapshot, verbose: bool) -> Response<Full<Bytes>> {
     let status = if now.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     if verbose {
         return json(status, now);
+    }
+    if now.ready && !now.degraded.is_empty() {
+        let reasons = match now.degraded.len() {
+            1 => "1 reason".to_owned(),
+            more => format!("{more} reasons"),
+        };
+        return respond(status, TEXT, format!("ready, degraded: {reasons}, in /readyz?verbose\n"));
     }
     respond(
         status,

@@ -49,7 +49,8 @@ async fn readiness_follows_the_status_and_liveness_does_not() {
         "{starting}"
     );
     admin.status.update(|now| now.status = Stage::Serving);
-    assert!(admin.get("/readyz").await.starts_with("HTTP/1.1 200 "));
+    let ready = admin.get("/readyz").await;
+    assert!(ready.starts_with("HTTP/1.1 200 ") && ready.ends_with("\r\n\r\nready\n"), "{ready}");
     admin.status.update(|now| now.status = Stage::Draining);
     assert!(admin.get("/readyz").await.ends_with("not ready: draining\n"));
     assert!(admin.get("/livez").await.starts_with("HTTP/1.1 200 "));
@@ -60,7 +61,7 @@ async fn verbose_readiness_names_what_is_refused_and_degraded() {
     let admin = admin();
     admin.status.update(|now| {
         now.status = Stage::Serving;
-        now.degraded = vec!["the broker is away".into()];
+        now.lacks = vec!["the broker is away".into()];
         now.refused.push(Refusal {
             plugin: "orders".into(),
             file: "liborders.so".into(),
@@ -73,7 +74,11 @@ async fn verbose_readiness_names_what_is_refused_and_degraded() {
     assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("application/json"), "{answer}");
     let json = body(&answer);
     assert_eq!((&json["status"], &json["ready"]), (&"serving".into(), &true.into()));
-    assert_eq!(json["degraded"][0], "the broker is away");
+    let reasons = ["the broker is away", "plugin `orders` is refused: init hung"];
+    assert_eq!(json["degraded"], serde_json::json!(reasons));
+    let short = admin.get("/readyz").await;
+    assert!(short.ends_with("\r\n\r\nready, degraded: 2 reasons, in /readyz?verbose\n"), "{short}");
+    assert!(admin.get("/metrics").await.contains("\ncardcage_degraded_reasons 2\n"));
     assert_eq!(
         (&json["refused"][0]["plugin"], &json["refused"][0]["message"]),
         (&"orders".into(), &"init hung".into())

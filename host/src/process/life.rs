@@ -364,8 +364,8 @@ impl<'a, 'b> Life<'a, 'b> {
                 status.update(|now| now.refuse(refusal));
             }
             ToSupervisor::Ready(ready) => self.ready(ready),
-            ToSupervisor::Degraded { reasons } => status.update(|now| now.degraded = reasons),
-            ToSupervisor::Restored => status.update(|now| now.degraded.clear()),
+            ToSupervisor::Degraded { reasons } => status.update(|now| now.lacks = reasons),
+            ToSupervisor::Restored => status.update(|now| now.lacks.clear()),
             ToSupervisor::Consuming { active } => self.consuming(active),
             ToSupervisor::Quarantined { plugins } => status.update(|now| now.quarantined = plugins),
             ToSupervisor::Blocked { plugins } => status.update(|now| now.blocked = plugins),

@@ -66,8 +66,11 @@ pub struct Snapshot {
     pub consuming: Option<bool>,
     /// Whether the child shows signs of life; one that is stopped shows none.
     pub responding: bool,
-    /// What is missing; it serves what it can.
+    /// What is missing; it serves what it can. Follows from what the child lacks and from what is refused.
     pub degraded: Vec<String>,
+    /// What the child says that it lacks.
+    #[serde(skip)]
+    pub(crate) lacks: Vec<String>,
     /// Plugins that are not loaded, and why.
     pub refused: Vec<Refusal>,
     /// Plugins that are.
@@ -109,6 +112,7 @@ impl Snapshot {
             consuming: (role == Role::Worker).then_some(false),
             responding: true,
             degraded: Vec::new(),
+            lacks: Vec::new(),
             refused: Vec::new(),
             plugins: Vec::new(),
             quarantined: Vec::new(),
@@ -126,6 +130,9 @@ impl Snapshot {
 
     fn judge(&mut self) {
         self.ready = self.status == Stage::Serving && self.consuming != Some(false) && self.responding;
+        let refused =
+            self.refused.iter().map(|one| format!("plugin `{}` is refused: {}", one.plugin, one.message));
+        self.degraded = self.lacks.iter().cloned().chain(refused).collect();
     }
 
     /// Shows how a child ended that did not end as it should.
@@ -138,7 +145,7 @@ impl Snapshot {
     /// Shows the child that was followed, as it was seen while it came up.
     pub(super) fn take_over(&mut self, seen: Snapshot) {
         (self.status, self.responding) = (Stage::Serving, true);
-        (self.consuming, self.degraded) = (seen.consuming, seen.degraded);
+        (self.consuming, self.lacks) = (seen.consuming, seen.lacks);
         (self.refused, self.plugins) = (seen.refused, seen.plugins);
         (self.quarantined, self.bound) = (seen.quarantined, seen.bound);
         self.blocked = seen.blocked;

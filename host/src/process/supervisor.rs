@@ -412,7 +412,7 @@ fn renew(now: &mut Snapshot, banned: &[Refusal]) {
     now.status = Stage::Starting;
     now.consuming = (now.role == Role::Worker).then_some(false);
     now.refused = banned.to_vec();
-    now.degraded.clear();
+    now.lacks.clear();
     now.plugins.clear();
     now.blocked.clear();
     now.bound.clear();

@@ -201,11 +201,18 @@ impl Report {
             let _ = writeln!(text, "\nThe check itself failed: {}", output::shown(fault));
         }
         let exit = self.exit();
-        if exit == Exit::Success {
-            text.push_str("\nAll is in order.\n");
-        } else {
-            let _ = writeln!(text, "\nExit code {}: {}", exit.code(), reason(exit));
-        }
+        let without = self.plugins.iter().flatten().filter(|plugin| plugin.refusals().next().is_some());
+        let verdict = match (exit, without.count()) {
+            (Exit::Success, 0) => "All is in order.".to_owned(),
+            (Exit::Success, 1) => {
+                "A host would start degraded, without 1 plugin that it does not require.".to_owned()
+            }
+            (Exit::Success, more) => {
+                format!("A host would start degraded, without {more} plugins that it does not require.")
+            }
+            _ => format!("Exit code {}: {}", exit.code(), reason(exit)),
+        };
+        let _ = writeln!(text, "\n{verdict}");
         text
     }
 }

@@ -165,6 +165,19 @@ fn check_warns_of_a_refused_plugin_that_is_not_required() {
     assert!(stdout(&text).contains("warning: plugin `extra`"), "{text:?}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn check_does_not_find_all_in_order_where_a_plugin_that_is_not_required_is_refused() {
+    let nats = Nats::start().await.unwrap();
+    let folder = Folder::new();
+    let empty = folder.file("empty.so", "");
+    let plugins = plugin("hello", &hello(), "") + &plugin("extra", &empty, "required = false");
+    let (text, report) = check(&folder, &config(&nats.url(), &plugins));
+    assert_eq!(text.status.code(), Some(0), "{text:?}");
+    assert_eq!(report["plugins"][0]["refused"]["code"], "not_a_library", "{report}");
+    assert!(stdout(&text).contains("A host would start degraded, without 1 plugin"), "{text:?}");
+    assert!(!stdout(&text).contains("All is in order"), "{text:?}");
+}
+
 #[test]
 fn check_names_both_plugins_of_a_conflict() {
     let folder = Folder::new();

@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use cardcage_harness::{Cardcage, Launch, workspace_root};
-use serde_json::Value;
+use cardcage_harness::{Cardcage, Config, Launch, Nats, workspace_root};
+use serde_json::{Value, json};
 
 use super::{config, greets, hello, is_refused, refusal, run, verbose};
 use crate::command::{Folder, trap, unfit};
+use crate::serving::wait_metric;
 
 #[tokio::test]
 async fn every_unfit_file_ends_the_start_of_a_host_with_70_and_one_sentence() {
@@ -39,6 +40,26 @@ async fn host_names_every_unfit_file_that_it_does_not_require_and_serves_the_res
     let names: Vec<&Value> =
         ready["plugins"].as_array().unwrap().iter().map(|plugin| &plugin["name"]).collect();
     assert_eq!(names, ["hello"]);
+}
+
+#[tokio::test]
+async fn host_without_a_plugin_that_it_does_not_require_is_ready_and_degraded_and_says_why() {
+    let folder = Folder::new();
+    let empty = folder.file("empty.so", "");
+    let nats = Nats::start().await.unwrap();
+    let config = Config::new(&nats).plugin("hello").unwrap();
+    let config = config.plugin_at("extra", &empty).set("plugins.extra.required", false);
+    for host in [Cardcage::api(&config).await.unwrap(), Cardcage::worker(&config).await.unwrap()] {
+        // An API is told of its broker a moment later.
+        wait_metric(&host, "cardcage_degraded_reasons 1").await;
+        let reply = host.admin().unwrap().get("/readyz").await.unwrap();
+        let told = (reply.status, reply.text());
+        assert_eq!(told, (200, "ready, degraded: 1 reason, in /readyz?verbose\n".to_owned()));
+        let ready = verbose(&host).await;
+        let (_, sentence) = refusal(&ready, "extra");
+        assert_eq!(ready["degraded"], json!([format!("plugin `extra` is refused: {sentence}")]), "{ready}");
+        assert_eq!(ready["ready"], true);
+    }
 }
 
 #[tokio::test]
