@@ -40,6 +40,7 @@ mod tasks;
 mod unparsable;
 
 pub use body::EdgeBody;
+pub(crate) use openapi::Renamed;
 pub use openapi::of_plugin as openapi_of_plugin;
 pub use overrides::override_faults;
 pub use router::{BuildError, Mounted, Router, placement_of};

@@ -21,6 +21,30 @@ pub fn of_plugin(plugin: &Description, prefix: &str) -> Value {
     document.finish(&plugin.name, &plugin.version)
 }
 
+/// What a plugin describes, with every reference leading to where its schema is in a merged document.
+pub(crate) struct Renamed {
+    /// Below the plugin's prefix.
+    pub(crate) paths: Map<String, Value>,
+    /// The document's `components.schemas`.
+    pub(crate) schemas: Map<String, Value>,
+}
+
+impl Renamed {
+    pub(crate) fn of(plugin: &Description) -> Self {
+        let paths = plugin.openapi.paths.iter().map(|(path, item)| {
+            let mut item = item.clone();
+            rename(&mut item, &plugin.name, None);
+            (path.clone(), item)
+        });
+        let paths = paths.collect();
+        let mut schemas = Map::new();
+        for (name, schema) in &plugin.openapi.schemas {
+            add_schema(&mut schemas, &plugin.name, name, schema.clone());
+        }
+        Self { paths, schemas }
+    }
+}
+
 #[derive(Default)]
 struct Document {
     paths: Map<String, Value>,
@@ -33,17 +57,14 @@ impl Document {
         let name = &*plugin.name;
         self.tags.push(json!({ "name": name, "description": format!("version {}", plugin.version) }));
         let prefix = prefix.trim_end_matches('/');
-        for (path, item) in &plugin.openapi.paths {
-            let mut item = item.clone();
-            rename(&mut item, name, None);
+        let Renamed { paths, schemas } = Renamed::of(plugin);
+        for (path, mut item) in paths {
             for (method, operation) in item.as_object_mut().into_iter().flatten() {
                 complete(operation, name, method);
             }
             self.paths.insert(format!("{prefix}{path}"), item);
         }
-        for (schema_name, schema) in &plugin.openapi.schemas {
-            add_schema(&mut self.schemas, name, schema_name, schema.clone());
-        }
+        self.schemas.extend(schemas);
     }
 
     fn finish(self, title: &str, version: &str) -> Value {

@@ -5,19 +5,21 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::comparison::misfits;
 use super::finding::{Finding, Kind};
 use super::misfit::Misfit;
 use super::schema::Schema;
+use crate::edge::Renamed;
 use crate::loader::{Description, Placement, RouteDescription};
 
 /// A plugin's routes as callers see them.
 pub(super) struct Served<'a> {
     routes: BTreeMap<String, &'a RouteDescription>,
-    description: &'a Description,
-    /// What references in operations point into.
+    /// The operations by path and method.
+    paths: Map<String, Value>,
+    /// What references in operations and schemas point into.
     document: Value,
 }
 
@@ -40,12 +42,13 @@ fn key(prefix: &str, route: &RouteDescription) -> String {
 impl<'a> Served<'a> {
     pub(super) fn new(prefix: &str, description: &'a Description) -> Self {
         let routes = description.routes.iter().map(|route| (key(prefix, route), route)).collect();
-        let document = json!({ "components": { "schemas": description.openapi.schemas } });
-        Self { routes, description, document }
+        let Renamed { paths, schemas } = Renamed::of(description);
+        let document = json!({ "components": { "schemas": schemas } });
+        Self { routes, paths, document }
     }
 
     fn operation(&self, route: &RouteDescription) -> Option<&Value> {
-        self.description.openapi.paths.get(&route.path)?.get(route.method.to_ascii_lowercase())
+        self.paths.get(&route.path)?.get(route.method.to_ascii_lowercase())
     }
 
     fn schema<'s>(&'s self, node: &'s Value) -> Schema<'s> {
@@ -260,5 +263,35 @@ mod tests {
             |status: &str| description("/orders", &json!({ "responses": { status: { "description": "" } } }));
         assert_eq!(told(&with("201"), &with("2XX")), []);
         assert_eq!(told(&with("201"), &with("204")), [(true, "201 is not answered any more".to_owned())]);
+    }
+
+    /// A description whose one route takes an order, of which a line's amount is at least so much.
+    fn with_nested(minimum: u64) -> Description {
+        let reference = json!({ "$ref": "#/components/schemas/Order" });
+        let body = json!({ "required": true, "content": { "application/json": { "schema": reference } } });
+        let mut description =
+            description("/orders", &json!({ "requestBody": body, "responses": { "202": {} } }));
+        // As schemars writes a type with another one inside.
+        let order = json!({
+            "type": "object",
+            "properties": { "line": { "$ref": "#/$defs/Line" } },
+            "required": ["line"],
+            "$defs": { "Line": {
+                "type": "object",
+                "properties": { "amount": { "type": "integer", "minimum": minimum } },
+                "required": ["amount"],
+            } },
+        });
+        description.openapi.schemas.insert("Order".into(), order);
+        description
+    }
+
+    #[test]
+    fn type_inside_a_body_is_compared_as_one_and_breaks_callers_where_it_takes_less() {
+        let before = with_nested(1);
+        assert_eq!(told(&before, &with_nested(1)), []);
+        assert_eq!(told(&before, &with_nested(0)), []);
+        let told = told(&before, &with_nested(10));
+        assert!(matches!(told.as_slice(), [(true, words)] if words.contains("amount")), "{told:?}");
     }
 }
