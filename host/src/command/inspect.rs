@@ -65,6 +65,8 @@ struct Found {
     inspection: Inspection,
     /// What lies beside it, whether or not it was asked for.
     signature: Result<KeyId, Fault>,
+    /// It names a trusted key, and is for other bytes than those that are there.
+    is_for_other_bytes: bool,
     judgement: Judgement,
 }
 
@@ -120,19 +122,19 @@ fn look(file: &Path, trust: &config::Trust) -> Result<Found, Refusal> {
     let judgement =
         Trust::read(&config::Trust { signatures, ..trust.clone() }).judge(file, &inspection, &bytes);
     let signature = Signature::beside(file).map(|signature| signature.key());
-    Ok(Found { inspection, signature, judgement })
+    let mut told = judgement.refusals.iter().chain(&judgement.warnings);
+    let is_for_other_bytes = signature.is_ok() && told.any(|one| one.code == Code::BadSignature);
+    Ok(Found { inspection, signature, is_for_other_bytes, judgement })
 }
 
 /// Who signed it, in words.
 fn signature(found: &Found) -> String {
-    match (&found.signature, &found.judgement) {
-        (_, Judgement { signed: Some(Verified { key, comment }), .. }) => {
-            format!("good, by the trusted key {key} ({comment})")
+    match (&found.signature, &found.judgement.signed) {
+        (_, Some(Verified { key, comment })) => format!("good, by the trusted key {key} ({comment})"),
+        (Ok(key), None) if found.is_for_other_bytes => {
+            format!("not good: it names the key {key}, and is for other bytes")
         }
-        (Ok(key), Judgement { warnings, .. }) => match warnings.first().map(|warning| warning.code) {
-            Some(Code::BadSignature) => format!("not good: it names the key {key}, and is for other bytes"),
-            _ => format!("by the key {key}, which the configuration does not trust"),
-        },
+        (Ok(key), None) => format!("by the key {key}, which the configuration does not trust"),
         (Err(Fault::Unreadable(how)), _) => how.clone(),
         (Err(_), _) => "none".to_owned(),
     }

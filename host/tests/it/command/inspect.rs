@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::trust::{keygen, set};
 use super::{Folder, c_library, cardcage, hello, is_one_sentence_about, json, stderr, stdout, trap, unfit};
 
 #[test]
@@ -105,4 +106,21 @@ fn inspect_tells_what_the_machine_has_beside_what_the_library_needs() {
     assert!(version("needs_glibc") <= version("host_glibc"), "{answer}");
     assert_eq!(answer["dynamic_std"], Value::Null);
     assert_eq!(answer["static_tls"], false);
+}
+
+#[test]
+fn inspect_says_of_a_changed_file_that_its_signature_is_for_other_bytes_whatever_is_asked_of_signatures() {
+    let folder = Folder::new();
+    let (file, key) = keygen(&folder, "mine.key", &["--no-password"]);
+    let library = folder.hello("hello.so", |_| {});
+    let named = library.to_str().unwrap();
+    assert_eq!(cardcage(&["plugin", "sign", named, "--key", &file]).status.code(), Some(0));
+    folder.hello("hello.so", |bytes| bytes.push(0));
+    for (asked, code) in [("off", 0), ("warn", 0), ("require", 70)] {
+        let more = format!("signatures = \"{asked}\"\ntrusted_keys = [{}]", key["public_key"]);
+        let output = cardcage(&["plugin", "inspect", named, "--config", &set(&folder, &more, &[])]);
+        assert_eq!(output.status.code(), Some(code), "{asked}: {output:?}");
+        assert!(stdout(&output).contains("and is for other bytes"), "{asked}: {output:?}");
+        assert!(!stdout(&output).contains("does not trust"), "{asked}: {output:?}");
+    }
 }
