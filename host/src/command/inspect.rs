@@ -105,7 +105,7 @@ pub fn run(args: InspectArgs) -> Exit {
     }
     match refusal {
         Some(refusal) => {
-            output::trouble(&output::shown(&refusal.to_string()));
+            output::refusal(&refusal);
             Exit::PluginRefused
         }
         None => Exit::Success,

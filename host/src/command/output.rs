@@ -9,6 +9,8 @@ use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 use serde::Serialize;
 
+use crate::loader::Refusal;
+
 /// Writes a result.
 pub(super) fn result(text: &str) {
     let mut out = std::io::stdout().lock();
@@ -29,6 +31,11 @@ pub(super) fn json(value: &impl Serialize) {
 /// Writes one sentence about what went wrong, or goes on beside the result.
 pub(super) fn trouble(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "cardcage: {text}");
+}
+
+/// Writes why a library is not taken, with its stable code.
+pub(super) fn refusal(refusal: &Refusal) {
+    trouble(&shown(&format!("refused ({}): {refusal}", refusal.code.as_str())));
 }
 
 /// Writes text that has its own shape, such as a rendered configuration mistake.

@@ -1,17 +1,20 @@
 //! `cardcage plugin describe FILE`: what a library declares, asked of the plugin itself.
 //!
 //! Invariants: plugin code runs in a child only, under the deadline of `loading.timeout_ms`; a library that inspection
-//! refuses is not opened; a refusal is one sentence on stderr and exit code 70.
+//! refuses is not opened; a refusal is one sentence on stderr and exit code 70, also with `--json`, where stdout holds the
+//! same as `{"refused": {…}}`.
 //!
 //! What it refuses to do: it starts nothing (`init` has side effects) and takes no side: whether the plugin fits
 //! beside others is for `check`.
 
 use std::fmt::Write as _;
+use std::path::Path;
 
 use serde::Serialize;
 use serde_json::Value;
 
 use super::check::describe_file;
+use super::inspect::Refused;
 use super::output;
 use super::session::settings;
 use crate::cli::DescribeArgs;
@@ -21,11 +24,18 @@ use crate::loader::{Description, Manifest, Refusal, ScheduleDescription, TaskDes
 /// The answer for programs.
 #[derive(Serialize)]
 struct Answer<'a> {
-    file: &'a std::path::Path,
+    file: &'a Path,
     sha256: &'a str,
     manifest: &'a Manifest,
     #[serde(flatten)]
     description: &'a Description,
+}
+
+/// The same of a library that is refused.
+#[derive(Serialize)]
+struct Unfit<'a> {
+    file: &'a Path,
+    refused: Refused,
 }
 
 /// Describes the library and writes what it declares.
@@ -38,11 +48,11 @@ pub async fn run(args: DescribeArgs) -> Exit {
     // Its name is what the child is asked for; the child inspects the bytes that it opens.
     let inspection = match inspect::file(&file) {
         Ok((inspection, _)) => inspection,
-        Err(refusal) => return refused(&refusal),
+        Err(refusal) => return refused(&file, &refusal, json),
     };
     let description = match describe_file(&inspection.manifest.name, &file, &settings).await {
         Ok(description) => description,
-        Err(Ok(refusal)) => return refused(&refusal),
+        Err(Ok(refusal)) => return refused(&file, &refusal, json),
         Err(Err(unexpected)) => {
             output::trouble(&output::shown(&unexpected));
             return Exit::Unexpected;
@@ -61,8 +71,11 @@ pub async fn run(args: DescribeArgs) -> Exit {
     Exit::Success
 }
 
-fn refused(refusal: &Refusal) -> Exit {
-    output::trouble(&output::shown(&refusal.to_string()));
+fn refused(file: &Path, refusal: &Refusal, json: bool) -> Exit {
+    if json {
+        output::json(&Unfit { file, refused: Refused::from(refusal) });
+    }
+    output::refusal(refusal);
     Exit::PluginRefused
 }
 

@@ -1,7 +1,7 @@
 //! `cardcage plugin lock`: writes down which files the plugin set is, by hash.
 //!
 //! Invariants: no plugin code runs; where one library would be refused, nothing is written and all refusals are told
-//! (exit 70); what is no lock is never replaced
+//! (exit 70), with `--json` as `{"refused": [{…}]}` too; what is no lock is never replaced
 //! (exit 2, `lock_file.rs`). Entries for other targets of configured plugins are kept, so that machines of different kinds can
 //! share one lock.
 //!
@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::inspect::Refused;
 use super::lock_file::LockFile;
 use super::output;
 use super::session::settings_with_plugins;
@@ -29,6 +30,14 @@ struct Answer<'a> {
     file: &'a Path,
     plugins: &'a [Locked],
     changes: &'a [String],
+}
+
+/// The same where nothing is written.
+#[derive(Serialize)]
+struct Unwritten<'a> {
+    file: &'a Path,
+    /// All of them.
+    refused: Vec<Refused>,
 }
 
 /// Writes the lock.
@@ -52,9 +61,11 @@ pub fn run(args: LockArgs) -> Exit {
     let chosen = match choose(&settings) {
         Ok(chosen) => chosen,
         Err(refusals) => {
-            for refusal in &refusals {
-                output::trouble(&output::shown(&refusal.to_string()));
+            if json {
+                let refused = refusals.iter().map(Refused::from).collect();
+                output::json(&Unwritten { file: &file, refused });
             }
+            refusals.iter().for_each(output::refusal);
             output::trouble(&format!("{} is not written", file.display()));
             return Exit::PluginRefused;
         }

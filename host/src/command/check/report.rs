@@ -283,8 +283,8 @@ fn plugins_section(plugins: &[PluginReport]) -> String {
     for plugin in plugins {
         for refused in plugin.refusals() {
             let level = if plugin.required { "error" } else { "warning" };
-            let _ =
-                writeln!(text, "  {level}: plugin `{}`: {}", plugin.name, output::shown(&refused.message));
+            let (code, sentence) = (refused.code, output::shown(&refused.message));
+            let _ = writeln!(text, "  {level}: plugin `{}` ({code}): {sentence}", plugin.name);
         }
     }
     text

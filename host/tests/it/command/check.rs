@@ -150,6 +150,8 @@ fn check_refuses_every_unfit_library_and_goes_on() {
             report["plugins"].as_array().unwrap().iter().find(|one| one["name"] == format!("p{nth}"));
         let refused = &reported.unwrap()["refused"];
         assert_eq!(refused["code"], *code, "{}", file.display());
+        let line = format!("plugin `p{nth}` ({code}): ");
+        assert!(stdout(&text).contains(&line), "{line} is missing in {text:?}");
         is_one_sentence_about(refused["message"].as_str().unwrap(), file, word);
     }
 }

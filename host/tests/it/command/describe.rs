@@ -25,10 +25,14 @@ fn describe_shows_routes_tasks_schedules_and_schemas() {
 #[test]
 fn describe_refuses_every_unfit_file_in_one_sentence() {
     let folder = Folder::new();
-    for (file, _, word) in unfit(&folder) {
-        let output = cardcage(&["plugin", "describe", file.to_str().unwrap()]);
+    for (file, code, word) in unfit(&folder) {
+        let output = cardcage(&["plugin", "describe", "--json", file.to_str().unwrap()]);
         assert_eq!(output.status.code(), Some(70), "{}: {output:?}", file.display());
         is_one_sentence_about(&stderr(&output), &file, word);
+        assert!(stderr(&output).contains(&format!("refused ({code}): ")), "{output:?}");
+        assert_eq!(json(&output)["refused"]["code"], code, "{output:?}");
+        let output = cardcage(&["plugin", "describe", file.to_str().unwrap()]);
+        assert_eq!((stdout(&output).as_str(), output.status.code()), ("", Some(70)), "{output:?}");
     }
 }
 

@@ -30,6 +30,7 @@ fn inspect_refuses_every_unfit_file_in_one_sentence() {
         let output = cardcage(&["plugin", "inspect", file.to_str().unwrap()]);
         assert_eq!(output.status.code(), Some(70), "{}: {output:?}", file.display());
         is_one_sentence_about(&stderr(&output), &file, word);
+        assert!(stderr(&output).contains(&format!("refused ({code}): ")), "{output:?}");
         let output = cardcage(&["plugin", "inspect", "--json", file.to_str().unwrap()]);
         assert_eq!(output.status.code(), Some(70));
         assert_eq!(json(&output)["refused"]["code"], code, "{}", file.display());

@@ -97,9 +97,9 @@ fn lock_is_not_written_where_a_library_would_be_refused() {
     let (_, key) = keygen(&folder, "mine.key", &["--no-password"]);
     let noise = folder.file("noise.so", "words");
     let strict = format!("signatures = \"require\"\ntrusted_keys = [{}]", key["public_key"]);
-    for (more, plugins, words) in [
-        ("", vec![("hello", hello()), ("noise", noise)], "not an ELF library"),
-        (strict.as_str(), vec![("hello", hello())], "has no signature"),
+    for (more, plugins, words, code) in [
+        ("", vec![("hello", hello()), ("noise", noise)], "not an ELF library", "not_a_library"),
+        (strict.as_str(), vec![("hello", hello())], "has no signature", "unsigned"),
     ] {
         let plugins: Vec<(&str, &Path)> =
             plugins.iter().map(|(name, file)| (*name, file.as_path())).collect();
@@ -108,6 +108,10 @@ fn lock_is_not_written_where_a_library_would_be_refused() {
         assert_eq!(output.status.code(), Some(70), "{output:?}");
         assert!(stderr(&output).contains(words) && stderr(&output).contains("is not written"), "{output:?}");
         assert!(!folder.path("plugins.lock").exists());
+        let output = cardcage(&["plugin", "lock", "--json", "--config", &config]);
+        assert_eq!(output.status.code(), Some(70), "{output:?}");
+        assert_eq!(json(&output)["refused"][0]["code"], code, "{output:?}");
+        assert!(stderr(&output).contains(&format!("refused ({code}): ")), "{output:?}");
     }
 }
 
