@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// Folders relative to the workspace, and whether their tests go along.
 const FOLDERS: [(&str, bool); 2] = [("plugin-api", false), ("plugins/hello", true)];
-const FILES: [&str; 3] = ["Cargo.toml", "Cargo.lock", "LICENSE"];
+const FILES: [&str; 4] = ["Cargo.toml", "Cargo.lock", "LICENSE", "rustfmt.toml"];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=build.rs");

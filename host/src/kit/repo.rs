@@ -81,6 +81,8 @@ pub fn new_plugin(name: &Name, sdk: &Sdk) -> Result<NewPlugin, String> {
     }
     // The versions that the SDK was tested with; cargo drops those that this plugin does not use.
     files.push((PathBuf::from("Cargo.lock"), file("Cargo.lock").to_owned()));
+    // What the template's sources are formatted by.
+    files.push((PathBuf::from("rustfmt.toml"), file("rustfmt.toml").to_owned()));
     Ok(NewPlugin { files, library: format!("libcardcage_plugin_{}.so", name.as_str().replace('-', "_")) })
 }
 

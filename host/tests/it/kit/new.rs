@@ -50,6 +50,17 @@ async fn new_plugin_builds_as_written_in_a_folder_of_its_own_and_its_task_succee
             }
         }
     }
+    // What is checked of every change to it is true of it as it is written.
+    let workflow = std::fs::read_to_string(repo.join(".github/workflows/ci.yml")).unwrap();
+    let checks = |what: &str| {
+        workflow.lines().find_map(|line| line.trim().strip_prefix(&format!("- run: cargo {what}")))
+    };
+    for what in ["fmt", "clippy"] {
+        let more = checks(what).unwrap_or_else(|| panic!("{what}: {workflow}"));
+        let arguments: Vec<&str> = std::iter::once(what).chain(more.split_whitespace()).collect();
+        assert!(arguments.len() > 1, "{what} fails the change: {workflow}");
+        cargo(&repo, &arguments);
+    }
     let library = outside::target().join("debug/libcardcage_plugin_my_shop.so");
 
     let nats = Nats::start().await.unwrap();
