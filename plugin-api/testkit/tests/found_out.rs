@@ -71,6 +71,15 @@ async fn plugin_that_keeps_all_rules_is_looked_at_by_each_and_nothing_is_found()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn good_request_that_no_handler_would_see_is_found_and_the_routes_are_named() {
+    let fickle = fickle().config(json!({ "fault": "none" }));
+    // As callers of the API write it: with the plugin's prefix.
+    let report = fickle.call(Method::POST, "/fickle/call", json!({ "good": true })).run().await.unwrap();
+    let words = "has no such route; it has POST /call, POST /inline, each below its prefix";
+    assert_found(&report, &[(Rule::Samples, "POST /fickle/call", words)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn description_that_panics_is_found() {
     let report = fickle().env("CARDCAGE_FICKLE_DESCRIBE", "panic").run().await.unwrap();
     assert_found(&report, &[(Rule::Describes, "describe", "panicked as told")]);

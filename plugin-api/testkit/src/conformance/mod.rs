@@ -144,7 +144,7 @@ impl Conformance {
         report.look(Rule::Starts, "start", None);
         let mut probe = Probe { hosts, report };
         probe.garbage(&declared).await?;
-        probe.samples(&self.samples).await?;
+        probe.samples(&declared, &self.samples).await?;
         probe.stop_worker_while_busy(&self.samples).await?;
         probe.stop_api_while_busy(&self.samples).await?;
         probe.stop_idle().await;

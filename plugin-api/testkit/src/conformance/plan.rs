@@ -14,7 +14,10 @@ const BODY_MAX_BYTES: usize = 2_097_152;
 /// Routes and tasks of a plugin.
 pub(super) struct Declared {
     name: String,
+    /// With their parameters filled.
     pub(super) routes: Vec<(Method, String)>,
+    /// As they are declared.
+    templates: Vec<(Method, String)>,
     pub(super) tasks: Vec<String>,
 }
 
@@ -24,13 +27,48 @@ impl Declared {
         let text = |value: &Value, name: &str| {
             value.get(name).and_then(Value::as_str).map(str::to_owned).unwrap_or_default()
         };
-        let route = |route: &Value| Some((text(route, "method").parse().ok()?, filled(&text(route, "path"))));
+        let template = |route: &Value| Some((text(route, "method").parse().ok()?, text(route, "path")));
+        let templates: Vec<(Method, String)> = list("routes").iter().filter_map(template).collect();
         Self {
             name: text(description, "name"),
-            routes: list("routes").iter().filter_map(route).collect(),
+            routes: templates.iter().map(|(method, path)| (method.clone(), filled(path))).collect(),
+            templates,
             tasks: list("tasks").iter().map(|task| text(task, "name")).collect(),
         }
     }
+}
+
+impl Declared {
+    /// What is wrong with a good request that no handler would ever see.
+    pub(super) fn unrouted(&self, method: &Method, path: &str) -> Option<String> {
+        let is_route = |(declared, template): &(Method, String)| {
+            declared == method && fits(template, path.split('?').next().unwrap_or(path))
+        };
+        if self.templates.iter().any(is_route) {
+            return None;
+        }
+        let routes: Vec<String> =
+            self.templates.iter().map(|(method, template)| format!("{method} {template}")).collect();
+        let routes = if routes.is_empty() { "none".to_owned() } else { routes.join(", ") };
+        Some(format!("{} has no such route; it has {routes}, each below its prefix", self.name))
+    }
+}
+
+/// Whether a path is one of a template's, as `/{id}/lines` or `/{*rest}`.
+fn fits(template: &str, path: &str) -> bool {
+    let mut there = path.split('/');
+    for part in template.split('/') {
+        if part.starts_with("{*") {
+            return there.next().is_some_and(|first| !first.is_empty());
+        }
+        let is_this = |segment: &str| {
+            if part.starts_with('{') { !segment.is_empty() } else { segment == part }
+        };
+        if !there.next().is_some_and(is_this) {
+            return false;
+        }
+    }
+    there.next().is_none()
 }
 
 /// What a second description says otherwise than the first one.
@@ -125,4 +163,28 @@ pub(super) fn fault_of_outcome(outcome: &Outcome) -> Option<String> {
 /// Whether a fault is one of [`super::Rule::Size`].
 pub(super) fn is_about_size(fault: &str) -> bool {
     fault.contains("reply_too_large") || fault.contains("result_too_large")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fits;
+
+    #[test]
+    fn paths_are_those_of_a_template_segment_by_segment() {
+        for (template, path) in
+            [("/", "/"), ("/{id}", "/o1"), ("/{id}/lines", "/o1/lines"), ("/files/{*rest}", "/files/a/b")]
+        {
+            assert!(fits(template, path), "{path} is {template}");
+        }
+        for (template, path) in [
+            ("/", "/o1"),
+            ("/{id}", "/"),
+            ("/{id}", "/o1/"),
+            ("/{id}", "/orders/o1"),
+            ("/{id}/lines", "/o1"),
+            ("/files/{*rest}", "/files/"),
+        ] {
+            assert!(!fits(template, path), "{path} is not {template}");
+        }
+    }
 }

@@ -32,7 +32,7 @@ impl Probe {
     }
 
     /// What the author says is good.
-    pub(super) async fn samples(&mut self, samples: &[Sample]) -> Result<()> {
+    pub(super) async fn samples(&mut self, declared: &Declared, samples: &[Sample]) -> Result<()> {
         let mut tasks = Vec::new();
         for sample in samples {
             match sample {
@@ -40,6 +40,10 @@ impl Probe {
                 Sample::Call(method, path, body) => {
                     let body = body.to_string();
                     let subject = format!("{method} {path} {}", short(&body));
+                    if let Some(fault) = declared.unrouted(method, path) {
+                        self.report.fault(Rule::Samples, subject, fault);
+                        continue;
+                    }
                     let request = request(method, path, "application/json", Bytes::from(body))?;
                     self.call(Rule::Samples, subject, request).await?;
                 }
