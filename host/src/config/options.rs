@@ -129,7 +129,7 @@ section! {
     WORKER = "worker", Worker {
         /// Calls run at the same time, per plugin; one more is answered `busy`.
         call_concurrency: usize = 256, integer(1, 4_096);
-        /// Tasks run at the same time, per plugin.
+        /// Tasks run at the same time, per plugin. An idle task keeps its share of them, at least one; all idle ones together keep no more than half, unless they are that many.
         task_concurrency: usize = 64, integer(1, 4_096);
         /// Attempts that a child starts before another one takes its place and it drains; unset means any number.
         recycle_after_tasks: Option<u64> = unset(100_000), integer(1, 1_000_000_000_000);
