@@ -31,7 +31,15 @@ torture *ARGS: fetch-tools build
 # measure all paths against their floors, and run the trials (release build; see docs/performance.md)
 bench *ARGS: fetch-tools
     cargo build --release --workspace
-    cargo run --release --quiet --package cardcage-bench -- "$@"
+    @target/release/cardcage-bench "$@"
+
+# tests of the boundary, the SDK, the loader and the crash room under AddressSanitizer and LeakSanitizer, where a nightly compiler is
+sanitize:
+    @scripts/sanitize
+
+# hand TARGET of fuzz/ to libFuzzer, with its seeds, for SECONDS or a minute: TARGET [SECONDS]
+fuzz *ARGS:
+    @scripts/fuzz "$@"
 
 # format the code
 fmt:

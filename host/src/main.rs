@@ -9,7 +9,8 @@ use cardcage::{command, role};
 use clap::Parser as _;
 use tokio::runtime::{Builder, Runtime};
 
-/// Much of what the host frees was allocated on another thread.
+/// Much of what the host frees was allocated on another thread. A sanitizer brings an allocator of its own.
+#[cfg(not(cardcage_sanitize))]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

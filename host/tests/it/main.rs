@@ -69,6 +69,7 @@ mod reload;
 mod repeats;
 mod rubbish;
 mod schedules;
+mod scripts;
 mod serving;
 mod soft_limit;
 mod stores;

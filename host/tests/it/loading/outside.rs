@@ -75,6 +75,8 @@ fn build() {
     }
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
+    // Whoever wrote it has flags of their own, not those that this workspace is built with.
+    command.env_remove("RUSTFLAGS").env_remove("CARGO_BUILD_TARGET");
     command.args(["build", "--offline", "--target-dir"]).arg(target()).current_dir(&folder);
     let output = command.output().unwrap();
     assert!(
