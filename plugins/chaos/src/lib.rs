@@ -155,7 +155,7 @@ fn non_utf8() -> Response {
 
 /// Streams the body back as it comes.
 #[utoipa::path(post, path = "/echo_stream",
-    request_body(content_type = "application/octet-stream"),
+    request_body(content = Vec<u8>, content_type = "application/octet-stream"),
     responses((status = 200, description = "The same body", content_type = "application/octet-stream")))]
 async fn echo_stream(body: axum::body::Body) -> axum::body::Body {
     body

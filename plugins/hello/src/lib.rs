@@ -46,7 +46,7 @@ async fn inline(State(app): State<App>, Query(who): Query<Who>) -> String {
 }
 
 /// Answers with the body it got, on a worker.
-#[utoipa::path(post, path = "/call", request_body(content_type = "application/octet-stream"),
+#[utoipa::path(post, path = "/call", request_body(content = Vec<u8>, content_type = "application/octet-stream"),
     responses((status = 200, description = "The same body", content_type = "application/octet-stream")))]
 async fn call(headers: HeaderMap, body: Bytes) -> Response {
     let content_type = headers.get("content-type").cloned();
