@@ -153,15 +153,15 @@ impl FirstPoll<'_> {
                 let computed = computed(&after).saturating_sub(computed(&before.usage)) >= SHORT;
                 let waited = after.voluntary_context_switches() != before.usage.voluntary_context_switches();
                 by_itself = Some(computed || waited);
-                match (before.queued, queued()) {
-                    (Queued::Nanoseconds(before), Queued::Nanoseconds(after)) => {
-                        time = time.saturating_sub(Duration::from_nanos(after.wrapping_sub(before)));
+                match before.queued {
+                    Queued::Nanoseconds(before) => {
+                        if let Queued::Nanoseconds(after) = queued() {
+                            time = time.saturating_sub(Duration::from_nanos(after.wrapping_sub(before)));
+                        }
                     }
                     // It waited, and for what is told by the time that it did not wait for a processor.
-                    (Queued::Unasked, _) if waited && !computed => {
-                        (by_itself, weighed) = (None, WEIGHED_LONG)
-                    }
-                    _ => {}
+                    Queued::Unasked if waited && !computed => (by_itself, weighed) = (None, WEIGHED_LONG),
+                    Queued::Unasked | Queued::Untold => {}
                 }
             }
             self.lane.watch(weighed);
