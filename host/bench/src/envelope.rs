@@ -7,7 +7,7 @@ use async_nats::HeaderMap;
 use bytes::Bytes;
 use cardcage_harness::{Error, Result};
 use cardcage_protocol::{
-    Name, Namespace, Priority, Subjects, TaskAddress, TaskEnvelope, TaskId, Timestamp, header,
+    Name, Namespace, Priority, Subjects, TaskAddress, TaskEnvelope, TaskId, Timestamp, delayed, header,
 };
 
 /// The plugin that is measured.
@@ -58,8 +58,9 @@ impl Envelopes {
         let address = self.address(id);
         let subject = self.subjects.schedule(&self.plugin, id);
         let mut headers = HeaderMap::new();
-        headers.insert(header::NATS_SCHEDULE, format!("@at {at}"));
-        headers.insert(header::NATS_SCHEDULE_TARGET, self.subjects.due(&address));
+        for (name, value) in delayed::headers(at, &self.subjects.due(&address)) {
+            headers.insert(name, value);
+        }
         let envelope = TaskEnvelope::new(address, self.version.clone(), Timestamp::now(), body.clone());
         headers.insert(header::NATS_MSG_ID, envelope.message_id());
         envelope.for_each_header(|name, value| headers.insert(name, value));

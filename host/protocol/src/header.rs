@@ -58,8 +58,12 @@ pub const PARKED_PREFIX: &str = "Cardcage-Parked-";
 pub const PARKED_SCHEMAS: &str = "Cardcage-Parked-Schemas";
 /// On a parked task: what could not be read, in one line.
 pub const PARKED_REASON: &str = "Cardcage-Parked-Reason";
-/// On a message that was parked and has come back: a worker reads the task's record before it starts it.
+/// On a message whose task may have been run or cancelled since it was written (it was parked and has come back, it was kept
+/// until its time): a worker reads the task's record before it starts it.
 pub const UNPARKED: &str = "Cardcage-Unparked";
+/// On a message that waits for its time, and until it is queued: when it is due (RFC 3339). JetStream fires it a little
+/// earlier ([`crate::delayed`]).
+pub const DUE_AT: &str = "Cardcage-Due-At";
 
 /// NATS: identity of a publish; a second one within the window is reported as a duplicate.
 pub const NATS_MSG_ID: &str = "Nats-Msg-Id";

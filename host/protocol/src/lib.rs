@@ -14,6 +14,7 @@ pub mod call;
 pub mod child;
 pub mod crash_history;
 pub mod cron;
+pub mod delayed;
 pub mod envelope;
 pub mod exhausted;
 pub mod frame;

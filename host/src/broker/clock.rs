@@ -28,6 +28,10 @@ const ASK_AGAIN_AFTER: Duration = Duration::from_millis(100);
 /// Pause after a round without a result.
 const MEASURE_AGAIN_AFTER: Duration = Duration::from_secs(2);
 
+/// What a measurement may be off by beyond half its round trip: times are in whole milliseconds, and until the next one a
+/// clock that runs 50 millionths too fast gains three.
+const OFF_MIN_MS: u64 = 4;
+
 /// Time since the machine started, asleep or awake. `Instant` stands still while it is suspended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Moment(Duration);
@@ -48,6 +52,8 @@ impl Moment {
 pub(super) struct Clock {
     base: Moment,
     at_base_unix_ms: AtomicU64,
+    /// By how much that may be wrong.
+    off_by_max_ms: AtomicU64,
     is_measured: AtomicBool,
 }
 
@@ -56,6 +62,7 @@ impl Default for Clock {
         Self {
             base: Moment::now(),
             at_base_unix_ms: AtomicU64::new(Timestamp::now().unix_ms()),
+            off_by_max_ms: AtomicU64::new(0),
             is_measured: AtomicBool::new(false),
         }
     }
@@ -71,6 +78,11 @@ impl Clock {
         self.at_base_unix_ms.load(Ordering::Relaxed).saturating_add(self.since_base_ms(Moment::now()))
     }
 
+    /// A time that the broker's clock has certainly reached, if it was measured.
+    pub(super) fn reached_unix_ms(&self) -> u64 {
+        self.now_unix_ms().saturating_sub(self.off_by_max_ms.load(Ordering::Relaxed))
+    }
+
     fn forget(&self) {
         self.is_measured.store(false, Ordering::Release);
     }
@@ -79,9 +91,11 @@ impl Clock {
         u64::try_from(moment.since(self.base).as_millis()).unwrap_or(u64::MAX)
     }
 
-    fn set(&self, moment: Moment, unix_ms: u64) {
-        let at_base = unix_ms.saturating_sub(self.since_base_ms(moment));
+    fn set(&self, sample: &Sample) {
+        let at_base = sample.unix_ms.saturating_sub(self.since_base_ms(sample.moment));
         self.at_base_unix_ms.store(at_base, Ordering::Relaxed);
+        let half = u64::try_from((sample.round_trip / 2).as_millis()).unwrap_or(u64::MAX);
+        self.off_by_max_ms.store(half.saturating_add(OFF_MIN_MS), Ordering::Relaxed);
         self.is_measured.store(true, Ordering::Release);
     }
 }
@@ -123,7 +137,7 @@ impl Broker {
             }
         }
         let Some(best) = best else { return false };
-        self.clock().set(best.moment, best.unix_ms);
+        self.clock().set(&best);
         true
     }
 
@@ -169,9 +183,14 @@ mod tests {
     #[test]
     fn time_goes_on_from_what_was_measured() {
         let clock = Clock::default();
-        clock.set(Moment(clock.base.0 + Duration::from_secs(10)), 1_000_000);
+        let moment = Moment(clock.base.0 + Duration::from_secs(10));
+        clock.set(&Sample { round_trip: Duration::from_millis(21), moment, unix_ms: 1_000_000 });
         assert_eq!(clock.at_base_unix_ms.load(Ordering::Relaxed), 990_000);
-        let now = clock.now_unix_ms();
+        let (reached, now) = (clock.reached_unix_ms(), clock.now_unix_ms());
         assert!((990_000..1_000_000).contains(&now), "{now}");
+        assert!(
+            (990_000 - 14..=now - 14).contains(&reached),
+            "half a round trip and more: {reached} at {now}"
+        );
     }
 }

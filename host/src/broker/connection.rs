@@ -183,6 +183,11 @@ impl Broker {
         self.inner.clock.now_unix_ms()
     }
 
+    /// A time that the broker's clock has reached, whatever a measurement may be off by. Once it is known.
+    pub(super) fn reached_unix_ms(&self) -> u64 {
+        self.inner.clock.reached_unix_ms()
+    }
+
     /// Whether [`Broker::now_unix_ms`] is the broker's time; at first it is only the local one.
     #[must_use]
     pub fn knows_time(&self) -> bool {

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 
 use async_nats::HeaderMap;
 use bytes::Bytes;
-use cardcage_protocol::{Name, TaskId, TaskRecord, Timestamp, header};
+use cardcage_protocol::{Name, TaskId, TaskRecord, Timestamp, delayed, header};
 
 use super::direct::StoredMessage;
 use super::lookup::scheduled_at;
@@ -90,7 +90,14 @@ impl Broker {
 
     pub(super) fn scheduled(&self, message: StoredMessage) -> Option<Place> {
         if let Ok(address) = self.subjects().parse_due(&message.subject) {
-            return Some(Place::Due(Waiting::new(address, message)));
+            // A pump may have it already, and keeps it until its time.
+            let early = scheduled_at(&message).filter(|due| due.unix_ms() > self.now_unix_ms());
+            let waiting = Waiting::new(address, message);
+            return Some(if early.is_some() {
+                Place::Scheduled(waiting, early)
+            } else {
+                Place::Due(waiting)
+            });
         }
         let target = message.headers.as_ref()?.get(header::NATS_SCHEDULE_TARGET)?.as_str().to_owned();
         let at = scheduled_at(&message);
@@ -119,9 +126,10 @@ impl Broker {
         }
         let target = headers.as_ref().and_then(|headers| headers.get(header::NATS_SCHEDULE_TARGET));
         let Some(target) = target else { return Ok(false) };
-        set(&mut due, header::NATS_SCHEDULE_TARGET, target.as_str())?;
         let now = Timestamp::from_unix_ms(self.now_unix_ms());
-        set(&mut due, header::NATS_SCHEDULE, &format!("@at {now}"))?;
+        for (name, value) in delayed::headers(now, target.as_str()) {
+            set(&mut due, name, &value)?;
+        }
         // The first publish's identity would make this one a duplicate; the sequence keeps it from being made twice, and
         // from coming back after it has fired.
         set(&mut due, header::NATS_MSG_ID, &format!("{id}.now.{sequence}"))?;

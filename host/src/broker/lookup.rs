@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use cardcage_protocol::{Name, State, TaskAddress, TaskEnvelope, TaskId, TaskRecord, Timestamp, header};
+use cardcage_protocol::{Name, State, TaskAddress, TaskEnvelope, TaskId, TaskRecord, Timestamp, delayed};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -68,8 +68,7 @@ impl Waiting {
 
 /// When a message of the schedule is due.
 pub(super) fn scheduled_at(message: &StoredMessage) -> Option<Timestamp> {
-    let schedule = message.headers.as_ref()?.get(header::NATS_SCHEDULE)?;
-    schedule.as_str().strip_prefix("@at ")?.parse().ok()
+    delayed::due_at(pairs(message.headers.as_ref()))
 }
 
 /// The task streams that exist, remembered for a short time.

@@ -28,6 +28,7 @@ mod dead;
 mod delivery;
 mod deployed;
 mod direct;
+mod early;
 mod error;
 mod firing;
 mod idempotency;

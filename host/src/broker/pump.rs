@@ -8,7 +8,7 @@
 //! hand out again what was moved and acknowledged, as if for the first time, and has forgotten the message ids of what has
 //! left the queue since: so what is moved in the first lease of a connection has its record read before it starts.
 //! A queue that is full keeps its own due tasks waiting (they come again after a lease), and no other plugin's: each has
-//! a consumer of its own.
+//! a consumer of its own. A task that the broker fires before its time is kept until then (`early`).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,8 +16,12 @@ use std::time::Duration;
 use async_nats::HeaderMap;
 use cardcage_protocol::{Name, TaskAddress, TaskEnvelope, header};
 use tokio::sync::Semaphore;
+use tokio::sync::mpsc::UnboundedSender;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::delivery::Delivery;
+use super::early::{self, EARLY_MAX, EarlyRoom};
 use super::firing::take_up;
 use super::publish::set;
 use super::{Ack, Broker, ConsumerSpec, DeadLetter, Error, Pull, PullHealth, Settling};
@@ -68,17 +72,25 @@ impl Pump {
 
     /// Runs until `stop` is ready; then hands back what it has not begun and waits for what it has.
     pub async fn run(mut self, stop: impl Future<Output = ()>) {
-        let slots = Arc::new(Semaphore::new(IN_FLIGHT_MAX));
-        // Slots that are free and not yet demanded come back through this channel.
+        // Places that are free and not yet demanded come back through this channel.
         let (freed, mut free) = tokio::sync::mpsc::unbounded_channel::<()>();
-        let settling = Settling::new(self.broker.options().lease, self.broker.link().generation);
         tokio::pin!(stop);
-        // Whether a slot is missed is judged by the broker's time.
+        // Whether a slot is missed, or a task early, is judged by the broker's time.
         tokio::select! {
             biased;
             () = &mut stop => return,
             () = self.broker.wait_for_time() => {}
         }
+        let hands = Arc::new(Hands {
+            cargo: self.cargo,
+            slots: Semaphore::new(IN_FLIGHT_MAX),
+            early: EarlyRoom::new(),
+            freed,
+            settling: Settling::new(self.broker.options().lease, self.broker.link().generation),
+            stopping: CancellationToken::new(),
+            broker: self.broker,
+        });
+        let moves = TaskTracker::new();
         self.pull.add_demand(IN_FLIGHT_MAX);
         loop {
             let delivery = tokio::select! {
@@ -90,25 +102,95 @@ impl Pump {
                 }
                 delivery = self.pull.next() => delivery,
             };
-            let (broker, freed, cargo) = (self.broker.clone(), freed.clone(), self.cargo);
-            let may_be_second = delivery.num_delivered > 1 || settling.is_settling(broker.link().generation);
-            // A few more may come than were demanded: they wait here for their turn.
-            let slots = slots.clone();
-            tokio::spawn(async move {
-                let slot = slots.acquire_owned().await;
-                match cargo {
-                    Cargo::Due => move_one(&broker, &delivery, may_be_second).await,
-                    Cargo::Slots => take_up(&broker, &delivery, may_be_second).await,
-                }
-                drop(slot);
-                let _ = freed.send(());
-            });
+            let hands = hands.clone();
+            moves.spawn(async move { hands.take(&delivery).await });
         }
+        hands.stopping.cancel();
         for delivery in self.pull.close().await {
-            let _ = self.broker.ack(delivery.ack_subject(), Ack::HandBack).await;
+            hands.hand_back(&delivery).await;
         }
-        let all = u32::try_from(IN_FLIGHT_MAX).unwrap_or(u32::MAX);
-        let _ = tokio::time::timeout(PUBLISH_TIMEOUT, slots.acquire_many(all)).await;
+        moves.close();
+        let _ = tokio::time::timeout(PUBLISH_TIMEOUT, moves.wait()).await;
+    }
+}
+
+/// The right to one delivery; when it is dropped, another one is asked for.
+struct Place(UnboundedSender<()>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = self.0.send(());
+    }
+}
+
+/// What a pump moves with.
+struct Hands {
+    broker: Broker,
+    cargo: Cargo,
+    /// For what is moved now. A few more may come than were demanded: they wait here for their turn.
+    slots: Semaphore,
+    /// For what is kept until its time.
+    early: EarlyRoom,
+    freed: UnboundedSender<()>,
+    settling: Settling,
+    stopping: CancellationToken,
+}
+
+impl Hands {
+    /// Deals with one delivery; another one is asked for in its place.
+    async fn take(&self, delivery: &Delivery) {
+        let mut place = Some(Place(self.freed.clone()));
+        let settling = self.is_settling();
+        let mut kept = None;
+        let mut was_early = false;
+        while let Some(left) = self.early_by(delivery) {
+            if left > EARLY_MAX {
+                let subject = delivery.subject();
+                tracing::warn!(
+                    subject,
+                    ?left,
+                    "a task has come long before its time; it is left for a lease"
+                );
+                return;
+            }
+            was_early = true;
+            if kept.is_none() {
+                kept = self.early.try_enter(delivery);
+                // Nothing that is due has to wait for it.
+                place = place.filter(|_| kept.is_none());
+            }
+            tokio::select! {
+                biased;
+                () = self.stopping.cancelled() => return self.hand_back(delivery).await,
+                () = tokio::time::sleep(left) => {}
+            }
+        }
+        // The semaphore is never closed.
+        let slot = self.slots.acquire().await;
+        // A connection that came back while it was kept counts as well.
+        let may_be_second = delivery.num_delivered > 1 || settling || self.is_settling();
+        match self.cargo {
+            // One that was cancelled while it was kept says so in its record only.
+            Cargo::Due => move_one(&self.broker, delivery, may_be_second || was_early).await,
+            Cargo::Slots => take_up(&self.broker, delivery, may_be_second).await,
+        }
+        drop((slot, kept, place));
+    }
+
+    /// How long a delivery has to wait; `None`: its time has come.
+    fn early_by(&self, delivery: &Delivery) -> Option<Duration> {
+        match self.cargo {
+            Cargo::Due => early::by(&self.broker, delivery),
+            Cargo::Slots => None,
+        }
+    }
+
+    fn is_settling(&self) -> bool {
+        self.settling.is_settling(self.broker.link().generation)
+    }
+
+    async fn hand_back(&self, delivery: &Delivery) {
+        let _ = self.broker.ack(delivery.ack_subject(), Ack::HandBack).await;
     }
 }
 
@@ -147,9 +229,9 @@ fn read(
     Ok((address, envelope))
 }
 
-/// The headers without NATS' own, which belong to the hop that ends here.
+/// The headers without those that belong to the hop that ends here.
 fn task_headers(delivery: &Delivery) -> impl Iterator<Item = (&str, &str)> {
-    delivery.headers().filter(|(name, _)| !name.starts_with(header::NATS_PREFIX))
+    delivery.headers().filter(|(name, _)| !name.starts_with(header::NATS_PREFIX) && *name != header::DUE_AT)
 }
 
 async fn move_on(

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use async_nats::HeaderMap;
-use cardcage_protocol::{Name, TaskEnvelope, TaskId, Timestamp, header};
+use cardcage_protocol::{Name, TaskEnvelope, TaskId, Timestamp, delayed};
 
 use super::publish::set;
 use super::task_queue::envelope_headers;
@@ -51,8 +51,9 @@ impl Broker {
         at: Timestamp,
     ) -> Result<(String, HeaderMap), Error> {
         let mut headers = envelope_headers(envelope, message_id)?;
-        set(&mut headers, header::NATS_SCHEDULE, &format!("@at {at}"))?;
-        set(&mut headers, header::NATS_SCHEDULE_TARGET, &self.subjects().due(&envelope.address()))?;
+        for (name, value) in delayed::headers(at, &self.subjects().due(&envelope.address())) {
+            set(&mut headers, name, &value)?;
+        }
         Ok((self.subjects().schedule(&envelope.plugin, envelope.id), headers))
     }
 

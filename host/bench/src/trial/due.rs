@@ -1,4 +1,4 @@
-//! 100,000 delayed tasks, due at even distances within one minute.
+//! Delayed tasks, due at even distances: 100,000 within one minute, and 2,000 a second for half of one.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -15,9 +15,20 @@ use crate::envelope;
 /// Hosts read the broker's clock from its answers, and round to milliseconds.
 const CLOCK_TOLERANCE_MS: u64 = 10;
 
+/// So many tasks, due at even distances within so many seconds.
+const LOADS: [(u64, u64); 2] = [(100_000, 60), (60_000, 30)];
+/// The same where only its running is of interest.
+const SMOKE: [(u64, u64); 2] = [(200, 1), (300, 1)];
+
 pub(super) async fn run(settings: &Settings) -> Result<Vec<Finding>> {
-    let (count, within) =
-        if settings.smoke { (200, Duration::from_secs(1)) } else { (100_000_u64, Duration::from_secs(60)) };
+    let mut findings = Vec::new();
+    for (count, seconds) in if settings.smoke { SMOKE } else { LOADS } {
+        findings.extend(lateness(settings, count, Duration::from_secs(seconds)).await?);
+    }
+    Ok(findings)
+}
+
+async fn lateness(settings: &Settings, count: u64, within: Duration) -> Result<[Finding; 3]> {
     let crew = Crew::start(1, settings, |config| config).await?;
     // All must be stored before the first is due.
     let begins = Timestamp::now().plus_ms(5_000 + count / 5);
@@ -45,7 +56,7 @@ pub(super) async fn run(settings: &Settings) -> Result<Vec<Finding>> {
         late.record(late_ms).map_err(Error::doing("no such time"))?;
     }
     let what = |which: &str| format!("{count} within {} s, {which} late by", within.as_secs());
-    Ok(vec![
+    Ok([
         Trial::Due.found(what("p50"), late.value_at_quantile(0.5) as f64, "ms"),
         Trial::Due.found(what("p99"), late.value_at_quantile(0.99) as f64, "ms"),
         Trial::Due.found(what("the latest"), late.max() as f64, "ms"),

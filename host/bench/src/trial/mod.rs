@@ -30,7 +30,7 @@ pub(crate) enum Trial {
     HalfLoad,
     /// 100,000 queued tasks, drained by one worker.
     Backlog,
-    /// 100,000 delayed tasks due within the same minute: how late they start.
+    /// 100,000 delayed tasks due within the same minute, and 2,000 a second for half a minute: how late they start.
     Due,
     /// A worker's resident memory over 1,000,000 tasks.
     Memory,
@@ -84,7 +84,7 @@ impl fmt::Display for Trial {
             Self::Workers => "workers",
             Self::HalfLoad => "half load",
             Self::Backlog => "backlog",
-            Self::Due => "due in a minute",
+            Self::Due => "due",
             Self::Memory => "memory",
             Self::Residue => "residue",
             Self::Startup => "start-up",

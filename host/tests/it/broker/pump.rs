@@ -1,8 +1,10 @@
 //! Delayed tasks, from the schedule to their queue.
 
-use cardcage::broker::{Ack, ConsumerSpec, Options, Place, Pull, Pump};
+use std::time::Duration;
+
+use cardcage::broker::{Ack, Broker, ConsumerSpec, Options, Place, Pull, Pump};
 use cardcage_harness::{Deadline, Nats, eventually};
-use cardcage_protocol::{State, TaskRecord, Timestamp};
+use cardcage_protocol::{State, TaskEnvelope, TaskRecord, Timestamp};
 
 use super::{WAIT, consumer, envelope, next, options, plugin, ready};
 
@@ -28,6 +30,71 @@ async fn a_delayed_task_is_queued_by_the_pump_when_its_time_has_come() {
     eventually(Deadline::after(WAIT), "the due message is acknowledged", gone).await.unwrap();
     stop.send(()).unwrap();
     tokio::time::timeout(WAIT, pump).await.unwrap().unwrap();
+}
+
+/// Not before the pump has it: until then it waits under another subject.
+async fn kept_by_a_pump(broker: &Broker, envelope: &TaskEnvelope) {
+    let context = async_nats::jetstream::new(async_nats::connect(&broker.options().url).await.unwrap());
+    let stream = context.get_stream(broker.subjects().schedule_stream()).await.unwrap();
+    let name = ConsumerSpec::pump(broker.options(), broker.subjects(), &envelope.plugin).name;
+    eventually(Deadline::after(WAIT), "a pump has the task", async || {
+        (stream.consumer_info(&name).await.ok()?.num_ack_pending == 1).then_some(())
+    })
+    .await
+    .unwrap();
+}
+
+fn from_now(broker: &Broker, ms: u64) -> Timestamp {
+    Timestamp::from_unix_ms(broker.now_unix_ms()).plus_ms(ms)
+}
+
+#[tokio::test]
+async fn a_task_that_fires_early_is_still_scheduled_and_its_record_is_read_before_it_starts() {
+    let nats = Nats::start().await.unwrap();
+    let broker = ready(options(&nats)).await;
+    let (task, at) = (envelope(), from_now(&broker, 450));
+    broker.schedule_task(&task, at, WAIT).await.unwrap();
+    // As a pump that keeps it.
+    let mut early = Pull::new(&broker, ConsumerSpec::pump(broker.options(), broker.subjects(), &plugin()));
+    early.add_demand(1);
+    let delivery = next(&mut early).await;
+    let found = broker.find_task(task.id).await.unwrap();
+    // Only where this machine did not take until its time for that.
+    if broker.now_unix_ms() < at.unix_ms() {
+        assert!(matches!(&found, Some(Place::Scheduled(_, Some(due))) if *due == at), "{found:?}");
+    }
+    broker.ack(delivery.ack_subject(), Ack::HandBack).await.unwrap();
+    drop(early);
+
+    let pump = tokio::spawn(Pump::new(&broker, &plugin()).run(std::future::pending()));
+    let mut pull = Pull::new(&broker, consumer(&broker));
+    pull.add_demand(1);
+    let queued = next(&mut pull).await.envelope(broker.subjects()).unwrap();
+    assert!(queued.unparked, "somebody may have cancelled it meanwhile");
+    assert_eq!(TaskEnvelope { unparked: false, ..queued }, task);
+    pump.abort();
+}
+
+#[tokio::test]
+async fn a_pump_that_stops_hands_back_what_it_keeps() {
+    let nats = Nats::start().await.unwrap();
+    let lease = Duration::from_secs(60);
+    let broker = ready(Options { lease, ..options(&nats) }).await;
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let first = tokio::spawn(Pump::new(&broker, &plugin()).run(async move { drop(stopped.await) }));
+    let (task, at) = (envelope(), from_now(&broker, 900));
+    broker.schedule_task(&task, at, WAIT).await.unwrap();
+    kept_by_a_pump(&broker, &task).await;
+    stop.send(()).unwrap();
+    tokio::time::timeout(WAIT, first).await.unwrap().unwrap();
+
+    let second = tokio::spawn(Pump::new(&broker, &plugin()).run(std::future::pending()));
+    let mut pull = Pull::new(&broker, consumer(&broker));
+    pull.add_demand(1);
+    // Within less than the lease of the one that had it.
+    let delivery = next(&mut pull).await;
+    assert!(delivery.stored_at >= at, "not before its time");
+    second.abort();
 }
 
 #[tokio::test]
