@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{Broker, Error};
 
 /// The oldest version that fires message schedules as the host needs it.
-const VERSION_MIN: (u32, u32) = (2, 14);
+const VERSION_MIN: (u32, u32) = (2, 15);
 /// JetStream is off for the server or the account.
 const JETSTREAM_NOT_ENABLED: [u32; 2] = [10076, 10039];
 /// Time for the check. Shorter than a start may take, so that the sentence comes before the supervisor gives up.
@@ -29,8 +29,8 @@ pub struct ServerFacts {
 pub enum CheckError {
     /// The server is too old.
     #[error(
-        "nats-server {version} at {url} is too old: it would accept delayed tasks and never deliver them; install 2.14 or \
-         newer (2.15 is tested)"
+        "nats-server {version} at {url} is too old: it would accept delayed tasks and never deliver them; install 2.15.1 \
+         or newer"
     )]
     Version {
         /// What it reports.

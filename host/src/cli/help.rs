@@ -16,8 +16,9 @@ Examples:
 Settings, later ones win: defaults, --config files, plugins.d/*.toml beside the first file,
 environment (CARDCAGE__API__LISTEN=…), --set api.listen=…
 
-Exit codes: 0 done, 1 unexpected, 2 usage, 69 port or broker unavailable, 70 plugin refused,
-75 drain deadline passed, 78 bad configuration.";
+Exit codes: 0 done, 1 not found, or unexpected, 2 usage, 3 to 5 how a task ended (tasks run),
+6 a roll-out would break something (check --against), 69 port or broker unavailable, 70 plugin
+refused, 75 drain deadline passed, 78 bad configuration.";
 
 pub(super) const API: &str = "\
 Examples:
@@ -100,7 +101,8 @@ It lists name, version, target, SHA-256, ABI, SDK, git revision and signer of ev
 changed. Commit the file beside the configuration; hosts with plugins.require_lock = \"plugins.lock\" then load nothing else. \
 Entries of the same plugins for other targets are kept.
 
-Exit codes: 0 written, 70 a library would be refused, so nothing is written, 78 bad configuration.";
+Exit codes: 0 written, 1 it cannot be written, 2 what is there is no lock, 70 a library would be refused, so nothing is written, \
+78 bad configuration.";
 
 pub(super) const PLUGIN_VERIFY: &str = "\
 Examples:
@@ -119,7 +121,9 @@ Examples:
   cardcage plugin sign libhello.so --key plugins.key --password-file /run/secrets/key-password
 
 It writes libhello.so.minisig, which goes where the library goes. `minisign -V` accepts it, and hosts accept what `minisign -S` \
-signs.";
+signs.
+
+Exit codes: 0 signed, 1 file, key or password will not do, and the sentence says which.";
 
 pub(super) const PLUGIN_KEYGEN: &str = "\
 Examples:
@@ -127,7 +131,9 @@ Examples:
   cardcage plugin keygen --key ci.key --no-password
 
 The secret key is written for its owner's eyes only, and never over another file. The public key is what hosts need, in \
-plugins.trusted_keys.";
+plugins.trusted_keys.
+
+Exit codes: 0 done, 1 nothing was written, and the sentence says why.";
 
 pub(super) const SHOW: &str = "\
 Examples:

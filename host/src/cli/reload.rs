@@ -28,5 +28,6 @@ Examples:
 
 The hosts on this machine read their own configuration again, from where they read it at their start. The new plugin set is \
 judged first; then another child comes up beside the one that serves, takes over, and the one before finishes what it has \
-within drain.grace_ms. A set that is refused changes nothing (exit 70; 78 for mistakes in the configuration). What only a \
-restart changes is named and stays as it was.";
+within drain.grace_ms. A set that is refused changes nothing. What only a restart changes is named and stays as it was.
+
+Exit codes: 0 reloaded, 69 no host answers, 70 a required plugin is refused, 78 bad configuration.";

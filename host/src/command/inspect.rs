@@ -99,7 +99,8 @@ pub fn run(args: InspectArgs) -> Exit {
         });
     } else if let Some(found) = &found {
         output::result(&text(&file, found, refusal.as_ref()));
-        if dependencies {
+        // Where none are stated, the text says so.
+        if dependencies && found.inspection.dependencies.is_some() {
             output::result(&dependency_table(&found.inspection));
         }
     }
@@ -130,7 +131,10 @@ fn look(file: &Path, trust: &config::Trust) -> Result<Found, Refusal> {
 /// Who signed it, in words.
 fn signature(found: &Found) -> String {
     match (&found.signature, &found.judgement.signed) {
-        (_, Some(Verified { key, comment })) => format!("good, by the trusted key {key} ({comment})"),
+        (_, Some(Verified { key, comment })) => {
+            // minisign's tool separates what it says by tabs.
+            format!("good, by the trusted key {key} ({})", comment.replace('\t', "  "))
+        }
         (Ok(key), None) if found.is_for_other_bytes => {
             format!("not good: it names the key {key}, and is for other bytes")
         }

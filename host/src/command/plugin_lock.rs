@@ -18,7 +18,7 @@ use super::lock_file::LockFile;
 use super::output;
 use super::session::settings_with_plugins;
 use crate::cli::LockArgs;
-use crate::config::{self, PluginSettings, Settings};
+use crate::config::{self, PluginSettings, Settings, Signatures};
 use crate::exit::Exit;
 use crate::loader::{Locked, PluginsLock, Refusal, Trust, inspect};
 
@@ -101,7 +101,12 @@ pub(super) fn beside_config(config: Option<&Path>) -> PathBuf {
 
 /// What every configured library is, previous ones too, or why some cannot be chosen.
 fn choose(settings: &Settings) -> Result<Vec<Locked>, Vec<Refusal>> {
-    let trust = Trust::read(&config::Trust { require_lock: None, ..settings.trust.clone() });
+    // Who signed a file is written down whether or not hosts ask today.
+    let signatures = match settings.trust.signatures {
+        Signatures::Off => Signatures::Warn,
+        asked => asked,
+    };
+    let trust = Trust::read(&config::Trust { require_lock: None, signatures, ..settings.trust.clone() });
     let (mut chosen, mut refusals) = (Vec::new(), Vec::new());
     let libraries = |(name, plugin): (&'_ String, &'_ PluginSettings)| {
         plugin.libraries().map(|file| (name.clone(), file.clone())).collect::<Vec<_>>()
@@ -139,7 +144,10 @@ fn with_other_targets(mut chosen: Vec<Locked>, before: &[Locked]) -> Vec<Locked>
 }
 
 fn changes(before: &[Locked], after: &[Locked]) -> Vec<String> {
-    let short = |one: &Locked| format!("{} {} ({:.12}…)", one.name, one.version, one.sha256);
+    let short = |one: &Locked| {
+        let signer = one.signer.as_deref().map_or("unsigned".to_owned(), |key| format!("signed by {key}"));
+        format!("{} {} ({:.12}…, {signer})", one.name, one.version, one.sha256)
+    };
     let gone = before.iter().filter(|one| !after.contains(one)).map(|one| format!("- {}", short(one)));
     let new = after.iter().filter(|one| !before.contains(one)).map(|one| format!("+ {}", short(one)));
     gone.chain(new).collect()

@@ -106,11 +106,11 @@ fn write(folder: &Path, plugin: &NewPlugin) -> Result<(), String> {
             .and_then(|()| OpenOptions::new().write(true).create_new(true).open(&path))
             .and_then(|mut file| file.write_all(text.as_bytes()));
         written.map_err(|error| {
-            let folder = folder.display();
-            format!(
-                "{} cannot be written ({error}): remove {folder}, put that right, try again",
-                path.display()
-            )
+            let remedy = match folder.exists() {
+                true => format!("remove {}, put that right, try again", folder.display()),
+                false => "name a folder that can be made with --path".to_owned(),
+            };
+            format!("{} cannot be written ({error}): {remedy}", path.display())
         })?;
     }
     Ok(())

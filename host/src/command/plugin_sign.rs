@@ -5,7 +5,7 @@
 //! verified with the public key before it is written; no password is in an argument, where other processes would see it;
 //! what is read is a regular file, and no more of it than fits.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::{ErrorKind, IsTerminal as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -112,7 +112,9 @@ fn secret_key(file: &Path, password_file: Option<&Path>) -> Result<SecretKey, Se
         Err(error) => return Err(unfit(file, &error.to_string())),
     }
     let password = password(password_file, "Password of the key: ")?;
-    key()?.into_secret_key(Some(password)).map_err(|error| unfit(file, &error.to_string()))
+    key()?
+        .into_secret_key(Some(password))
+        .map_err(|error| format!("{}: the key does not open ({error}); check the password", file.display()))
 }
 
 fn password(file: Option<&Path>, prompt: &str) -> Result<String, Sentence> {
@@ -192,6 +194,11 @@ fn create(file: &Path, mode: u32, text: &str) -> Result<(), Sentence> {
         new.write_all(text.as_bytes())
     };
     write().map_err(|error| {
-        format!("{}: cannot be written ({error}); name a file that does not exist yet", file.display())
+        let remedy = match error.kind() {
+            ErrorKind::AlreadyExists => "name a file that does not exist yet",
+            ErrorKind::NotFound => "make its folder first",
+            _ => "check its folder and the permissions there",
+        };
+        format!("{}: cannot be written ({error}); {remedy}", file.display())
     })
 }

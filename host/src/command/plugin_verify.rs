@@ -30,6 +30,11 @@ struct Answer {
     plugins: Vec<Plugin>,
     /// What is locked and not configured.
     unused: Vec<String>,
+    /// A lock that lies beside the configuration and was not looked at.
+    ignored_lock: Option<PathBuf>,
+    /// Of files that were named, instead of the set.
+    #[serde(skip)]
+    of_files: bool,
 }
 
 /// What was found of one plugin.
@@ -71,12 +76,14 @@ pub fn run(args: VerifyArgs) -> Exit {
         lock: settings.trust.require_lock.clone(),
         signatures: settings.trust.signatures,
         unused: if files.is_empty() { unused(&trust, &settings) } else { Vec::new() },
+        ignored_lock: Some(beside).filter(|file| settings.trust.require_lock.is_none() && file.exists()),
+        of_files: !files.is_empty(),
         plugins,
     };
     if json {
         output::json(&answer);
     } else {
-        output::result(&answer.text(&settings, &beside));
+        output::result(&answer.text(&settings));
     }
     for told in answer.plugins.iter().flat_map(|plugin| &plugin.mismatches) {
         output::trouble(&output::shown(&told.message));
@@ -163,9 +170,14 @@ fn unused(trust: &Trust, settings: &Settings) -> Vec<String> {
 }
 
 impl Answer {
-    fn text(&self, settings: &Settings, beside: &Path) -> String {
+    fn text(&self, settings: &Settings) -> String {
         let mut table = output::table();
-        table.set_header(["plugin", "version", "sha256", "signed by", "verdict"]);
+        let mut header = vec!["plugin", "version", "sha256", "signed by", "verdict"];
+        // What cannot be read has no name but its file's.
+        if self.of_files {
+            header.insert(0, "file");
+        }
+        table.set_header(header);
         for plugin in &self.plugins {
             let verdict = match (plugin.mismatches.as_slice(), plugin.warnings.as_slice()) {
                 ([], []) => "good".to_owned(),
@@ -183,16 +195,20 @@ impl Answer {
                 true => format!("{} (previous)", plugin.name),
                 false => plugin.name.clone(),
             };
-            table.add_row([&name, version, &hash, &signer, &verdict].map(output::shown));
+            let mut row = vec![name, version.to_owned(), hash, signer, verdict];
+            if self.of_files {
+                row.insert(0, plugin.library.display().to_string());
+            }
+            table.add_row(row.iter().map(|cell| output::shown(cell)));
         }
         let mut text = table.trim_fmt();
-        text.push_str(&match &self.lock {
-            Some(lock) => format!("\nlock: {}", lock.display()),
-            None if beside.exists() => format!(
+        text.push_str(&match (&self.lock, &self.ignored_lock) {
+            (Some(lock), _) => format!("\nlock: {}", lock.display()),
+            (None, Some(ignored)) => format!(
                 "\nlock: {0} is there and was not looked at, for `plugins.require_lock` is unset; --lock {0} does",
-                beside.display()
+                ignored.display()
             ),
-            None => "\nlock: none is required; `cardcage plugin lock` writes one".to_owned(),
+            (None, None) => "\nlock: none is required; `cardcage plugin lock` writes one".to_owned(),
         });
         if settings.trust.signatures == Signatures::Off {
             text.push_str("\nsignatures: not asked for (`plugins.signatures`)");

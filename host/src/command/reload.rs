@@ -79,8 +79,12 @@ async fn one(admin: SocketAddr, is_stated: bool) -> Told {
     match host(admin).await {
         Ok(result) => Told { admin, result: Some(result), fault: None, absent: false },
         Err(error) => {
-            let absent = !is_stated && error.kind() == ErrorKind::ConnectionRefused;
-            Told { admin, result: None, fault: Some(error.to_string()), absent }
+            let is_refused = error.kind() == ErrorKind::ConnectionRefused;
+            let fault = match is_refused {
+                true => "no host listens there: start it, or name its admin listener with --admin".to_owned(),
+                false => error.to_string(),
+            };
+            Told { admin, result: None, fault: Some(fault), absent: is_refused && !is_stated }
         }
     }
 }

@@ -83,9 +83,15 @@ pub(super) fn is_name(name: &str) -> bool {
 /// # Errors
 /// A [`Refusal`] that says why no host could load this file.
 pub fn file(path: &Path) -> Result<(Inspection, Vec<u8>), Refusal> {
-    let unreadable = |error: std::io::Error| {
-        let remedy = "check the path and the file's permissions";
-        Refusal::new(path, Code::Unreadable, format!("cannot be read ({error})"), remedy)
+    let unreadable = |error: std::io::Error| match std::fs::read_link(path) {
+        Ok(target) if error.kind() == std::io::ErrorKind::NotFound => {
+            let fault = format!("is a link to {}, where nothing is", target.display());
+            Refusal::new(path, Code::Unreadable, fault, "put the library there, or mend the link")
+        }
+        _ => {
+            let remedy = "check the path and the file's permissions";
+            Refusal::new(path, Code::Unreadable, format!("cannot be read ({error})"), remedy)
+        }
     };
     let file = regular_file::open(path).map_err(|error| {
         if !regular_file::is_other_kind(&error) {

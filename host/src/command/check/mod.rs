@@ -81,7 +81,10 @@ async fn judge(report: &mut Report, settings: &Settings, asked: &Asked) {
     if let Some(path) = &asked.save_manifest
         && let Err(error) = against::save(path, &candidate)
     {
-        report.unexpected = Some(format!("{} cannot be written ({error})", path.display()));
+        report.unsaved = Some(format!(
+            "{} cannot be written ({error}); check its folder and the permissions there",
+            path.display()
+        ));
     }
     let plugins = settings.plugins.iter().map(|(name, plugin)| {
         let report = PluginReport::new(name, plugin, set.descriptions.get(name), set.refused.get(name));
@@ -89,7 +92,7 @@ async fn judge(report: &mut Report, settings: &Settings, asked: &Asked) {
     });
     report.plugins = Some(plugins.collect());
     report.configuration.overrides = set.overrides;
-    report.unexpected = set.unexpected.or(report.unexpected.take());
+    report.unexpected = set.unexpected;
 }
 
 /// What the plugins declare, with the operator's word over it.

@@ -24,6 +24,8 @@ pub(super) struct Report {
     pub(super) broker: Option<BrokerReport>,
     /// What would break of what is deployed; `None`: nobody asked, or it was not looked at.
     pub(super) against: Option<AgainstReport>,
+    /// Why the manifest that was asked for was not written.
+    pub(super) unsaved: Option<String>,
     /// What went wrong and is nobody's fault but ours or the machine's.
     pub(super) unexpected: Option<String>,
 }
@@ -165,7 +167,15 @@ fn placement(settings: &PluginSettings, route: &str, declared: Placement) -> &'s
 
 impl Report {
     pub(super) fn new(configuration: ConfigurationReport) -> Self {
-        Self { exit_code: 0, configuration, plugins: None, broker: None, against: None, unexpected: None }
+        Self {
+            exit_code: 0,
+            configuration,
+            plugins: None,
+            broker: None,
+            against: None,
+            unsaved: None,
+            unexpected: None,
+        }
     }
 
     /// The worst of what was found.
@@ -176,6 +186,7 @@ impl Report {
             (self.broker.as_ref().is_some_and(|broker| !broker.differences.is_empty()), Exit::Config),
             (self.plugins.iter().flatten().any(refused), Exit::PluginRefused),
             (self.broker.as_ref().is_some_and(|broker| !broker.faults.is_empty()), Exit::Unavailable),
+            (self.unsaved.is_some(), Exit::Usage),
             (self.unexpected.is_some(), Exit::Unexpected),
         ];
         let found = found.into_iter().filter(|(found, _)| *found).map(|(_, exit)| exit);
@@ -196,6 +207,9 @@ impl Report {
         }
         if let Some(against) = &self.against {
             text.push_str(&against.section());
+        }
+        if let Some(fault) = &self.unsaved {
+            let _ = writeln!(text, "\nThe manifest was not saved: {}", output::shown(fault));
         }
         if let Some(fault) = &self.unexpected {
             let _ = writeln!(text, "\nThe check itself failed: {}", output::shown(fault));

@@ -16,7 +16,7 @@ pub(crate) fn nats_server() -> Result<PathBuf> {
     let here = env::current_dir().unwrap_or_default();
     let fetched =
         here.ancestors().map(|folder| folder.join(".tools/nats-server")).find(|path| path.is_file());
-    program("CARDCAGE_NATS_SERVER", fetched, "nats-server", "install nats-server 2.14 or newer")
+    program("CARDCAGE_NATS_SERVER", fetched, "nats-server", "install nats-server 2.15.1 or newer")
 }
 
 fn program(variable: &str, found: Option<PathBuf>, name: &str, remedy: &str) -> Result<PathBuf> {
