@@ -85,7 +85,7 @@ pub(super) fn is_name(name: &str) -> bool {
 pub fn file(path: &Path) -> Result<(Inspection, Vec<u8>), Refusal> {
     let unreadable = |error: std::io::Error| match std::fs::read_link(path) {
         Ok(target) if error.kind() == std::io::ErrorKind::NotFound => {
-            let fault = format!("is a link to {}, where nothing is", target.display());
+            let fault = format!("cannot be read: it is a link to {}, where nothing is", target.display());
             Refusal::new(path, Code::Unreadable, fault, "put the library there, or mend the link")
         }
         _ => {

@@ -96,7 +96,7 @@ pub(crate) fn unfit(folder: &Folder) -> Vec<(PathBuf, &'static str, &'static str
     let machine = if cfg!(target_arch = "x86_64") { 0xB7 } else { 0x3E };
     vec![
         (folder.path("missing.so"), "unreadable", "cannot be read"),
-        (folder.path("dangling.so"), "unreadable", "cannot be read"),
+        (folder.path("dangling.so"), "unreadable", "cannot be read: it is a link to"),
         (folder.0.path().to_owned(), "not_a_library", "not a regular file"),
         (folder.file("empty.so", ""), "not_a_library", "empty"),
         (
