@@ -17,6 +17,7 @@ use async_nats::HeaderMap;
 use cardcage_protocol::{Name, TaskAddress, TaskEnvelope, header};
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -29,6 +30,9 @@ use crate::failpoint::{Point, reach};
 
 /// Due tasks that are moved at the same time.
 const IN_FLIGHT_MAX: usize = 256;
+/// How long an outage may last before what is here is left for another lease. Less than the time for which queues know
+/// message ids.
+const OUTAGE_MAX: Duration = Duration::from_secs(10);
 /// Time for one publish into a queue.
 pub(super) const PUBLISH_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -139,11 +143,12 @@ struct Hands {
 impl Hands {
     /// Deals with one delivery; another one is asked for in its place.
     async fn take(&self, delivery: &Delivery) {
+        let received = Instant::now();
         let mut place = Some(Place(self.freed.clone()));
         let settling = self.is_settling();
         let mut kept = None;
         let mut was_early = false;
-        while let Some(left) = self.early_by(delivery) {
+        while let Some(left) = self.early_by(delivery, received) {
             if left > EARLY_MAX {
                 let subject = delivery.subject();
                 tracing::warn!(
@@ -165,6 +170,12 @@ impl Hands {
                 () = tokio::time::sleep(left) => {}
             }
         }
+        // An outage that is over soon costs no lease.
+        tokio::select! {
+            biased;
+            () = self.stopping.cancelled() => return self.hand_back(delivery).await,
+            _ = self.broker.wait_connected(OUTAGE_MAX) => {}
+        }
         // The semaphore is never closed.
         let slot = self.slots.acquire().await;
         // A connection that came back while it was kept counts as well.
@@ -178,9 +189,9 @@ impl Hands {
     }
 
     /// How long a delivery has to wait; `None`: its time has come.
-    fn early_by(&self, delivery: &Delivery) -> Option<Duration> {
+    fn early_by(&self, delivery: &Delivery, received: Instant) -> Option<Duration> {
         match self.cargo {
-            Cargo::Due => early::by(&self.broker, delivery),
+            Cargo::Due => early::by(&self.broker, delivery, received),
             Cargo::Slots => None,
         }
     }

@@ -88,6 +88,14 @@ impl Broker {
         self.walk(self.subjects().schedule_stream(), self.subjects().schedules_of(plugin), task).await
     }
 
+    /// The same of those that have been fired and are not in the queue yet; some are kept until their time.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn walk_due(&self, plugin: &Name, task: Option<&Name>) -> Result<QueueWalk, Error> {
+        self.walk(self.subjects().schedule_stream(), self.subjects().dues_of(plugin), task).await
+    }
+
     pub(super) async fn walk(
         &self,
         stream: String,

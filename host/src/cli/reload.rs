@@ -30,4 +30,4 @@ The hosts on this machine read their own configuration again, from where they re
 judged first; then another child comes up beside the one that serves, takes over, and the one before finishes what it has \
 within drain.grace_ms. A set that is refused changes nothing. What only a restart changes is named and stays as it was.
 
-Exit codes: 0 reloaded, 69 no host answers, 70 a required plugin is refused, 78 bad configuration.";
+Exit codes: 0 reloaded, 2 where hosts listen is not known, 69 no host answers, 70 a required plugin is refused, 78 bad configuration.";

@@ -80,9 +80,12 @@ async fn one(admin: SocketAddr, is_stated: bool) -> Told {
         Ok(result) => Told { admin, result: Some(result), fault: None, absent: false },
         Err(error) => {
             let is_refused = error.kind() == ErrorKind::ConnectionRefused;
-            let fault = match is_refused {
-                true => "no host listens there: start it, or name its admin listener with --admin".to_owned(),
-                false => error.to_string(),
+            let fault = match (is_refused, is_stated) {
+                (true, true) => "no host listens there: start it, or correct --admin".to_owned(),
+                (true, false) => {
+                    "no host listens there: start it, or name its admin listener with --admin".to_owned()
+                }
+                (false, _) => error.to_string(),
             };
             Told { admin, result: None, fault: Some(fault), absent: is_refused && !is_stated }
         }

@@ -186,12 +186,15 @@ impl Report {
             (self.broker.as_ref().is_some_and(|broker| !broker.differences.is_empty()), Exit::Config),
             (self.plugins.iter().flatten().any(refused), Exit::PluginRefused),
             (self.broker.as_ref().is_some_and(|broker| !broker.faults.is_empty()), Exit::Unavailable),
-            (self.unsaved.is_some(), Exit::Usage),
             (self.unexpected.is_some(), Exit::Unexpected),
         ];
         let found = found.into_iter().filter(|(found, _)| *found).map(|(_, exit)| exit);
         let against = self.against.as_ref().map_or(Exit::Success, AgainstReport::exit);
-        found.fold(against, Exit::or_worse)
+        match found.fold(against, Exit::or_worse) {
+            // What was found is worth more than that it was not saved.
+            Exit::Success if self.unsaved.is_some() => Exit::Usage,
+            found => found,
+        }
     }
 
     /// The report for people.

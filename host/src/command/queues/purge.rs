@@ -61,7 +61,7 @@ pub(super) async fn run(args: QueuePurgeArgs) -> Result<(), Exit> {
     let mut tally = Tally::default();
     let mut progress = Progress::new("purged", count);
     let mut outcome = Ok(());
-    for part in PARTS.into_iter().filter(|part| delayed || *part != Part::Delayed) {
+    for part in PARTS.into_iter().filter(|part| delayed || !DELAYED.contains(part)) {
         outcome = purge(broker, &queue, part, &mut tally, &mut progress).await;
         if outcome.is_err() {
             break;
@@ -82,18 +82,23 @@ pub(super) async fn run(args: QueuePurgeArgs) -> Result<(), Exit> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Part {
     Delayed,
+    /// In a pump's hands, or for room in their queue.
+    Due,
     /// For their serial key.
     Lines,
     Queue,
 }
 
 /// The queue last: what becomes due meanwhile, or gets its turn, is then in the queue.
-const PARTS: [Part; 3] = [Part::Delayed, Part::Lines, Part::Queue];
+const PARTS: [Part; 4] = [Part::Delayed, Part::Due, Part::Lines, Part::Queue];
+/// What is purged with `--delayed` only.
+const DELAYED: [Part; 2] = [Part::Delayed, Part::Due];
 
 async fn walk(broker: &Broker, queue: &QueueName, part: Part) -> Result<QueueWalk, Error> {
     let (plugin, task) = (&queue.plugin, queue.task.as_ref());
     match part {
         Part::Delayed => broker.walk_delayed(plugin, task).await,
+        Part::Due => broker.walk_due(plugin, task).await,
         Part::Lines => broker.walk_lines(plugin, task).await,
         Part::Queue => broker.walk_queue(plugin, task).await,
     }
@@ -117,8 +122,8 @@ async fn count(broker: &Broker, queue: &QueueName, delayed: bool) -> Result<(u64
     let queued = broker.tasks_amount(&queue.plugin, queue.task.as_ref()).await?.count;
     let in_line = broker.lines_amount(&queue.plugin, queue.task.as_ref()).await?.count;
     let mut free = queued.saturating_sub(leased) + in_line;
-    if delayed {
-        let mut walk = walk(broker, queue, Part::Delayed).await?;
+    for part in DELAYED.into_iter().filter(|_| delayed) {
+        let mut walk = walk(broker, queue, part).await?;
         loop {
             let page = walk.next_page().await?;
             if page.is_empty() {
