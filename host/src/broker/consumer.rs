@@ -115,7 +115,7 @@ impl ConsumerSpec {
     #[must_use]
     pub fn pump(options: &Options, subjects: &Subjects, plugin: &Name) -> Self {
         let stream = StreamSpec::schedule(options, subjects);
-        let (name, filter) = (subjects.pump_consumer(plugin), subjects.dues_of_plugin(plugin));
+        let (name, filter) = (subjects.pump_consumer(plugin), subjects.dues_of(plugin));
         Self::new(name, stream, filter, options.lease, options.ack_pending_max)
     }
 

@@ -138,12 +138,6 @@ impl Subjects {
         self.with_address("due", address)
     }
 
-    /// All due tasks of a plugin: the filter of its pump.
-    #[must_use]
-    pub fn dues_of_plugin(&self, plugin: &Name) -> String {
-        format!("{}.due.{plugin}.>", self.ns)
-    }
-
     /// The durable consumer of a plugin's pump.
     #[must_use]
     pub fn pump_consumer(&self, plugin: &Name) -> String {
