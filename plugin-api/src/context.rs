@@ -73,11 +73,16 @@ impl PluginContext {
     /// # Errors
     /// Names the key that is missing, unknown or of another type.
     pub fn config<C: DeserializeOwned>(&self) -> Result<C, InitError> {
-        let mut reader = serde_json::Deserializer::from_slice(&self.config);
-        serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+        let unfit = |at: &str, fault: &serde_json::Error| {
+            InitError::new(format!("its settings do not fit{at}: {fault}"))
+        };
+        // Lines and columns would be those of a text that nobody has written.
+        let settings: serde_json::Value =
+            serde_json::from_slice(&self.config).map_err(|fault| unfit("", &fault))?;
+        serde_path_to_error::deserialize(settings).map_err(|error| {
             let path = error.path().to_string();
             let at = if path == "." { String::new() } else { format!(" at `{path}`") };
-            InitError::new(format!("its settings (plugins.<name>.config) do not fit{at}: {}", error.inner()))
+            unfit(&at, error.inner())
         })
     }
 

@@ -3,9 +3,11 @@
 //! Invariant: it publishes through [`crate::enqueue`], so what an API's caller is promised is promised here: a receipt
 //! means that the broker has stored the task.
 
+use std::io::Read as _;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use cardcage_protocol::limits::TASK_BODY_MAX_BYTES;
 use cardcage_protocol::presence::{Presence, Question};
 use cardcage_protocol::{Priority, Problem, ProblemCode};
 use serde_json::{Value, json};
@@ -66,12 +68,24 @@ async fn enqueue(args: EnqueueArgs) -> Result<Value, Exit> {
 pub(super) fn body(text: &str) -> Result<(Bytes, Value), Exit> {
     let body = match text.strip_prefix('@') {
         None => text.to_owned(),
-        Some(file) => std::fs::read_to_string(file)
-            .map_err(|error| told(Exit::Usage, &format!("{file} cannot be read: {error}")))?,
+        Some(file) => {
+            whole(file).map_err(|error| told(Exit::Usage, &format!("{file} cannot be read: {error}")))?
+        }
     };
     let value: Value = serde_json::from_str(&body)
         .map_err(|error| told(Exit::Usage, &format!("the body is no JSON: {error}")))?;
     Ok((Bytes::from(body), value))
+}
+
+/// The text of a file or, as shells hand over what a command writes, of a pipe.
+fn whole(file: &str) -> std::io::Result<String> {
+    let (mut text, max_bytes) = (String::new(), TASK_BODY_MAX_BYTES as u64);
+    let length = std::fs::File::open(file)?.take(max_bytes + 1).read_to_string(&mut text)?;
+    if length as u64 > max_bytes {
+        let fault = format!("it has more than the {max_bytes} bytes that a body may have");
+        return Err(std::io::Error::new(std::io::ErrorKind::FileTooLarge, fault));
+    }
+    Ok(text)
 }
 
 /// Whose task it is: by the configured library, which knows the schema too, else by the workers that are there.

@@ -3,7 +3,8 @@
 //!
 //! Which contexts were being polled is not enough: while one thread faults, others poll what is innocent, and a thread
 //! that a plugin started for itself polls nothing at all. So it notes its number, the signal, and the addresses that tell
-//! whose code it was: where it stood, and the nearest return address on its stack that lies in a plugin's library.
+//! whose code it was: where it stood, and the nearest return address on its stack that lies in a plugin's library. A thread that
+//! calls `exit` notes the same of itself, without a signal.
 //!
 //! Invariants: the handler makes system calls and stores words, and puts back what stood there before; it takes no
 //! lock, allocates nothing, and reads its stack through the kernel, which refuses what is not mapped. The signal, its core file
@@ -54,14 +55,14 @@ pub(super) struct FaultNote {
     caller: AtomicU64,
 }
 
-/// Where a fatal signal struck.
+/// Where a fatal signal struck, or a thread called `exit`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Fault {
-    /// The signal's number.
+    /// The signal's number; 0 for an `exit`.
     pub signal: u32,
     /// What could not be read or written; 0 for signals that have no address.
     pub address: u64,
-    /// The instruction.
+    /// The instruction; 0 for an `exit`, which is the C library's.
     pub pc: u64,
     /// The stack pointer.
     pub stack: u64,
@@ -104,7 +105,7 @@ impl FaultNote {
     }
 }
 
-/// Has the thread noted in `region` that a fatal signal hits first. A second call changes nothing.
+/// Has the thread noted in `region` that a fatal signal hits or that calls `exit` first. A second call changes nothing.
 pub(super) fn note(region: &'static Region) -> std::io::Result<()> {
     if REGION.set(region).is_err() {
         return Ok(());
@@ -119,7 +120,26 @@ pub(super) fn note(region: &'static Region) -> std::io::Result<()> {
         let old = unsafe { sigaction(signal, &action) }?;
         let _ = before.set(old);
     }
-    Ok(())
+    // SAFETY: `exits` does what any code may. OWNERSHIP: the C library keeps its address, which stays valid. THREADS: the one
+    // that calls `exit` runs it.
+    match unsafe { libc::atexit(exits) } {
+        0 => Ok(()),
+        _ => Err(std::io::Error::from(std::io::ErrorKind::OutOfMemory)),
+    }
+}
+
+/// Registered before any library is loaded, so that it runs after all that they have registered. What a handler polled has been
+/// noted already, by the end of its thread's hold on its slot.
+extern "C" fn exits() {
+    let Some(region) = REGION.get() else { return };
+    let tid = this_thread();
+    let first = region.culprit.compare_exchange(0, tid, Ordering::Release, Ordering::Relaxed);
+    // A fault that a library made an `exit` of stays what is known.
+    if (first.is_ok() || first == Err(tid)) && region.fault.read().is_none() {
+        let here = 0_u64;
+        let stack = (&raw const here).expose_provenance() as u64;
+        region.fault.write(&Fault { stack, caller: caller(region, stack), ..Fault::default() });
+    }
 }
 
 extern "C" fn hit(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {

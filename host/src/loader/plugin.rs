@@ -115,8 +115,10 @@ impl Opened {
                 return Err(refuse(format!("panicked in its init ({text})"), "mend the plugin"));
             }
             _ => {
-                let remedy = "mend its settings under plugins.<name>.config, or what it needs to start";
-                return Err(refuse(format!("could not start ({text})"), remedy));
+                let name = &self.manifest.name;
+                let remedy =
+                    format!("mend its settings under `plugins.{name}.config`, or what it needs to start");
+                return Err(refuse(format!("could not start ({text})"), &remedy));
             }
         }
         let Self { file, description, vtable, .. } = self;

@@ -3,7 +3,7 @@
 //!
 //! The plugin is known for certain where the instruction that faulted lies in its library, or where the thread that died was
 //! polling one of its handlers. Else the nearest return address on that thread's stack names it, which is how a plugin's
-//! own threads are told, and calls of `abort`.
+//! own threads are told, and calls of `abort` and `exit`.
 //!
 //! Invariant: what it says decides nothing; which task a crash counts against is `fate`'s business.
 

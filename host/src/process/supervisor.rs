@@ -14,7 +14,8 @@
 //!
 //! Invariants: one child at a time; while a handler holds a thread for ever, or the host takes over a new plugin set
 //! (`reload`), a second one until the first has drained. A dead child's board is read and emptied before the next child
-//! starts. A plugin that took a child down while loading is never loaded again by this supervisor.
+//! starts. A plugin that took a child down while loading, or the process that asked it what it declares, is never loaded again by
+//! this supervisor, unless a reload asks for it.
 
 use super::aftermath::Aftermath;
 use super::backoff::Backoff;
@@ -33,6 +34,7 @@ use super::status::{ChildMetrics, DutyMetrics, Handle, Snapshot, Stage, Status};
 use super::{CrashReport, Death, Seat, Shutdown};
 use crate::crash::Board;
 use crate::exit::Exit;
+use crate::loader::Code;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -237,6 +239,7 @@ impl Supervisor {
         if self.retiring.as_ref().is_none_or(JoinHandle::is_finished) {
             (self.retiring, self.successor) = (None, None);
         }
+        self.ban_what_died_elsewhere();
         // While the one before serves, so does the host.
         if self.successor.is_none() {
             let without = self.without();
@@ -324,6 +327,18 @@ impl Supervisor {
             replaceable: (self.options.role == Role::Worker).then_some(self.replaceable),
             retiring: self.retiring.as_ref(),
             reloading: Some(&mut self.reloading),
+        }
+    }
+
+    /// Bans the plugins that took down or held up the process which was to describe them for the last child: the next one would
+    /// wait for the same again.
+    fn ban_what_died_elsewhere(&mut self) {
+        let codes = [Code::Died.as_str(), Code::Hung.as_str()];
+        for refusal in self.status.snapshot().refused {
+            let is_known = self.banned.iter().any(|one| one.plugin == refusal.plugin);
+            if codes.contains(&refusal.code.as_str()) && !is_known {
+                self.banned.push(refusal);
+            }
         }
     }
 

@@ -85,10 +85,15 @@ async fn crash_in_a_task_is_reported_with_plugin_version_task_id_and_offset() {
 async fn crash_on_a_thread_of_the_plugins_own_is_reported_with_the_plugin() {
     let (serving, worker) = Serving::both(config).await;
     let mut last = Value::Null;
-    for mode in ["segfault_aside", "abort_aside"] {
+    for (mode, cause) in [("segfault_aside", "signal"), ("abort_aside", "signal"), ("exit_aside", "exit")] {
         accepted(&serving, json!({ "mode": mode, "ms": 100 })).await;
         let report = crash_after(&worker, &last).await;
         assert_eq!((&report["plugin"], &report["work"]), (&json!("chaos"), &Value::Null), "{report}");
+        assert_eq!(
+            (&report["cause"], &report["is_stack_overflow"]),
+            (&json!(cause), &json!(false)),
+            "{report}"
+        );
         assert_in_library(&report);
         last = report;
     }
@@ -123,4 +128,5 @@ async fn kill_by_somebody_and_an_exit_are_told_apart_from_faults() {
     let exited = crash_after(&worker, &killed).await;
     assert_eq!((&exited["cause"], &exited["plugin"]), (&json!("exit"), &json!("chaos")), "{exited}");
     assert_eq!(exited["work"]["id"], id, "{exited}");
+    assert_in_library(&exited);
 }

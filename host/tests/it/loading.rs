@@ -108,7 +108,16 @@ async fn plugin_whose_init_goes_wrong_ends_the_start_with_70() {
         ("hang", "hung", "hung in its init: it did not return within 2000 ms"),
         ("exit", "died", "called exit(0) in its init"),
         ("abort", "died", "died of SIGABRT in its init"),
-        ("nonsense", "init_failed", "plugins.<name>.config"),
+        (
+            "nonsense",
+            "init_failed",
+            "could not start (its settings do not fit at `init`: unknown variant `nonsense`",
+        ),
+        (
+            "nonsense",
+            "init_failed",
+            "`fail`, `panic`, `hang`, `exit`, `abort`); mend its settings under `plugins.chaos.config`",
+        ),
     ] {
         let config = config().plugin("chaos").unwrap().plugin_set("chaos", "init", how);
         let output = run(Launch::new(["api"]), &config.set("loading.timeout_ms", 2_000)).await;

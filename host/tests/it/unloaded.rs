@@ -126,6 +126,38 @@ async fn plugin_that_dies_while_it_is_described_is_refused_by_name_and_the_other
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn plugin_that_died_while_it_was_described_is_asked_again_by_a_reload_and_not_by_each_child() {
+    let (nats, folder) = (Nats::start().await.unwrap(), tempfile::tempdir().unwrap());
+    let trap = folder.path().join("trap");
+    std::fs::write(&trap, "").unwrap();
+    let config = config(&nats, &folder, &["hello", "chaos"]).set("plugins.chaos.required", false);
+    let told = format!("abort_if={}", trap.display());
+    let api =
+        Launch::new(["api"]).config(&config).env("CARDCAGE_CHAOS_DESCRIBE", told).ready().await.unwrap();
+    // From here on it would describe itself.
+    std::fs::remove_file(&trap).unwrap();
+    let before = child(&api);
+    signal(before, Signal::KILL);
+    let admin = api.admin().unwrap();
+    let refused = eventually(soon(), "another child serves", async || {
+        let mut ready = admin.get("/readyz?verbose").await.ok()?.json().ok()?;
+        let pid = ready["child_pid"].as_u64()?;
+        (ready["ready"] == true && pid != u64::from(before)).then(|| ready["refused"].take())
+    });
+    let refused = refused.await.unwrap();
+    assert_eq!((&refused[0]["plugin"], &refused[0]["code"]), (&json!("chaos"), &json!("died")), "{refused}");
+    assert_eq!(refused.as_array().unwrap().len(), 1, "told once: {refused}");
+
+    let address = admin.url("");
+    let reload = Launch::new(["reload", "--admin", address.trim_start_matches("http://")]);
+    let told = reload.run(Deadline::seconds(60)).await.unwrap();
+    assert_eq!(told.status.code(), Some(0), "{told:?}");
+    assert_eq!(shown_as_loaded(&api, "chaos").await, Some(false), "{}", api.stderr());
+    let ready = admin.get("/readyz?verbose").await.unwrap().json().unwrap();
+    assert_eq!(ready["refused"], json!([]), "{ready}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn reload_takes_over_another_version_of_a_plugin_that_is_not_loaded() {
     let installation = Installation::new(|config, _| config).await;
     let Installation { api, worker, http, .. } = &installation;

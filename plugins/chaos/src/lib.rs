@@ -57,7 +57,8 @@ const NEEDS: &str = "CARDCAGE_CHAOS_NEEDS";
 struct Settings {
     /// How the start goes.
     init: Init,
-    /// While there is such a file, a thread of the plugin's own calls `abort` half a second after the start.
+    /// While there is such a file, a thread of the plugin's own ends the process half a second after the start: by `exit(0)` where
+    /// the file says `exit`, else by `abort`.
     doom: Option<std::path::PathBuf>,
     /// A file that every attempt which came to a good end is appended to: what happened, whatever was recorded.
     trace: Option<std::path::PathBuf>,
@@ -99,10 +100,10 @@ impl App {
             Init::Exit => std::process::exit(0),
             Init::Abort => std::process::abort(),
         }
-        if settings.doom.is_some_and(|doom| doom.exists()) {
-            std::thread::spawn(|| {
+        if let Some(doom) = settings.doom.and_then(|doom| std::fs::read_to_string(doom).ok()) {
+            std::thread::spawn(move || {
                 std::thread::sleep(Duration::from_millis(500));
-                std::process::abort();
+                if doom == "exit" { std::process::exit(0) } else { std::process::abort() }
             });
         }
         let trace = settings.trace.as_deref().map_or(Ok(Trace::default()), Trace::open);

@@ -59,6 +59,8 @@ pub(crate) enum Mode {
     Hoard,
     /// Calls `exit(0)`.
     Exit,
+    /// Calls `exit(0)` after `ms` on a thread of its own, while the handler waits.
+    ExitAside,
     /// Answers with `times` MiB (at least 1).
     HugeReply,
     /// Fails with a text of `times` MiB (at least 1); a task with `ms` asks for a retry with it.
@@ -160,6 +162,7 @@ impl Order {
                 drop(std::hint::black_box(hoard));
             }
             Mode::Exit => std::process::exit(0),
+            Mode::ExitAside => aside(self.time(), || std::process::exit(0)).await,
             _ => {}
         }
     }

@@ -128,6 +128,7 @@ fn deadly_modes_end_the_process_as_they_are_called() {
         // The threads of a test are the standard library's own, which says what it was and aborts.
         ("overflow_stack", Some(6), None),
         ("exit", None, Some(0)),
+        ("exit_aside", None, Some(0)),
     ] {
         let status = std::process::Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "tests::dies_as_told", "--ignored"])

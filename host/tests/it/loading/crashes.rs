@@ -46,26 +46,29 @@ fn doomed(folder: &TempDir) -> (std::path::PathBuf, Config) {
 
 #[tokio::test]
 async fn death_that_is_the_doing_of_a_plugin_which_runs_already_is_not_laid_on_the_one_that_is_loaded() {
-    let folder = tempfile::tempdir().unwrap();
-    let (doom, config) = doomed(&folder);
-    std::fs::write(&doom, "").unwrap();
-    let mut api = Launch::new(["api"]).env("OUTSIDER_INIT", "hang").config(&config).start().unwrap();
-    api.wait_addresses(soon()).await.unwrap();
-    let admin = api.admin().unwrap();
-    let seen = eventually(soon(), "a crash is reported", async || {
-        let ready = admin.get("/readyz?verbose").await.ok()?.json().ok()?;
-        ready["last_crash"].is_object().then_some(ready)
-    });
-    let ready = seen.await.unwrap_or_else(|error| panic!("{error}: {}", api.stderr()));
-    let crash = &ready["last_crash"];
-    assert_eq!((&crash["plugin"], &crash["cause"]), (&json!("chaos"), &json!("signal")), "{crash}");
-    assert_eq!(crash["version"], env!("CARGO_PKG_VERSION"), "{crash}");
-    std::fs::remove_file(&doom).unwrap();
-    api.wait_ready(soon()).await.unwrap();
-    let ready = verbose(&api).await;
-    assert_eq!(refusal(&ready, "outsider").0, "hung", "it was tried again, and hung: {ready}");
-    let names: Vec<&Value> = ready["plugins"].as_array().unwrap().iter().map(|one| &one["name"]).collect();
-    assert_eq!(names, ["chaos", "hello"]);
+    for (how, cause) in [("abort", "signal"), ("exit", "exit")] {
+        let folder = tempfile::tempdir().unwrap();
+        let (doom, config) = doomed(&folder);
+        std::fs::write(&doom, how).unwrap();
+        let mut api = Launch::new(["api"]).env("OUTSIDER_INIT", "hang").config(&config).start().unwrap();
+        api.wait_addresses(soon()).await.unwrap();
+        let admin = api.admin().unwrap();
+        let seen = eventually(soon(), "a crash is reported", async || {
+            let ready = admin.get("/readyz?verbose").await.ok()?.json().ok()?;
+            ready["last_crash"].is_object().then_some(ready)
+        });
+        let ready = seen.await.unwrap_or_else(|error| panic!("{error}: {}", api.stderr()));
+        let crash = &ready["last_crash"];
+        assert_eq!((&crash["plugin"], &crash["cause"]), (&json!("chaos"), &json!(cause)), "{crash}");
+        assert_eq!(crash["version"], env!("CARGO_PKG_VERSION"), "{crash}");
+        std::fs::remove_file(&doom).unwrap();
+        api.wait_ready(soon()).await.unwrap();
+        let ready = verbose(&api).await;
+        assert_eq!(refusal(&ready, "outsider").0, "hung", "it was tried again, and hung: {ready}");
+        let names: Vec<&Value> =
+            ready["plugins"].as_array().unwrap().iter().map(|one| &one["name"]).collect();
+        assert_eq!(names, ["chaos", "hello"]);
+    }
 }
 
 #[tokio::test]

@@ -199,6 +199,7 @@ async fn enqueue_checks_the_body_and_promises_what_the_api_promises() {
     for (target, body, more, code, word) in [
         ("chaos.chaos", "{", None, 2, "no JSON"),
         ("chaos.chaos", r#"{"mode":"dance"}"#, None, 2, "does not fit chaos.chaos: at /mode"),
+        ("chaos.chaos", "@/dev/zero", None, 2, "/dev/zero cannot be read: it has more than the 524288 bytes"),
         ("chaos.dance", "{}", None, 1, "it has chaos, short"),
         ("nobody.task", "{}", None, 1, "there is no plugin `nobody`"),
         ("chaos.chaos", r#"{"mode":"fail"}"#, Some("k1"), 2, "idempotency_conflict"),
