@@ -46,7 +46,7 @@ pub async fn run(args: InstanceListArgs) -> Exit {
     } else if apis.is_empty() && workers.is_empty() {
         output::result("no instance answers");
     } else {
-        output::result(&text(&apis, &workers, &drift, session.now()));
+        output::result(&text(&apis, &workers, &drift, session.now(), output::styled()));
     }
     if args.check && !drift.is_empty() { Exit::Unexpected } else { Exit::Success }
 }
@@ -79,7 +79,7 @@ fn answers(worker: &Presence, offered: &PresentPlugin, route: &Name) -> bool {
         && worker.plugins.iter().any(|plugin| plugin.name == offered.name && plugin.routes.contains(route))
 }
 
-fn text(apis: &[Presence], workers: &[Presence], drift: &[Drift], now: Timestamp) -> String {
+fn text(apis: &[Presence], workers: &[Presence], drift: &[Drift], now: Timestamp, is_styled: bool) -> String {
     let mut table = output::table();
     table.set_header(["instance", "role", "group", "host", "pid", "up", "status", "plugins"]);
     let apis = apis.iter().map(|one| ("api", one));
@@ -99,7 +99,7 @@ fn text(apis: &[Presence], workers: &[Presence], drift: &[Drift], now: Timestamp
             one.plugins.iter().map(version).collect::<Vec<_>>().join(", "),
         ]);
     }
-    let (red, plain) = if output::styled() { ("\u{1b}[31m", "\u{1b}[0m") } else { ("", "") };
+    let (red, plain) = if is_styled { ("\u{1b}[31m", "\u{1b}[0m") } else { ("", "") };
     let mut text = table.trim_fmt();
     for one in drift {
         let list = |names: &[Name]| names.iter().map(Name::to_string).collect::<Vec<_>>().join(", ");
@@ -175,5 +175,20 @@ mod tests {
         assert_eq!(drift(&[api], &[quarantined])[0].routes.len(), 2);
         let draining = present("api-2", "1.2.0", &["fulfil"], &[], "draining");
         assert_eq!(drift(&[draining], &[]), []);
+    }
+
+    #[test]
+    fn drift_is_red_where_colours_are_and_only_there() {
+        let api = [present("api-1", "1.2.0", &["fulfil"], &["call"], "serving")];
+        let (drift, now) = (drift(&api, &[]), Timestamp::from_unix_ms(0));
+        let styled = text(&api, &[], &drift, now, true);
+        let red: Vec<&str> = styled.lines().filter(|line| line.starts_with("\u{1b}[31m")).collect();
+        assert_eq!(red.len(), 2, "{styled:?}");
+        assert!(
+            red.iter()
+                .all(|line| line.ends_with("\u{1b}[0m")
+                    && line.contains("no live worker can run orders 1.2.0"))
+        );
+        assert!(!text(&api, &[], &drift, now, false).contains('\u{1b}'));
     }
 }

@@ -158,6 +158,21 @@ impl Board {
         self.shared.region.threads.iter().filter_map(ThreadSlot::polling).collect()
     }
 
+    /// Name and id of the plugin's handlers that are being polled now, as the logs write them: where one of its threads is held
+    /// up, one of them does it, or nothing that has a name.
+    #[must_use]
+    pub fn handlers_of(&self, plugin: u32) -> Vec<String> {
+        let live = self.live();
+        let of_it = self.polling().into_iter().filter(|thread| thread.plugin == plugin);
+        let named = of_it.filter_map(|thread| {
+            let entry = live.iter().find(|entry| entry.id == thread.id)?;
+            let id = uuid::Uuid::from_bytes(entry.id);
+            let id = if entry.kind.is_task() { id.to_string() } else { id.simple().to_string() };
+            Some(format!("{} {id}", entry.name))
+        });
+        named.collect()
+    }
+
     /// The kernel's id of the thread whose fault or `exit` ends the child, once that is known.
     #[must_use]
     pub fn culprit(&self) -> Option<u32> {

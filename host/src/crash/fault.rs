@@ -136,8 +136,7 @@ extern "C" fn exits() {
     let first = region.culprit.compare_exchange(0, tid, Ordering::Release, Ordering::Relaxed);
     // A fault that a library made an `exit` of stays what is known.
     if (first.is_ok() || first == Err(tid)) && region.fault.read().is_none() {
-        let here = 0_u64;
-        let stack = (&raw const here).expose_provenance() as u64;
+        let stack = own_stack();
         region.fault.write(&Fault { stack, caller: caller(region, stack), ..Fault::default() });
     }
 }
@@ -205,6 +204,16 @@ fn place(context: *mut libc::c_void) -> (u64, u64) {
         let _ = context;
         (0, 0)
     }
+}
+
+/// The calling thread's stack pointer; 0 where it is not known. The address of a variable need not lie on the stack: sanitizers
+/// keep variables elsewhere.
+fn own_stack() -> u64 {
+    let mut context = std::mem::MaybeUninit::<libc::ucontext_t>::uninit();
+    // SAFETY: it writes what the structure holds of this thread and reads nothing of it. OWNERSHIP: ours, on this stack.
+    // THREADS: it is about the calling thread alone.
+    let got = unsafe { libc::getcontext(context.as_mut_ptr()) };
+    if got == 0 { place(context.as_mut_ptr().cast()).1 } else { 0 }
 }
 
 /// The first word on the stack that points into a plugin's library.

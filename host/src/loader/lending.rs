@@ -12,10 +12,12 @@
 //! # What it refuses
 //! It interrupts nobody: what blocks for ever keeps its thread until the process ends.
 
+use crate::crash::Board;
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::runtime::{Handle, RuntimeFlavor};
 
@@ -29,11 +31,34 @@ thread_local! {
 /// The threads that may be lent at the same time.
 #[derive(Debug)]
 pub struct Lending {
-    /// One per thread that may be lent: 0 while it is not, else when it was, in looks.
-    loans: Box<[AtomicU64]>,
+    /// One per thread that may be lent.
+    places: Box<[Place]>,
     looks: AtomicU64,
     held_up: AtomicUsize,
     ended_in_place: AtomicU64,
+    /// By the numbers that the board has the plugins by.
+    borrowers: Mutex<BTreeMap<u32, Borrower>>,
+}
+
+/// A thread that may be lent.
+#[derive(Debug, Default)]
+struct Place {
+    /// 0 while it is not, else when it was, in looks.
+    since: AtomicU64,
+    /// To which plugin it was lent the last time.
+    plugin: AtomicU32,
+    /// The loan that was told of, by its `since`.
+    told: AtomicU64,
+}
+
+/// A plugin that threads are lent to.
+#[derive(Debug)]
+struct Borrower {
+    name: String,
+    version: String,
+    board: Option<Board>,
+    /// How often it held one up.
+    times: u64,
 }
 
 impl Lending {
@@ -44,9 +69,9 @@ impl Lending {
     }
 
     fn of(threads: usize) -> Self {
-        let loans = (0..threads).map(|_| AtomicU64::new(0)).collect();
+        let places = (0..threads).map(|_| Place::default()).collect();
         let (looks, held_up, ended_in_place) = (AtomicU64::new(1), AtomicUsize::new(0), AtomicU64::new(0));
-        Self { loans, looks, held_up, ended_in_place }
+        Self { places, looks, held_up, ended_in_place, borrowers: Mutex::default() }
     }
 
     /// Lends the threads of this runtime, all but one, and starts the thread that watches them.
@@ -76,6 +101,23 @@ impl Lending {
         Ok(lending)
     }
 
+    fn borrowers(&self) -> MutexGuard<'_, BTreeMap<u32, Borrower>> {
+        // Nothing that holds the lock panics.
+        self.borrowers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells who it is that threads are lent to under this number.
+    pub(super) fn introduce(&self, plugin: u32, name: &str, version: &str, board: Option<Board>) {
+        let (name, version) = (name.to_owned(), version.to_owned());
+        self.borrowers().insert(plugin, Borrower { name, version, board, times: 0 });
+    }
+
+    /// How often each plugin held a lent thread up.
+    #[must_use]
+    pub fn times(&self) -> Vec<(String, u64)> {
+        self.borrowers().values().map(|one| (one.name.clone(), one.times)).collect()
+    }
+
     /// How many handlers ended with a poll on a lent thread.
     #[must_use]
     pub fn ended_in_place(&self) -> u64 {
@@ -95,30 +137,48 @@ impl Lending {
     /// Looks for lent threads that are held up, and says how many are.
     fn look(&self) -> usize {
         let now = self.looks.fetch_add(1, Ordering::Relaxed) + 1;
-        let held_up = |loan: &AtomicU64| {
-            let since = loan.load(Ordering::Relaxed);
-            since != 0 && now > since + 1
-        };
-        let held_up = self.loans.iter().filter(|loan| held_up(loan)).count();
-        if held_up > self.held_up() {
-            tracing::warn!("a plugin holds up a thread of the host that was lent for a short poll");
+        let mut held_up = 0;
+        for place in &self.places {
+            let since = place.since.load(Ordering::Acquire);
+            if since == 0 || now <= since + 1 {
+                continue;
+            }
+            held_up += 1;
+            if place.told.swap(since, Ordering::Relaxed) != since {
+                self.tell(place.plugin.load(Ordering::Relaxed));
+            }
         }
         self.held_up.store(held_up, Ordering::Relaxed);
         held_up
     }
 
-    /// Lends the calling thread until the loan is dropped, if it can be spared.
-    pub(super) fn lend(&self) -> Option<Loan<'_>> {
+    /// Counts that a plugin holds a thread up, and says so.
+    fn tell(&self, plugin: u32) {
+        let mut borrowers = self.borrowers();
+        let Some(borrower) = borrowers.get_mut(&plugin) else { return };
+        borrower.times += 1;
+        let held_by = borrower.board.map(|board| board.handlers_of(plugin)).unwrap_or_default();
+        tracing::warn!(
+            plugin = borrower.name,
+            version = borrower.version,
+            held_by = held_by.join(", "),
+            "a plugin holds up a thread of the host that was lent for a short poll; blocking work belongs on `spawn_blocking`"
+        );
+    }
+
+    /// Lends the calling thread to this plugin until the loan is dropped, if it can be spared.
+    pub(super) fn lend(&self, plugin: u32) -> Option<Loan<'_>> {
         if self.held_up() > 0 {
             return None;
         }
         let now = self.looks.load(Ordering::Relaxed);
-        let loan = self
-            .loans
-            .iter()
-            .find(|loan| loan.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed).is_ok())?;
+        let (taken, free) = (Ordering::Relaxed, Ordering::Relaxed);
+        let place =
+            self.places.iter().find(|place| place.since.compare_exchange(0, now, taken, free).is_ok())?;
+        // Long before anybody asks: a loan is told of from the second look on.
+        place.plugin.store(plugin, Ordering::Relaxed);
         LENT.set(true);
-        Some(Loan(loan))
+        Some(Loan(&place.since))
     }
 }
 
@@ -154,23 +214,28 @@ mod tests {
     #[test]
     fn as_many_threads_are_lent_as_can_be_spared() {
         let lending = Lending::of(2);
-        let (first, second) = (lending.lend(), lending.lend());
-        assert!(first.is_some() && second.is_some() && lending.lend().is_none());
+        let (first, second) = (lending.lend(1), lending.lend(1));
+        assert!(first.is_some() && second.is_some() && lending.lend(1).is_none());
         drop(first);
-        assert!(lending.lend().is_some());
-        assert!(Lending::of(0).lend().is_none());
+        assert!(lending.lend(1).is_some());
+        assert!(Lending::of(0).lend(1).is_none());
     }
 
     #[test]
-    fn nothing_is_lent_while_a_lent_thread_is_held_up() {
+    fn nothing_is_lent_while_a_lent_thread_is_held_up_and_who_holds_it_is_counted_once() {
         let lending = Lending::of(2);
-        let loan = lending.lend();
+        for (plugin, name) in [(1, "first"), (2, "second")] {
+            lending.introduce(plugin, name, "1.0.0", None);
+        }
+        let (short, loan) = (lending.lend(1), lending.lend(2));
         assert_eq!(lending.look(), 0);
-        assert_eq!(lending.look(), 1);
-        assert!(lending.lend().is_none());
+        drop(short);
+        assert_eq!((lending.look(), lending.look()), (1, 1));
+        assert!(lending.lend(1).is_none());
         drop(loan);
         assert_eq!(lending.look(), 0);
-        assert!(lending.lend().is_some());
+        assert!(lending.lend(1).is_some());
+        assert_eq!(lending.times(), [("first".to_owned(), 0), ("second".to_owned(), 1)]);
     }
 
     #[test]
@@ -179,7 +244,7 @@ mod tests {
         let lending = Lending::start(runtime.handle().clone()).unwrap();
         let handle = runtime.handle().clone();
         let blocked = runtime.spawn(async move {
-            let _loan = lending.lend().unwrap();
+            let _loan = lending.lend(1).unwrap();
             let (sender, receiver) = std::sync::mpsc::channel();
             spawn(&handle, async move { sender.send(()).unwrap() });
             receiver.recv_timeout(Duration::from_secs(10)).is_ok()

@@ -45,6 +45,7 @@ mod services;
 mod set;
 mod side_by_side;
 mod span;
+mod start;
 mod step;
 mod task_side;
 mod trust;

@@ -4,7 +4,7 @@
 //! * A plugin reaches only those that it declares (`needs`, `wants`), by name and major.
 //! * What is enqueued for another plugin fits the schema of its task as this host knows it. Whether a worker is there
 //!   that runs it is no matter: it waits in its queue like any other.
-//! * Whom a loaded plugin needs is loaded too, or by another process of the host as another major ([`super::Beside`]).
+//! * Whom a started plugin needs has started too, or by another process of the host as another major ([`super::Beside`]).
 
 use super::description::{Description, Placement, TaskDescription};
 use super::refusal::{Code, Refusal};
@@ -15,6 +15,7 @@ use cardcage_protocol::{Problem, ProblemCode};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 /// Mistakes of a body that are told.
@@ -85,13 +86,15 @@ pub(super) struct Neighbour {
     schemas: Vec<OnceLock<Option<jsonschema::Validator>>>,
     /// Once one was called.
     routes: OnceLock<Routes>,
+    /// It did not start.
+    is_lost: AtomicBool,
 }
 
 impl Neighbour {
     pub(super) fn new(description: Arc<Description>) -> Self {
         let identity = description.identity();
         let schemas = description.tasks.iter().map(|_| OnceLock::new()).collect();
-        Self { identity, description, schemas, routes: OnceLock::new() }
+        Self { identity, description, schemas, routes: OnceLock::new(), is_lost: AtomicBool::new(false) }
     }
 }
 
@@ -193,8 +196,19 @@ impl Neighbours {
         Ok((neighbour.identity.clone(), route.name.clone()))
     }
 
+    /// One that did not start is reached no more.
+    pub(super) fn lose(&self, description: &Description) {
+        let is_it = |one: &&Neighbour| {
+            *one.identity.name == *description.name && one.identity.major == description.major()
+        };
+        self.known.iter().filter(is_it).for_each(|one| one.is_lost.store(true, Ordering::Relaxed));
+    }
+
     fn find(&self, name: &str, major: u32) -> Result<&Neighbour, Problem> {
-        let is_meant = |one: &&Neighbour| *one.identity.name == *name && one.identity.major == major;
+        let is_meant = |one: &&Neighbour| {
+            let is_lost = one.is_lost.load(Ordering::Relaxed);
+            *one.identity.name == *name && one.identity.major == major && !is_lost
+        };
         self.known.iter().find(is_meant).ok_or_else(|| {
             let detail = format!("The plugin `{name}` v{major} is not among those of this host.");
             Problem::new(ProblemCode::UnknownPlugin).detail(detail).retry_after_s(60)

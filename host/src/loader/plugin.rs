@@ -123,6 +123,7 @@ impl Opened {
         }
         let Self { file, description, vtable, .. } = self;
         let (instance, lending, board) = (reply.instance, start.lending.clone(), start.board);
+        lending.introduce(start.index, &identity.name, &identity.version, board);
         Ok(Plugin { identity, file, description, index: start.index, vtable, instance, lending, board })
     }
 }
@@ -197,7 +198,7 @@ impl Plugin {
         let (reply, answered) = oneshot::channel();
         let streaming = u8::from(call.stream.is_some());
         let token = CallSide::new(reply, call.stream).into_token();
-        let loan = self.lending.lend();
+        let loan = self.lending.lend(self.index);
         let head = CallHead {
             request_id: call.request_id,
             deadline_unix_ms: call.deadline_unix_ms,
@@ -224,7 +225,7 @@ impl Plugin {
     /// Starts an attempt of a task, where [`call`](Self::call) starts a route's. Dropping the future before its end cancels the handler.
     pub fn start(&self, attempt: Attempt) -> TaskStart {
         let (outcome, ended) = oneshot::channel();
-        let loan = self.lending.lend();
+        let loan = self.lending.lend(self.index);
         let ext = attempt.soft_deadline_unix_ms.map_or_else(FfiBytes::empty, |soft_ms| {
             let mut ext = Vec::new();
             headers::push(&mut ext, headers::SOFT_DEADLINE_MS, soft_ms.to_string().as_bytes());

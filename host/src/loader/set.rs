@@ -5,13 +5,13 @@ use super::description::Description;
 use super::inspect::{self, Manifest};
 use super::lending::Lending;
 use super::neighbours::{self, Neighbour, Neighbours};
-use super::plugin::{InitOptions, Opened, Plugin};
+use super::plugin::{Opened, Plugin};
 use super::refusal::Refusal;
 use super::served::{Judged, Served};
 use super::services::Services;
 use super::step::{LoadStep, OnStep};
 use super::trust::Trust;
-use super::{conflict, copy, open, side_by_side};
+use super::{conflict, copy, open, side_by_side, start};
 use crate::config::{ScheduleOverrides, TaskOverrides};
 use crate::crash::Board;
 use std::collections::BTreeMap;
@@ -96,6 +96,8 @@ pub struct PluginSet {
     pub declared: Vec<(Source, Arc<Description>)>,
     /// The others.
     pub refused: Vec<Refusal>,
+    /// A started plugin needs one that did not start, and what is to be said of it: this process is of no use.
+    pub stranded: Option<String>,
 }
 
 impl PluginSet {
@@ -223,7 +225,7 @@ pub fn load_all(sources: &[Source], options: &LoadOptions, on_step: OnStep<'_>) 
     let known = opened.iter().map(|(_, plugin)| &plugin.description).chain(options.beside.descriptions());
     let known = known.map(|description| Neighbour::new(description.clone())).collect();
     let neighbours = Arc::new(Neighbours::new(known, options.is_alone));
-    start_all(&mut set, opened, neighbours, options, on_step);
+    start::all(&mut set, opened, neighbours, options, on_step);
     set
 }
 
@@ -238,38 +240,6 @@ pub(super) fn unmet<'a>(
         Some(neighbours::refusal(&source.name, &source.library, unmet.get(source.name.as_str())?))
     };
     own.filter_map(refusal).collect()
-}
-
-/// Starts what was opened.
-pub(super) fn start_all(
-    set: &mut PluginSet,
-    opened: Vec<(Source, Opened)>,
-    neighbours: Arc<Neighbours>,
-    options: &LoadOptions,
-    on_step: OnStep<'_>,
-) {
-    for (source, plugin) in opened {
-        // Its place among those that start, which is how the supervisor finds its name after a crash.
-        let index = u32::try_from(set.plugins.len() + 1).unwrap_or(0);
-        let Manifest { name, version, .. } = &plugin.manifest;
-        on_step(Some(LoadStep { index: Some(index), ..LoadStep::before("init", name, version) }));
-        let started = plugin.init(&InitOptions {
-            index,
-            config: &source.config,
-            neighbours: neighbours.clone(),
-            log_filter: &options.log_filter,
-            threads: source.threads.unwrap_or(options.threads),
-            services: options.services.clone(),
-            runtime: options.runtime.clone(),
-            board: options.board,
-            lending: options.lending.clone(),
-        });
-        on_step(None);
-        match started {
-            Ok(plugin) => set.plugins.push((source, Arc::new(plugin))),
-            Err(refusal) => set.refused.push(refusal),
-        }
-    }
 }
 
 /// Opens and describes every plugin without starting any.

@@ -19,7 +19,7 @@ use super::plugin::Opened;
 use super::refusal::{Code, Refusal};
 use super::set::{self, Inspected, LoadOptions, PluginSet, Source};
 use super::step::{LoadStep, OnStep};
-use super::{conflict, copy, kept, open};
+use super::{conflict, copy, kept, open, start};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -180,7 +180,7 @@ impl Unopened {
             }
             on_step(None);
         }
-        set::start_all(&mut set, opened, neighbours, options, on_step);
+        start::all(&mut set, opened, neighbours, options, on_step);
         set
     }
 }

@@ -188,7 +188,7 @@ pub enum ToSupervisor {
         exit_code: u8,
         /// One sentence: whose fault, what to do.
         message: String,
-        /// True: start another child instead of exiting with the code.
+        /// True: start another child, without the plugins that did not start in this one, instead of exiting with the code.
         #[serde(default)]
         retry: bool,
     },

@@ -364,6 +364,13 @@ impl Birth {
                     }
                     banned.push(culprit);
                 }
+                // A circle of plugins that need each other, without one of them.
+                Ending::Failed { retry: true, .. }
+                    if snapshot.refused.len() > banned.len()
+                        && !snapshot.refused.iter().any(|one| needed.contains(&one.plugin)) =>
+                {
+                    banned = snapshot.refused;
+                }
                 ending => {
                     let unfit = unfit(ending, &lived.death, report.as_ref(), snapshot.refused, &needed);
                     return Err(unfit);

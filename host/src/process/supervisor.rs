@@ -218,7 +218,11 @@ impl Supervisor {
                 Next::Exit(Exit::from_code(exit_code.into()).unwrap_or(Exit::Unexpected))
             }
             Ending::Failed { message, retry: true, .. } => {
-                tracing::warn!(reason = message, "the child cannot start; trying again");
+                tracing::warn!(
+                    reason = message,
+                    "the child cannot start with what did not start; trying again without"
+                );
+                self.ban_those(&[Code::InitFailed]);
                 Next::AfterPause
             }
             Ending::Loading(phase) if self.ban(&phase, &death) => Next::Exit(Exit::PluginRefused),
@@ -239,7 +243,9 @@ impl Supervisor {
         if self.retiring.as_ref().is_none_or(JoinHandle::is_finished) {
             (self.retiring, self.successor) = (None, None);
         }
-        self.ban_what_died_elsewhere();
+        // They took down or held up the process that was to describe them for the last child: the next one would wait for the
+        // same again.
+        self.ban_those(&[Code::Died, Code::Hung]);
         // While the one before serves, so does the host.
         if self.successor.is_none() {
             let without = self.without();
@@ -330,13 +336,11 @@ impl Supervisor {
         }
     }
 
-    /// Bans the plugins that took down or held up the process which was to describe them for the last child: the next one would
-    /// wait for the same again.
-    fn ban_what_died_elsewhere(&mut self) {
-        let codes = [Code::Died.as_str(), Code::Hung.as_str()];
+    /// Bans the plugins that the last child refused by these codes.
+    fn ban_those(&mut self, codes: &[Code]) {
         for refusal in self.status.snapshot().refused {
             let is_known = self.banned.iter().any(|one| one.plugin == refusal.plugin);
-            if codes.contains(&refusal.code.as_str()) && !is_known {
+            if codes.iter().any(|code| code.as_str() == refusal.code) && !is_known {
                 self.banned.push(refusal);
             }
         }

@@ -8,7 +8,7 @@
 //! starved itself blames nobody.
 //!
 //! What it refuses: it ends nothing. A handler that holds a thread which the host lent blocks no plugin, and is told by
-//! `cardcage_lent_threads_held_up`.
+//! `loader::Lending`.
 
 use super::child::report;
 use super::metrics::line;
@@ -65,7 +65,7 @@ impl Blocked {
             if timeout(PATIENCE, &mut pulse).await.is_ok() || asked.elapsed() > PATIENCE + LATE {
                 continue;
             }
-            let held_by = polled(&plugin, &board);
+            let held_by = board.handlers_of(plugin.index);
             tracing::warn!(
                 plugin = name,
                 version,
@@ -108,17 +108,4 @@ impl Blocked {
         }
         text
     }
-}
-
-/// The plugin's handlers that are being polled now: one of them holds the thread, or nothing that has a name does.
-fn polled(plugin: &Plugin, board: &Board) -> Vec<String> {
-    let live = board.live();
-    let of_it = board.polling().into_iter().filter(|thread| thread.plugin == plugin.index);
-    let named = of_it.filter_map(|thread| {
-        let entry = live.iter().find(|entry| entry.id == thread.id)?;
-        let id = uuid::Uuid::from_bytes(entry.id);
-        let id = if entry.kind.is_task() { id.to_string() } else { id.simple().to_string() };
-        Some(format!("{} {id}", entry.name))
-    });
-    named.collect()
 }

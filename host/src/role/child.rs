@@ -194,6 +194,12 @@ impl Context {
     /// What follows from loading.
     pub(super) fn settle(&self, set: &PluginSet) -> Result<(), Failure> {
         self.judge(&set.refused)?;
+        if let Some(fault) = &set.stranded {
+            // The next child begins without those that did not start.
+            let exit_code = Exit::PluginRefused.code();
+            self.report(&ToSupervisor::Failed { exit_code, message: fault.clone(), retry: true });
+            loader::exit_now(i32::from(exit_code));
+        }
         self.judge_tasks(set)?;
         self.blocked.watch(set, self.board, &self.outbox);
         Ok(())
@@ -263,6 +269,10 @@ impl Context {
         line(&mut text, "cardcage_handlers_ended_in_place_total", "", self.lending.ended_in_place());
         text.push_str("# TYPE cardcage_lent_threads_held_up gauge\n");
         line(&mut text, "cardcage_lent_threads_held_up", "", self.lending.held_up());
+        text.push_str("# TYPE cardcage_lent_thread_held_up_total counter\n");
+        for (plugin, times) in self.lending.times() {
+            line(&mut text, "cardcage_lent_thread_held_up_total", &format!("{{plugin=\"{plugin}\"}}"), times);
+        }
         text.push_str(&self.blocked.text());
         text
     }

@@ -130,6 +130,45 @@ async fn waiting_bodies_that_a_candidate_cannot_read_are_counted_by_version_befo
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn delayed_and_dead_tasks_are_counted_too_each_by_the_version_that_enqueued_it() {
+    let deployed = Deployed::new().await;
+    let cardcage = async |config: &Config, arguments: &[&str]| {
+        let output = Launch::new(arguments.iter().copied()).config(config).run(soon()).await.unwrap();
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+    };
+    // One that has failed for good, and one of each version that is to run in an hour.
+    cardcage(&deployed.config, &["queues", "resume", "skew.pay"]).await;
+    let nothing = json!({ "amount": { "units": 0, "currency": "eur" } });
+    let failed = deployed.http.post_json("/skew/pay", &nothing).await.unwrap().task_id().unwrap();
+    let ended = deployed.http.final_task(&failed, soon()).await.unwrap();
+    assert_eq!(ended["error"]["message"], "there is nothing to pay", "{ended}");
+    let old = deployed.candidate(&skew("old"));
+    let euros = r#"{"amount":{"units":5,"currency":"eur"}}"#;
+    for (config, body) in [(&deployed.config, euros), (&old, r#"{"amount":7}"#)] {
+        cardcage(config, &["tasks", "enqueue", "skew.pay", "--json", body, "--delay", "1h"]).await;
+    }
+    let counted = eventually(soon(), "the letter is written, and all are counted", async || {
+        let (report, code) = report(&old, "broker").await;
+        let counts = report["tasks"].as_array()?.iter().map(|one| {
+            ["delayed", "dead", "unfit", "unfit_dead"].map(|count| one[count].as_u64().unwrap_or_default())
+        });
+        let of = |one: &Value| one["version"].as_str().unwrap_or_default().to_owned();
+        let versions: Vec<String> = report["tasks"].as_array()?.iter().map(of).collect();
+        let counts: Vec<[u64; 4]> = counts.collect();
+        (versions == ["1.0.0", "1.1.0"] && counts == [[1, 0, 0, 0], [1, 1, 1, 1]]).then_some((report, code))
+    });
+    let (report, code) = counted.await.unwrap();
+    assert_eq!(code, 6, "{report}");
+    let unfit = breaking(&report).into_iter().find(|(kind, ..)| *kind == "waiting_tasks_unfit").unwrap();
+    assert!(unfit.2.starts_with("1 of 1 that wait, enqueued by 1.1.0, would be parked"), "{report}");
+    let dead = notes(&report, "dead_letters_unfit");
+    assert!(
+        dead[0].starts_with("1 of 1 dead letters of 1.1.0 could not be replayed: at `amount`"),
+        "{report}"
+    );
+}
+
 #[tokio::test]
 async fn plugin_that_is_left_out_is_told_with_the_tasks_that_would_find_no_worker() {
     let deployed = Deployed::new().await;

@@ -130,6 +130,17 @@ async fn handler_that_blocks_a_lent_thread_leaves_others_answering() {
         tokio::time::timeout(Duration::from_secs(5), greets(&http)).await.expect("the other plugin answers");
     }
     assert!(blocked.iter().all(|request| !request.is_finished()));
+    // It is said whose doing it is.
+    let log = api.stderr();
+    let line = log.lines().find(|line| line.contains("holds up a thread of the host")).unwrap();
+    assert!(line.contains("plugin=\"chaos\"") && line.contains("held_by=\"inline_block "), "{line}");
+    let metrics = api.admin().unwrap().get("/metrics").await.unwrap().text();
+    let times = |plugin: &str| {
+        let start = format!("cardcage_lent_thread_held_up_total{{plugin=\"{plugin}\"}} ");
+        metrics.lines().find_map(|line| line.strip_prefix(start.as_str())?.parse::<u64>().ok())
+    };
+    assert!(times("chaos").is_some_and(|times| times > 0), "{metrics}");
+    assert_eq!(times("hello"), Some(0), "{metrics}");
     blocked.iter().for_each(|request| request.abort());
 }
 

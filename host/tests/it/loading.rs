@@ -2,6 +2,7 @@
 //! each other's way, and those that are as they should be.
 
 mod crashes;
+mod needed;
 pub(crate) mod outside;
 mod refusals;
 mod trust;

@@ -75,7 +75,8 @@ async fn good_request_that_no_handler_would_see_is_found_and_the_routes_are_name
     let fickle = fickle().config(json!({ "fault": "none" }));
     // As callers of the API write it: with the plugin's prefix.
     let report = fickle.call(Method::POST, "/fickle/call", json!({ "good": true })).run().await.unwrap();
-    let words = "has no such route; it has POST /call, POST /inline, each below its prefix";
+    let words =
+        "has no such route; it has POST /call, POST /inline, GET /named/{name}, each below its prefix";
     assert_found(&report, &[(Rule::Samples, "POST /fickle/call", words)]);
 }
 
@@ -113,6 +114,16 @@ async fn garbage_that_a_handler_panics_on_is_found_in_its_answer_its_outcome_and
         at(CALL_GARBAGE, "it is answered 500 handler_panicked"),
         at(TASK_GARBAGE, "it ended failed (panicked): panicked on garbage as told"),
         (Rule::Panics, "the log", "panicked on garbage as told"),
+    ];
+    assert_found(&report, &expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn parameter_in_a_path_that_a_handler_panics_on_is_found() {
+    let report = with("panic_on_parameter").await;
+    let expected = [
+        (Rule::Garbage, "GET /named/%00", "it is answered 500 handler_panicked"),
+        (Rule::Panics, "the log", "panicked on a name as told"),
     ];
     assert_found(&report, &expected);
 }

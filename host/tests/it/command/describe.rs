@@ -23,6 +23,26 @@ fn describe_shows_routes_tasks_schedules_and_schemas() {
 }
 
 #[test]
+fn describe_shows_schedules() {
+    let chaos = plugin_library("chaos").unwrap();
+    let at_three = r#"{"nightly":{"cron":"0 0 3 * * *","time_zone":"Europe/Berlin","order":{"mode":"ok"}}}"#;
+    let describe = |schedules: &str, more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cardcage"));
+        command.args(["plugin", "describe", chaos.to_str().unwrap()]).args(more);
+        command.env("CARDCAGE_CHAOS_SCHEDULES", schedules).output().unwrap()
+    };
+    let text = stdout(&describe(at_three, &[]));
+    for words in ["Schedules:", "nightly", "0 0 3 * * *", "Europe/Berlin"] {
+        assert!(text.contains(words), "{words} is in {text}");
+    }
+    let answer = json(&describe(at_three, &["--json"]));
+    assert_eq!(answer["schedules"][0]["name"], "nightly", "{answer}");
+    let five_fields = at_three.replacen("0 0 3", "0 3", 1);
+    let refused = describe(&five_fields, &["--json"]);
+    assert_eq!(json(&refused)["refused"]["code"], "bad_description", "{refused:?}");
+}
+
+#[test]
 fn describe_refuses_every_unfit_file_in_one_sentence() {
     let folder = Folder::new();
     for (file, code, word) in unfit(&folder) {

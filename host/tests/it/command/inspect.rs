@@ -19,6 +19,13 @@ fn inspect_shows_a_good_library_without_running_it() {
 
     let answer = json(&cardcage(&["plugin", "inspect", "--json", hello().to_str().unwrap()]));
     assert_eq!(answer["manifest"]["name"], "hello");
+    assert_eq!(
+        (&answer["manifest"]["panic"], &answer["manifest"]["abi"]),
+        (&"unwind".into(), &"1.0.0".into())
+    );
+    for row in ["panic            unwind", "ABI              1.0.0, which this host"] {
+        assert!(text.contains(row), "{row} is in {text}");
+    }
     assert_eq!(answer["refused"], Value::Null);
     assert_eq!(answer["size_bytes"], std::fs::metadata(hello()).unwrap().len());
 }

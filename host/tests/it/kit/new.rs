@@ -23,6 +23,12 @@ async fn new_plugin_builds_as_written_in_a_folder_of_its_own_and_its_task_succee
         assert!(told.contains(step), "{step}: {told}");
     }
     let repo = folder.join("my-shop");
+    for file in ["Cargo.toml", "src/lib.rs", "src/tests.rs", "README.md", "justfile", ".gitignore", "vendor"]
+    {
+        assert!(repo.join(file).exists(), "{file}");
+    }
+    let ignored = std::fs::read_to_string(repo.join(".gitignore")).unwrap();
+    assert!(["/target", "/packages"].iter().all(|folder| ignored.lines().any(|line| line == *folder)));
     let readme = std::fs::read_to_string(repo.join("README.md")).unwrap();
     let commands = commands(&readme);
     assert_eq!(
@@ -60,6 +66,11 @@ async fn new_plugin_builds_as_written_in_a_folder_of_its_own_and_its_task_succee
         let arguments: Vec<&str> = std::iter::once(what).chain(more.split_whitespace()).collect();
         assert!(arguments.len() > 1, "{what} fails the change: {workflow}");
         cargo(&repo, &arguments);
+    }
+    // And its recipes are what the README and the workflow say.
+    let recipes = std::fs::read_to_string(repo.join("justfile")).unwrap();
+    for line in ["cargo test -- --include-ignored", "cargo fmt --check", "cardcage plugin package"] {
+        assert!(recipes.contains(line), "{line}: {recipes}");
     }
     let library = outside::target().join("debug/libcardcage_plugin_my_shop.so");
 

@@ -74,6 +74,9 @@ fn package_holds_the_library_with_revision_and_dependencies_and_what_it_says_of_
     let json = |name: &str| serde_json::from_slice::<Value>(file(name)).unwrap();
     assert_eq!(files.len(), 7, "{:?}", files.keys());
     assert_eq!(json("tasks.json")[0]["name"], "echo");
+    assert!(
+        json("tasks.json")[0]["input_schema"].is_object() || json("tasks.json")[0]["input_schema"] == true
+    );
     assert_eq!(json("schedules.json"), Value::Array(Vec::new()));
     assert!(json("settings.schema.json")["properties"]["greeting"].is_object());
     let openapi = json("openapi.json");
@@ -94,6 +97,15 @@ fn package_holds_the_library_with_revision_and_dependencies_and_what_it_says_of_
     let inspected = cardcage(&folder, &["plugin", "inspect", library.to_str().unwrap()]);
     assert!(inspected.status.success(), "{inspected:?}");
 
+    // The lock says what it was built from.
+    let config = folder.join("cardcage.toml");
+    std::fs::write(&config, format!("[plugins.parcel]\nlibrary = {library:?}\n")).unwrap();
+    let locked = cardcage(&folder, &["plugin", "lock", "--config", config.to_str().unwrap()]);
+    assert!(locked.status.success(), "{locked:?}");
+    let lock: toml::Table = std::fs::read_to_string(folder.join("plugins.lock")).unwrap().parse().unwrap();
+    let revision = lock["plugin"][0]["git_revision"].as_str().unwrap();
+    assert_eq!(revision, told["manifest"]["git_revision"], "{lock}");
+
     packaged(&repo, &["--out", "again"]);
     let again = std::fs::read(repo.join(format!("again/{stem}.tar.zst"))).unwrap();
     assert!(bytes == again, "the same library gives the same archive");
@@ -107,6 +119,21 @@ fn package_holds_the_library_with_revision_and_dependencies_and_what_it_says_of_
     assert_eq!(output.status.code(), Some(1), "{told}");
     assert!(told.contains("error: ") && told.contains("cardcage: the build failed"), "{told}");
     assert!(!repo.join("broken").exists());
+}
+
+#[test]
+fn package_is_built_for_release_where_nothing_else_is_said() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = elsewhere("release");
+    std::fs::write(folder.join("Cargo.toml"), "").unwrap();
+    // What cargo is asked for is all that is looked at.
+    let cargo = folder.join("cargo");
+    std::fs::write(&cargo, "#!/bin/sh\necho \"asked: $*\" >&2\nexit 1\n").unwrap();
+    std::fs::set_permissions(&cargo, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_cardcage"));
+    command.args(["plugin", "package", "--no-audit"]).env("CARGO", &cargo).env("PATH", &folder);
+    let told = text(&command.current_dir(&folder).stdin(Stdio::null()).output().unwrap().stderr);
+    assert!(told.contains("asked: ") && told.contains("--profile release"), "{told}");
 }
 
 #[test]

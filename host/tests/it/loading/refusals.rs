@@ -97,6 +97,17 @@ async fn library_with_a_manifest_and_no_interface_or_a_strangers_is_refused_afte
     }
 }
 
+#[tokio::test]
+async fn library_that_lacks_a_symbol_is_refused_when_it_is_opened() {
+    let folder = Folder::new();
+    let lacking = "unsafe extern \"C\" { fn is_in_no_library(); } unsafe { is_in_no_library() }";
+    let file = trap(&folder, "lacking", lacking);
+    for role in ["api", "worker"] {
+        let output = run(Launch::new([role]), &config().plugin_at("lacking", &file)).await;
+        is_refused(&output, "lacking", &file, "open_failed", "is_in_no_library");
+    }
+}
+
 /// A library of another plugin system on the same foundation: it has a root module, of an interface that is not ours.
 const FOREIGN: &str = r##"
 use abi_stable::StableAbi;
@@ -162,6 +173,9 @@ fn foreign() -> PathBuf {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("outside/target");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
+        // As in `outside`: a stranger has flags of their own.
+        .env_remove("RUSTFLAGS")
+        .env_remove("CARGO_BUILD_TARGET")
         .args(["build", "--offline", "--target-dir"])
         .arg(&target)
         .current_dir(&folder)

@@ -8,13 +8,16 @@ use std::collections::BTreeMap;
 
 /// As deep as no parser should follow.
 const DEEP: usize = 20_000;
+/// What nobody meant for a part of a path: bytes that are no text, and text that is no name. Extractors refuse the first, handlers
+/// see the second.
+const PARTS: [&str; 2] = ["%FF%00..%2F", "%00..%2F%F0%9F%A6%80%22%7B"];
 /// The largest request that hosts accept, as `api.body_max_bytes` has it.
 const BODY_MAX_BYTES: usize = 2_097_152;
 
 /// Routes and tasks of a plugin.
 pub(super) struct Declared {
     name: String,
-    /// With their parameters filled.
+    /// With their parameters filled, in every way.
     pub(super) routes: Vec<(Method, String)>,
     /// As they are declared.
     templates: Vec<(Method, String)>,
@@ -31,7 +34,10 @@ impl Declared {
         let templates: Vec<(Method, String)> = list("routes").iter().filter_map(template).collect();
         Self {
             name: text(description, "name"),
-            routes: templates.iter().map(|(method, path)| (method.clone(), filled(path))).collect(),
+            routes: templates
+                .iter()
+                .flat_map(|(method, path)| filled(path).into_iter().map(|path| (method.clone(), path)))
+                .collect(),
             templates,
             tasks: list("tasks").iter().map(|task| text(task, "name")).collect(),
         }
@@ -84,12 +90,16 @@ pub(super) fn difference(first: &Value, second: &Value) -> Option<String> {
     Some(format!("it describes itself differently each time, in `{}`", names.join("`, `")))
 }
 
-/// A path whose parameters are what nobody meant.
-fn filled(template: &str) -> String {
-    let parts = template.split('/');
-    let parts: Vec<&str> =
-        parts.map(|part| if part.starts_with('{') { "%FF%00..%2F" } else { part }).collect();
-    parts.join("/")
+/// Paths whose parameters are what nobody meant.
+fn filled(template: &str) -> Vec<String> {
+    let with = |filling: &str| {
+        let parts = template.split('/');
+        let parts: Vec<&str> = parts.map(|part| if part.starts_with('{') { filling } else { part }).collect();
+        parts.join("/")
+    };
+    let mut paths = PARTS.map(with).to_vec();
+    paths.dedup();
+    paths
 }
 
 /// One attempt each: it is about attempts, not about waiting for them; and no crash hides the next one.
@@ -167,7 +177,13 @@ pub(super) fn is_about_size(fault: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::fits;
+    use super::{filled, fits};
+
+    #[test]
+    fn paths_are_filled_in_every_way_that_makes_a_difference() {
+        assert_eq!(filled("/call"), ["/call"]);
+        assert_eq!(filled("/{id}/lines").len(), 2);
+    }
 
     #[test]
     fn paths_are_those_of_a_template_segment_by_segment() {

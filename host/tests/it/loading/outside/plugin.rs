@@ -29,6 +29,7 @@ impl App {
         let settings: Settings = ctx.config()?;
         match std::env::var("OUTSIDER_INIT").as_deref() {
             Ok("hang") => std::future::pending().await,
+            Ok("fail") => return Err(InitError::new("failed as told")),
             Ok("exit") => std::process::exit(0),
             Ok("abort") => std::process::abort(),
             // SAFETY: there is nothing at that address, which is what is wanted.
@@ -92,9 +93,15 @@ async fn log_task(ctx: TaskContext<App>, _body: Value) -> TaskResult<Value> {
     Ok(json!({ "greeting": ctx.state().greeting }))
 }
 
+/// It needs `chaos` where it is told so.
+fn plugin() -> Plugin<App> {
+    let plugin = Plugin::new(App::start);
+    if std::env::var_os("OUTSIDER_NEEDS_CHAOS").is_some() { plugin.needs("chaos", 0) } else { plugin }
+}
+
 plugin! {
     name = "outsider",
-    build = Plugin::new(App::start)
+    build = plugin()
         .inline(routes!(count))
         .inline(routes!(nested))
         .inline(routes!(log_all))
