@@ -259,6 +259,25 @@ async fn schedule_that_a_candidate_no_longer_declares_breaks_and_another_rhythm_
 }
 
 #[tokio::test]
+async fn schedules_and_tasks_are_held_against_a_saved_set_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let nats = Nats::start().await.unwrap();
+    let config = Config::new(&nats).plugin("chaos").unwrap().plugin_at("skew", &skew("new"));
+    let file = folder.path().join("deployed.json");
+    let nightly = json!({ "nightly": { "every": "1h", "order": { "mode": "ok" } } }).to_string();
+    let save = Launch::new(["check", "--save-manifest", file.to_str().unwrap()]).config(&config);
+    let saved = save.env("CARDCAGE_CHAOS_SCHEDULES", nightly).run(soon()).await.unwrap();
+    assert_eq!(saved.status.code(), Some(0), "{saved:?}");
+    // The candidate has no schedule, and takes less.
+    let (told, code) = report(&config.plugin_at("skew", &skew("old")), file.to_str().unwrap()).await;
+    let kinds: Vec<(&str, &str)> = breaking(&told).iter().map(|(kind, of, _)| (*kind, *of)).collect();
+    assert_eq!(code, 6, "{told}");
+    for found in [("schedule_removed", "schedule nightly"), ("task_schema_narrowed", "task pay")] {
+        assert!(kinds.contains(&found), "{found:?}: {told}");
+    }
+}
+
+#[tokio::test]
 async fn comparison_that_cannot_be_made_is_no_success() {
     let folder = tempfile::tempdir().unwrap();
     let nats = Nats::start().await.unwrap();

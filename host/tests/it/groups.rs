@@ -173,6 +173,27 @@ async fn memory_ceiling_of_a_group_ends_its_process_and_no_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn process_that_has_run_its_groups_number_of_tasks_gives_way_and_no_other_does() {
+    let groups = r#"[{ name = "calm", plugins = ["hello"] }, { name = "wild", recycle_after_tasks = 5 }]"#;
+    let (serving, worker) = Serving::both(|config| grouped(config, groups)).await;
+    let before = ready(&worker).await;
+    let mut ids = Vec::new();
+    eventually(soon(), "the process of `wild` is replaced", async || {
+        ids.push(accepted(&serving, "/chaos/task", json!({ "mode": "ok" })).await);
+        ids.push(accepted(&serving, "/hello/task", json!({})).await);
+        (pid(&ready(&worker).await, "wild") != pid(&before, "wild")).then_some(())
+    })
+    .await
+    .unwrap();
+    for id in &ids {
+        let done = serving.http.final_task(id, soon()).await.unwrap();
+        assert_eq!((&done["state"], causes(&done)), (&json!("succeeded"), vec!["succeeded"]), "{done}");
+    }
+    assert!(ids.len() >= 10, "five of each at least: {}", ids.len());
+    assert_eq!(pid(&ready(&worker).await, "calm"), pid(&before, "calm"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn group_that_cannot_do_without_a_refused_plugin_stops_the_whole_host() {
     let nats = Nats::start().await.unwrap();
     let noise = tempfile::NamedTempFile::new().unwrap();

@@ -193,11 +193,23 @@ impl Bench {
     /// Enqueues one of the plugin's tasks, as `cardcage tasks enqueue` does.
     ///
     /// # Errors
-    /// There is no such task, or it is not taken.
+    /// There is no such task, the body does not fit it, or it is not taken.
     pub async fn enqueue(&self, task: &str, body: &Value) -> Result<Uuid> {
         match &self.inner {
-            Inner::Unit(unit) => unit.enqueue(task, body, None),
+            Inner::Unit(unit) => unit.enqueue_fit(task, body),
             Inner::Hosts(hosts) => hosts.enqueue(task, body).await,
+        }
+    }
+
+    /// Enqueues a task with a body that is held against nothing, as another version of the plugin may have done: one that the
+    /// handler cannot read is parked.
+    ///
+    /// # Errors
+    /// There is no such task.
+    pub async fn enqueue_unchecked(&self, task: &str, body: &Value) -> Result<Uuid> {
+        match &self.inner {
+            Inner::Unit(unit) => unit.enqueue(task, body, None),
+            Inner::Hosts(hosts) => hosts.enqueue_unchecked(task, body).await,
         }
     }
 
@@ -290,6 +302,19 @@ impl Bench {
     pub async fn lost_at_every_await(&self, task: &str, body: &Value) -> Result<Vec<Outcome>> {
         match &self.inner {
             Inner::Unit(unit) => unit.lost_at_every_await(task, body).await,
+            Inner::Hosts(_) => Err(Error::new("only the unit level sees the awaits of a handler")),
+        }
+    }
+
+    /// Sends a request again and again: the n-th time the caller hangs up at the handler's n-th await, and the handler is dropped
+    /// there. Ends with the time that is answered: how often the caller has hung up before, and the answer. What the handler
+    /// left half-done is for the test to look at.
+    ///
+    /// # Errors
+    /// The handler does not answer. Above the unit level nobody sees the awaits of a handler.
+    pub async fn hung_up_at_every_await(&self, request: &Request<Bytes>) -> Result<(u32, Reply)> {
+        match &self.inner {
+            Inner::Unit(unit) => unit.hung_up_at_every_await(request).await,
             Inner::Hosts(_) => Err(Error::new("only the unit level sees the awaits of a handler")),
         }
     }

@@ -8,6 +8,7 @@
     reason = "tests may; clippy.toml reaches only what stands inside a test function"
 )]
 
+use plugin_api::http::Request;
 use plugin_api::prelude::*;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -98,6 +99,16 @@ async fn all(tasks: Tasks, Json(items): Json<Vec<String>>) -> Result<AcceptedAll
     tasks.enqueue_all(each).idempotency_key("all").await
 }
 
+/// Takes what the app has in its hands, gives way, and puts it back; what it did not put back is lost.
+#[utoipa::path(post, path = "/lend", responses((status = 204, description = "Put back")))]
+async fn lend(State(app): State<App>) -> StatusCode {
+    let all = std::mem::take(&mut *app.done.lock().unwrap_or_else(PoisonError::into_inner));
+    tokio::task::yield_now().await;
+    app.done.lock().unwrap_or_else(PoisonError::into_inner).extend(all);
+    tokio::task::yield_now().await;
+    StatusCode::NO_CONTENT
+}
+
 /// Enqueues for tomorrow.
 #[utoipa::path(post, path = "/tomorrow", responses((status = 202, description = "Enqueued")))]
 async fn tomorrow(tasks: Tasks, Json(item): Json<String>) -> Result<Accepted, Problem> {
@@ -146,6 +157,7 @@ fn definition(app: &App) -> Plugin<App> {
     let app = app.clone();
     Plugin::new(async move |_| Ok(app))
         .routes(routes!(tomorrow))
+        .routes(routes!(lend))
         .routes(routes!(all))
         .routes(routes!(mixed))
         .task(stager)
@@ -251,6 +263,16 @@ async fn task_that_charges_anew_in_each_attempt_is_found_out() {
 }
 
 #[tokio::test]
+async fn route_whose_caller_hangs_up_at_any_await_is_dropped_there_and_what_it_leaves_is_seen() {
+    let (bench, app) = bench().await;
+    app.did("kept");
+    let request = Request::post("/lend").body(Bytes::new()).unwrap();
+    let (times, reply) = bench.hung_up_at_every_await(&request).await.unwrap();
+    assert_eq!((times, reply.status), (2, StatusCode::NO_CONTENT));
+    assert!(app.all().is_empty(), "the first caller hung up between taking and putting back");
+}
+
+#[tokio::test]
 async fn handler_that_takes_longer_than_its_limit_is_ended_there() {
     let (bench, _) = bench().await;
     let short = bench.enqueue("sleeper", &json!(0)).await.unwrap();
@@ -305,7 +327,10 @@ async fn schedule_is_fired_by_hand() {
 #[tokio::test]
 async fn body_that_the_handler_cannot_read_parks_and_costs_no_attempt() {
     let (bench, _) = bench().await;
-    let id = bench.enqueue("careless", &json!({ "not": "a text" })).await.unwrap();
+    let unfit = json!({ "not": "a text" });
+    let refused = bench.enqueue("careless", &unfit).await.unwrap_err().to_string();
+    assert!(refused.contains("does not fit the task `careless`"), "{refused}");
+    let id = bench.enqueue_unchecked("careless", &unfit).await.unwrap();
     let outcome = bench.outcome(id).await.unwrap();
     assert_eq!((outcome.state.as_str(), outcome.attempts, outcome.code()), ("parked", 0, "undecodable"));
     assert_eq!(bench.cancel(id).await.unwrap().status, StatusCode::OK);

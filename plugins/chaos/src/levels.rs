@@ -51,6 +51,12 @@ async fn replies(bench: &Bench) -> Result<()> {
     }
     let reply = bench.post("/task", &json!({ "mode": "no such mode" })).await?;
     assert_eq!((reply.status.as_u16(), reply.code().as_deref()), (422, Some("invalid_body")));
+    let unfit = bench.enqueue("chaos", &json!({ "mode": "no such mode" })).await;
+    let said = unfit.map_err(|error| error.to_string()).unwrap_err();
+    assert!(said.contains("does not fit"), "{said} at {:?}", bench.level());
+    let parked = bench.enqueue_unchecked("chaos", &json!({ "mode": "no such mode" })).await?;
+    let outcome = bench.outcome(parked).await?;
+    assert_eq!((outcome.state.as_str(), outcome.attempts), ("parked", 0), "at {:?}", bench.level());
     let id = bench.post("/task", &json!({ "mode": "ok", "note": "mine" })).await?.task_id()?;
     assert_eq!(bench.outcome(id).await?.succeeded()?["note"], "mine");
     let waited = bench.post("/wait?ms=60000", &json!({ "mode": "fail_until", "times": 2 })).await?;

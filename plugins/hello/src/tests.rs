@@ -61,6 +61,14 @@ fn library() -> std::path::PathBuf {
     testkit::library(env!("CARGO_PKG_NAME")).unwrap()
 }
 
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the built library, cardcage and nats-server"]
+async fn plugin_stands_what_any_plugin_must() {
+    let check = testkit::conformance(library()).config(settings()).task("echo", json!({ "order": 7 }));
+    let report = check.call(Method::GET, "/inline?name=Ada", Value::Null).run().await.unwrap();
+    report.assert_clean();
+}
+
 #[tokio::test]
 async fn order_comes_to_its_end_in_this_process() {
     let bench = Bench::unit(definition).config(settings()).start().await.unwrap();

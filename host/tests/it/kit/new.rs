@@ -53,6 +53,7 @@ async fn new_plugin_builds_as_written_in_a_folder_of_its_own_and_its_task_succee
                 for level in ["this_process", "hosts_with_a_broker_double", "hosts_with_a_real_broker"] {
                     is_told(&format!("order_comes_to_its_end_in_{level}"), "... ok");
                 }
+                is_told("plugin_stands_what_any_plugin_must", "... ok");
             }
         }
     }

@@ -1,8 +1,8 @@
 //! What is refused changes nothing, and says why.
 
 use super::Installation;
-use crate::serving::child;
-use cardcage_harness::{Cardcage, Config, Launch};
+use crate::serving::{child, soon};
+use cardcage_harness::{Cardcage, Config, Launch, Signal, eventually};
 use serde_json::json;
 
 pub(super) async fn serves_as_before(installation: &Installation, host: &Cardcage, before: u32) {
@@ -43,6 +43,28 @@ async fn set_that_is_refused_changes_nothing_and_the_command_says_why() {
         assert_eq!(output.status.code(), Some(70), "{output:?}");
         assert!(output.stdout.contains("died of SIGABRT in its init"), "{}", output.stdout);
         serves_as_before(&installation, host, before).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hangup_with_a_set_that_is_refused_changes_nothing_and_the_log_says_why() {
+    let installation = Installation::new(|config, _| config).await;
+    let Installation { api, worker, config, .. } = &installation;
+    for host in [worker, api] {
+        let before = child(host);
+        for (reason, changed) in [
+            ("chaos was told not to start", config.clone().plugin_set("chaos", "init", "fail")),
+            ("`tasks.lease_ms`", config.clone().set("tasks.lease_ms", "soon")),
+        ] {
+            installation.rewrite(&changed);
+            host.signal(Signal::HUP).unwrap();
+            let said = eventually(soon(), "the host says why", async || {
+                let log = host.stderr();
+                (log.contains("nothing has changed") && log.contains(reason)).then_some(())
+            });
+            said.await.unwrap_or_else(|error| panic!("{error}: {reason}: {}", host.stderr()));
+            serves_as_before(&installation, host, before).await;
+        }
     }
 }
 

@@ -15,7 +15,7 @@ mod stop;
 pub use report::{Finding, Report, Rule};
 
 use crate::host::{Broker, Environment, Hosts, absolute, describe};
-use crate::{Result, eventually};
+use crate::{Error, Result, eventually};
 use plan::Declared;
 use plugin_api::http::Method;
 use probe::Probe;
@@ -159,12 +159,22 @@ impl Probe {
             .await
     }
 
+    /// Enqueues a task past every check. Nobody knows it while the worker is down, as by the doing of the one before it.
+    async fn enqueue(&self, task: &str, body: &Value) -> Result<Uuid> {
+        eventually(READY, "a live worker has the task", async || {
+            let enqueued = self.hosts.enqueue_unchecked(task, body).await;
+            let is_down = |error: &Error| error.to_string().contains("no live worker has it");
+            (!enqueued.as_ref().is_err_and(is_down)).then_some(enqueued)
+        })
+        .await?
+    }
+
     /// Enqueues tasks past every check, all at once, and looks how they end.
     async fn tasks(&mut self, rule: Rule, tasks: &[(String, Value)]) -> Result<()> {
         let mut ids: Vec<(Uuid, String)> = Vec::new();
         for (task, body) in tasks {
             let subject = format!("{task} {}", report::short(&body.to_string()));
-            match self.hosts.enqueue_unchecked(task, body).await {
+            match self.enqueue(task, body).await {
                 Ok(id) => ids.push((id, subject)),
                 Err(error) => self.report.fault(rule, subject, error.to_string()),
             }

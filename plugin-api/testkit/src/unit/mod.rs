@@ -62,7 +62,27 @@ impl Unit {
     }
 
     pub(crate) async fn send(&self, request: Request<Bytes>) -> Result<Reply> {
-        routes::send(&self.world, request).await
+        let reply = routes::send(&self.world, request, None).await?;
+        reply.ok_or_else(|| Error::new("nobody has hung up, and there is no answer"))
+    }
+
+    /// See [`crate::Bench::hung_up_at_every_await`].
+    pub(crate) async fn hung_up_at_every_await(&self, request: &Request<Bytes>) -> Result<(u32, Reply)> {
+        for n in 1..=AWAITS_MAX {
+            if let Some(reply) = routes::send(&self.world, request.clone(), Some(n)).await? {
+                return Ok((n - 1, reply));
+            }
+        }
+        Err(Error::new(format!("the handler has more than {AWAITS_MAX} awaits, or never answers")))
+    }
+
+    /// Holds the body against the handler's type first.
+    pub(crate) fn enqueue_fit(&self, task: &str, body: &Value) -> Result<Uuid> {
+        let plugin = self.world.plugin.get();
+        match plugin.and_then(|plugin| plugin.accepts(task, body.to_string().as_bytes())) {
+            Some(Err(fault)) => Err(Error::new(format!("the body does not fit the task `{task}`: {fault}"))),
+            _ => self.enqueue(task, body, None),
+        }
     }
 
     pub(crate) fn enqueue(&self, task: &str, body: &Value, cut: Option<u32>) -> Result<Uuid> {

@@ -1,5 +1,6 @@
 //! Calls of routes without a host: the plugin's router, and the routes that only enqueue.
 
+use super::cut::Cut;
 use super::ledger::New;
 use super::world::{Refused, World};
 use crate::{Error, Reply, Result};
@@ -16,11 +17,11 @@ use uuid::Uuid;
 /// How long a caller waits, as `api.call_timeout_ms` has it.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Calls a route of the plugin, below its prefix.
-pub(super) async fn send(world: &World, request: Request<Bytes>) -> Result<Reply> {
+/// Calls a route of the plugin, below its prefix. `None`: the caller has hung up at the handler's await that `cut` says.
+pub(super) async fn send(world: &World, request: Request<Bytes>, cut: Option<u32>) -> Result<Option<Reply>> {
     let path = request.uri().path().to_owned();
     if let Some(task) = enqueues(world, request.method(), &path) {
-        return Ok(enqueue(world, &task, &request));
+        return Ok(Some(enqueue(world, &task, &request)));
     }
     let id = Uuid::new_v4().into_bytes();
     let route = format!("{} {path}", request.method());
@@ -34,16 +35,20 @@ pub(super) async fn send(world: &World, request: Request<Bytes>) -> Result<Reply
         (parts, to_bytes(body, usize::MAX).await)
     };
     let guarded = testing::guarded(world.host(), &route, id, handler).with_subscriber(world.subscriber());
-    Ok(match tokio::time::timeout(CALL_TIMEOUT, guarded).await {
-        Ok(Ok((parts, Ok(body)))) => Reply { status: parts.status, headers: parts.headers, body },
-        Ok(Ok((_, Err(_)))) => problem(&Refused(502, "stream_broken", "the body's stream broke".into())),
-        Ok(Err(panic)) => problem(&Refused(500, "handler_panicked", panic)),
+    let reply = match tokio::time::timeout(CALL_TIMEOUT, Cut::new(Box::pin(guarded), cut)).await {
+        Ok(None) => return Ok(None),
+        Ok(Some(Ok((parts, Ok(body))))) => Reply { status: parts.status, headers: parts.headers, body },
+        Ok(Some(Ok((_, Err(_))))) => {
+            problem(&Refused(502, "stream_broken", "the body's stream broke".into()))
+        }
+        Ok(Some(Err(panic))) => problem(&Refused(500, "handler_panicked", panic)),
         Err(_) => problem(&Refused(
             504,
             "deadline_exceeded",
             "the deadline passed before there was an answer".into(),
         )),
-    })
+    };
+    Ok(Some(reply))
 }
 
 pub(super) fn problem(refused: &Refused) -> Reply {
