@@ -46,7 +46,7 @@ pub use live_limits::LiveLimits;
 pub use name::{Name, NameError, Namespace, RESERVED_SEGMENTS};
 pub use problem::{Problem, ProblemCode};
 pub use rate::{Rate, RateError};
-pub use record::{Attempt, Cause, FollowUp, Parking, TaskError, TaskRecord};
+pub use record::{Attempt, Cause, FollowUp, Omitted, Parking, TaskError, TaskRecord};
 pub use retry::{Backoff, RetryError, RetryPolicy};
 pub use schedule::{LastFiring, Missed, Overlap, ScheduleDefinition, ScheduleRecord};
 pub use state::{Event, State};

@@ -94,7 +94,7 @@ pub struct RunningTask {
     pub plugin: Name,
     /// Its name.
     pub task: Name,
-    /// The attempt's number.
+    /// The attempt's number; 0 while it waits there for its turn.
     pub attempt: u32,
     /// The attempt's hard limit, by the worker's clock; until then its lease is renewed.
     pub until: Timestamp,

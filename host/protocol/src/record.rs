@@ -44,6 +44,9 @@ pub struct TaskRecord {
     /// Attempts that were left out because there were too many.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub attempts_omitted: u32,
+    /// Of those the ones that do not count towards `max_attempts`, for the bounds that they do count towards.
+    #[serde(default, skip_serializing_if = "Omitted::is_none")]
+    pub omitted: Omitted,
     /// Deliveries of the present message that were handed back unstarted: no attempts.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub handed_back: u32,
@@ -138,6 +141,41 @@ pub enum Cause {
     Unknown,
 }
 
+impl Cause {
+    /// Whether an attempt that ended so counts towards `max_attempts`. A cause that this host does not know counts: a bound
+    /// must hold.
+    #[must_use]
+    pub fn counts(self) -> bool {
+        matches!(self, Self::Error | Self::RetryRequested | Self::Panic | Self::Timeout | Self::Unknown)
+    }
+}
+
+/// What became of attempts that a record has no room for and that do not count towards `max_attempts`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Omitted {
+    /// All of them.
+    #[serde(default)]
+    pub uncounted: u32,
+    /// Those whose lease was lost.
+    #[serde(default)]
+    pub lost: u32,
+    /// Those that crashed their worker.
+    #[serde(default)]
+    pub crashed: u32,
+}
+
+impl Omitted {
+    fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+
+    fn count(&mut self, cause: Option<Cause>) {
+        self.uncounted = self.uncounted.saturating_add(u32::from(!cause.is_some_and(Cause::counts)));
+        self.lost = self.lost.saturating_add(u32::from(cause == Some(Cause::LeaseLost)));
+        self.crashed = self.crashed.saturating_add(u32::from(cause == Some(Cause::Crashed)));
+    }
+}
+
 /// An error as it is kept and shown.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TaskError {
@@ -222,6 +260,7 @@ impl TaskRecord {
             state,
             attempts: Vec::new(),
             attempts_omitted: 0,
+            omitted: Omitted::default(),
             handed_back: 0,
             result: None,
             error: None,
@@ -246,7 +285,9 @@ impl TaskRecord {
     /// A result over [`limits::RESULT_MAX_BYTES`] is not touched: whoever sets it must refuse it as the task's failure.
     pub fn bound(&mut self) {
         let excess = self.attempts.len().saturating_sub(limits::RECORD_ATTEMPTS_MAX);
-        self.attempts.drain(..excess);
+        for attempt in self.attempts.drain(..excess) {
+            self.omitted.count(attempt.cause);
+        }
         self.attempts_omitted =
             self.attempts_omitted.saturating_add(u32::try_from(excess).unwrap_or(u32::MAX));
         if let Some(error) = &mut self.error {
@@ -412,6 +453,7 @@ mod tests {
         });
         record.exhausted = Some(Box::new(serde_json::from_value(hook).unwrap()));
         let json = record.encode().unwrap();
+        assert_eq!(record.omitted, Omitted::default(), "they all counted");
         assert!(json.len() < limits::MESSAGE_MAX_BYTES - 4096, "{} bytes", json.len());
         assert!(length(record.error.as_ref()) > limits::LAST_ERROR_MAX_BYTES / 6 - 4);
         assert!(length(record.attempts[31].error.as_ref()) < limits::ERROR_MAX_BYTES / 6 + 4);

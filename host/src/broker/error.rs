@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use cardcage_protocol::{EnvelopeError, ProblemCode};
+use cardcage_protocol::{EnvelopeError, ProblemCode, TaskId};
 
 /// One field of a stream or consumer that is not as this host's settings want it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,6 +95,12 @@ pub enum Error {
         /// The broker's words.
         description: String,
     },
+    /// Another task has the unique key. Nothing was stored; a retry helps once that one has ended.
+    #[error("the task {holder} has its unique key, and has not ended")]
+    KeyHeld {
+        /// Who has it.
+        holder: TaskId,
+    },
     /// Somebody else has written in between. Nothing was stored; read again.
     #[error("somebody else has written in between")]
     Conflict {
@@ -176,7 +182,8 @@ impl Error {
             Self::Envelope(EnvelopeError::BodyTooLarge { .. }) => ProblemCode::BodyTooLarge,
             Self::Envelope(EnvelopeError::HeadersTooLarge { .. }) => ProblemCode::HeadersTooLarge,
             Self::Envelope(_) => ProblemCode::MalformedRequest,
-            Self::Conflict { .. }
+            Self::KeyHeld { .. }
+            | Self::Conflict { .. }
             | Self::Refused { .. }
             | Self::Layout(_)
             | Self::Unreadable { .. }

@@ -17,7 +17,9 @@ use cardcage_protocol::{Attempt, Name, TaskEnvelope, TaskId, Timestamp, header};
 use super::direct::StoredMessage;
 use super::publish::pairs;
 use super::scan::{EVERYTHING, PAGE_MAX};
+use super::unique::UniqueClaim;
 use super::{Broker, Error, Extent};
+use crate::terms::unique_hash_of;
 
 /// A dead letter that was read.
 #[derive(Debug, Clone)]
@@ -163,10 +165,10 @@ impl Broker {
         }
     }
 
-    /// Makes a new task of a letter, then removes the letter. Doing it again is harmless.
+    /// Makes a new task of a letter, then removes the letter. Doing it again is harmless. A unique key is the new task's from then on.
     ///
     /// # Errors
-    /// [`Error::Unreadable`] when the letter holds no envelope, [`Error::QueueFull`], [`Error::NoResponders`] when the
+    /// [`Error::Unreadable`] when the letter holds no envelope, [`Error::KeyHeld`], [`Error::QueueFull`], [`Error::NoResponders`] when the
     /// plugin has no queue, [`Error::Unavailable`]. The letter is still there.
     pub async fn replay_letter(&self, letter: &Letter, wait: Duration) -> Result<Replayed, Error> {
         let envelope = letter
@@ -187,6 +189,12 @@ impl Broker {
                 enqueued_at: Timestamp::from_unix_ms(self.now_unix_ms()),
                 ..envelope.clone()
             };
+            if let Some(hash) = unique_hash_of(&again)
+                && let UniqueClaim::Held(holder) | UniqueClaim::Unstored(holder) =
+                    self.claim_unique(&hash, id, Duration::ZERO, wait).await?
+            {
+                return Err(Error::KeyHeld { holder });
+            }
             replayed.earlier = self.publish_task(&again, wait).await?.duplicate;
         }
         self.remove_letter(letter).await?;

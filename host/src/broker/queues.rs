@@ -25,6 +25,8 @@ pub struct TaskConsumer {
     pub priority: Priority,
     /// Delivered and not yet acknowledged: leased by workers, or waiting for their lease to end.
     pub leased: u64,
+    /// So many may be, over all workers: the task's `max_running`, or what the installation allows.
+    pub leased_max: Option<u64>,
     /// What it has yet to deliver for the first time.
     pub undelivered: u64,
     /// The highest stream sequence that was delivered.
@@ -76,6 +78,7 @@ impl Broker {
             task,
             priority,
             leased: info.get("num_ack_pending").and_then(Value::as_u64).unwrap_or(0),
+            leased_max: config.get("max_ack_pending").and_then(Value::as_u64),
             undelivered: info.get("num_pending").and_then(Value::as_u64).unwrap_or(0),
             delivered: info.get("delivered")?.get("stream_seq").and_then(Value::as_u64).unwrap_or(0),
             paused_until: until.filter(|_| paused),

@@ -266,7 +266,8 @@ async fn settle(broker: &Broker, search: Search<'_>) -> Result<(Vec<Row>, Extent
 fn held(workers: &[Presence]) -> HashMap<TaskId, (String, u32)> {
     let of = |worker: &Presence| {
         let name = worker.instance.to_string();
-        worker.running.iter().map(move |task| (task.id, (name.clone(), task.attempt))).collect::<Vec<_>>()
+        let under_way = worker.running.iter().filter(|task| task.attempt > 0);
+        under_way.map(move |task| (task.id, (name.clone(), task.attempt))).collect::<Vec<_>>()
     };
     workers.iter().flat_map(of).collect()
 }

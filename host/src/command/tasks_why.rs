@@ -57,8 +57,11 @@ async fn why(session: &Session, id: TaskId) -> Result<Option<Why>, Error> {
         Some(Place::Recorded(record, _)) => (Some(record), broker.find_waiting(id).await?),
         Some(place) => (None, Some(place)),
     };
-    if let Some((worker, task)) = holder {
-        return Ok(Some(leased(worker, task)));
+    match holder {
+        Some((worker, task)) if task.attempt > 0 => return Ok(Some(leased(worker, task))),
+        // Of one that stands in line too it is told for whom it waits.
+        Some((worker, _)) if broker.place_in_line(id).await?.is_none() => return Ok(Some(at_worker(worker))),
+        _ => {}
     }
     let past = record.as_ref().map(|record| before(record)).unwrap_or_default();
     let waiting = match place {
@@ -156,6 +159,15 @@ fn leased(worker: &Presence, task: &RunningTask) -> Why {
         worker.instance, worker.pid, worker.host, task.until, task.attempt
     );
     Why { state: State::Running, code: "leased", sentence }
+}
+
+/// It was delivered, and its worker has not started it.
+fn at_worker(worker: &Presence) -> Why {
+    let sentence = format!(
+        "waiting in worker {} (process {} on {}) for its turn there: no attempt of it has been started",
+        worker.instance, worker.pid, worker.host
+    );
+    Why { state: State::Queued, code: "at_worker", sentence }
 }
 
 fn scheduled(at: Option<Timestamp>, again: bool) -> Why {
@@ -283,8 +295,25 @@ fn reason(
             ),
         );
     }
+    let leased = consumer.map_or(0, |consumer| consumer.leased);
+    if let Some(max) = consumer.and_then(|consumer| consumer.leased_max).filter(|max| leased >= *max) {
+        return (
+            "capped",
+            format!(
+                "waiting: {leased} of {plugin}.{task} are at workers, and {max} may be at the same time over all of them; \
+                 {ahead} stand before it"
+            ),
+        );
+    }
     let count = takers.len();
     let workers = if count == 1 { "1 worker has it".to_owned() } else { format!("{count} workers have it") };
+    if busy < slots {
+        let sentence = format!(
+            "waiting for a free handler of its own: {leased} of {plugin}.{task} are at workers, and {ahead} stand before it; \
+             {workers}, with {busy} of {slots} slots of {plugin} busy"
+        );
+        return ("waiting_for_slot", sentence);
+    }
     (
         "waiting_for_slot",
         format!(
@@ -369,10 +398,17 @@ mod tests {
         assert!(quarantined.1.contains("refunds 2.0.0 is quarantined since 1970"), "{}", quarantined.1);
         let newer = [crashing, worker(2, "refunds", 2, &["pay"], true)];
         assert!(said(&newer, Some((9, 7))).contains("1 worker has it"), "the other version takes it");
-        let busy = [worker(1, "refunds", 2, &["pay"], true), worker(2, "refunds", 2, &["pay"], true)];
+        let mut busy = [worker(1, "refunds", 2, &["pay"], true), worker(2, "refunds", 2, &["pay"], true)];
+        // Slots are free: it is not for want of them that it waits.
         assert_eq!(
             said(&busy, Some((9, 7))),
-            "waiting for a free slot: 7 stand before it; 2 workers have it, with 4 of 8 slots of refunds busy"
+            "waiting for a free handler of its own: 0 of refunds.pay are at workers, and 7 stand before it; 2 workers have \
+             it, with 4 of 8 slots of refunds busy"
+        );
+        busy.iter_mut().for_each(|worker| worker.plugins[0].busy = 4);
+        assert_eq!(
+            said(&busy, Some((9, 7))),
+            "waiting for a free slot: 7 stand before it; 2 workers have it, with 8 of 8 slots of refunds busy"
         );
     }
 }

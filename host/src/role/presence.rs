@@ -16,7 +16,7 @@ use tokio::sync::watch;
 
 use crate::broker::{Broker, Incoming};
 use crate::config::{Settings, Share};
-use crate::crash::{Board, Entry, Kind};
+use crate::crash::{Board, Entry};
 use crate::process::control::Role;
 use crate::process::{Snapshot, Stage, Status};
 use crate::worker::tasks::slots_per_plugin;
@@ -78,7 +78,9 @@ impl Present {
 
     fn presence(&self, host: &str, question: Question, snapshot: &Snapshot) -> Presence {
         let held: Vec<Entry> =
-            self.boards.iter().flat_map(Board::live).filter(|entry| entry.kind == Kind::Task).collect();
+            self.boards.iter().flat_map(Board::live).filter(|entry| entry.kind.is_task()).collect();
+        // The others wait there for their turn.
+        let under_way = |entry: &&Entry| entry.attempt > 0;
         let takes_tasks = self.role == Role::Worker;
         let group = snapshot.seat.as_ref().map(|seat| seat.group.clone());
         let settings = self.settings.borrow().of_share(&self.share);
@@ -97,7 +99,7 @@ impl Present {
                     version: plugin.version.clone(),
                     routes: if question.routes { names(&plugin.called) } else { Vec::new() },
                     tasks: names(&plugin.task_names),
-                    busy: held.iter().filter(|entry| entry.plugin == plugin.name).count(),
+                    busy: held.iter().filter(under_way).filter(|entry| entry.plugin == plugin.name).count(),
                     slots: if plugin.task_names.is_empty() || !takes_tasks { 0 } else { slots(&plugin.name) },
                     is_previous: self.share.generation > 0,
                     quarantined_at: snapshot
@@ -126,7 +128,7 @@ impl Present {
             consuming: snapshot.status == Stage::Serving
                 && snapshot.consuming == Some(true)
                 && snapshot.responding,
-            busy: held.len(),
+            busy: held.iter().filter(under_way).count(),
             slots: plugins.iter().map(|plugin| plugin.slots).sum(),
             plugins,
             running: if question.running { held.iter().filter_map(running).collect() } else { Vec::new() },

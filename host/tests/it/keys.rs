@@ -3,7 +3,7 @@
 use crate::serving::{Serving, signal, soon};
 use cardcage::broker::{Broker, Options, Turn, TurnClaim, UniqueClaim};
 use cardcage::terms::{serial_hash, unique_hash};
-use cardcage_harness::{Cardcage, Config, Deadline, Signal, eventually};
+use cardcage_harness::{Cardcage, Config, Deadline, Launch, Signal, eventually};
 use cardcage_protocol::{
     Name, Namespace, Priority, State, TaskAddress, TaskEnvelope, TaskId, TaskRecord, Timestamp,
 };
@@ -86,6 +86,37 @@ async fn second_enqueue_under_a_unique_key_is_the_first_one_until_that_has_its_o
     let (second, duplicate) = post(&serving, &json!({ "mode": "ok", "unique": "a" })).await;
     assert!(second != first && !duplicate);
     assert_eq!(ended(&serving, &second).await["state"], "succeeded");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replay_is_refused_while_another_task_has_its_unique_key_and_has_that_key_afterwards() {
+    let (serving, _worker) = Serving::both(quick).await;
+    let (failed, _) = post(&serving, &json!({ "mode": "fail_for_good", "unique": "a" })).await;
+    assert_eq!(ended(&serving, &failed).await["state"], "failed");
+    let command = async |arguments: &[&str]| {
+        Launch::new(arguments.iter().copied()).config(&serving.config).run(soon()).await.unwrap()
+    };
+    let letter = eventually(soon(), "its letter is written", async || {
+        (command(&["dead", "show", &failed]).await.status.code() == Some(0)).then_some(())
+    });
+    letter.await.unwrap();
+    let (holder, duplicate) = post(&serving, &json!({ "mode": "sleep", "ms": 600_000, "unique": "a" })).await;
+    assert!(!duplicate);
+    for by in ["dead replay", "tasks retry"] {
+        let arguments: Vec<&str> = by.split(' ').chain([failed.as_str()]).collect();
+        let refused = command(&arguments).await;
+        assert_eq!(refused.status.code(), Some(1), "{by}: {refused:?}");
+        let words = format!("the task {holder} has its unique key, and has not ended");
+        assert!(refused.stderr.contains(&words), "{by}: {refused:?}");
+    }
+    command(&["tasks", "cancel", &holder]).await;
+    ended(&serving, &holder).await;
+    // What nobody runs keeps the key.
+    command(&["queues", "pause", "chaos.keyed"]).await;
+    let replayed = command(&["dead", "replay", &failed, "--json"]).await;
+    let told: Value = serde_json::from_str(&replayed.stdout).unwrap_or_else(|_| panic!("{replayed:?}"));
+    let (again, duplicate) = post(&serving, &json!({ "mode": "ok", "unique": "a" })).await;
+    assert!(duplicate && told.to_string().contains(&again), "{told}, and {again}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

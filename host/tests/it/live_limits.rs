@@ -133,9 +133,15 @@ async fn why_tells_the_start_that_a_rate_leaves_a_waiting_task_and_blames_no_lif
         .await
         .unwrap();
     let ids = posted(&serving, 4, &json!({ "mode": "sleep", "ms": 3_000 })).await;
-    let told = Launch::new(["tasks", "why", &ids[3], "--json"]).config(&serving.config).run(soon()).await;
-    let told: Value = serde_json::from_str(&told.unwrap().stdout).unwrap();
-    assert_ne!(told["code"], "rate_limited", "{told}");
+    let told = eventually(soon(), "the first one runs, and the last is held up by the cap", async || {
+        let why = Launch::new(["tasks", "why", &ids[3], "--json"]).config(&serving.config);
+        let told: Value = serde_json::from_str(&why.run(soon()).await.unwrap().stdout).unwrap();
+        assert_ne!(told["code"], "rate_limited", "{told}");
+        (told["code"] == "capped").then_some(told)
+    });
+    let told = told.await.unwrap();
+    let sentence = told["why"].as_str().unwrap_or_default();
+    assert!(sentence.contains("1 of chaos.short are at workers, and 1 may be at the same time"), "{told}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,28 +3,26 @@
 use super::obituary;
 use cardcage_protocol::{Attempt, Cause, FollowUp, InstanceId, State, TaskError, TaskRecord, Timestamp};
 
-/// Whether an attempt that ended so counts towards `max_attempts`. A cause that this host does not know counts: a bound
-/// must hold.
-pub(super) fn counts(cause: Cause) -> bool {
-    matches!(cause, Cause::Error | Cause::RetryRequested | Cause::Panic | Cause::Timeout | Cause::Unknown)
-}
-
-/// Attempts that count. Those that the record had no room for are taken to have counted.
+/// Attempts that count. Those that the record had no room for, or never knew, are taken to have counted, but for those of which it
+/// says otherwise.
 pub(super) fn counted(record: &TaskRecord) -> u32 {
-    let kept = record.attempts.iter().filter(|attempt| attempt.cause.is_some_and(counts)).count();
-    record.attempts_omitted.saturating_add(u32::try_from(kept).unwrap_or(u32::MAX))
+    let omitted = record.attempts_omitted.saturating_sub(record.omitted.uncounted);
+    omitted.saturating_add(kept(record, Cause::counts))
 }
 
 /// Attempts whose lease was lost.
 pub(super) fn lost(record: &TaskRecord) -> u32 {
-    let lost = record.attempts.iter().filter(|attempt| attempt.cause == Some(Cause::LeaseLost)).count();
-    u32::try_from(lost).unwrap_or(u32::MAX)
+    record.omitted.lost.saturating_add(kept(record, |cause| cause == Cause::LeaseLost))
 }
 
 /// Attempts that crashed their worker.
 pub(super) fn crashed(record: &TaskRecord) -> u32 {
-    let crashed = record.attempts.iter().filter(|attempt| attempt.cause == Some(Cause::Crashed)).count();
-    u32::try_from(crashed).unwrap_or(u32::MAX)
+    record.omitted.crashed.saturating_add(kept(record, |cause| cause == Cause::Crashed))
+}
+
+fn kept(record: &TaskRecord, is_such: impl Fn(Cause) -> bool) -> u32 {
+    let kept = record.attempts.iter().filter(|attempt| attempt.cause.is_some_and(&is_such)).count();
+    u32::try_from(kept).unwrap_or(u32::MAX)
 }
 
 /// How the last of them went.
@@ -59,14 +57,14 @@ pub(super) fn is_concluded(record: &TaskRecord, message: u32) -> bool {
     let handed_back = was_cut_off_in_full(record).then(|| latest(record));
     followed
         || since(record, message)
-            .any(|attempt| Some(attempt.n) != handed_back && attempt.cause.is_some_and(counts))
+            .any(|attempt| Some(attempt.n) != handed_back && attempt.cause.is_some_and(Cause::counts))
 }
 
 /// Takes out an attempt that was announced and not started. The state is what it was before, as far as anyone asks:
 /// `queued` after an attempt that counts would say that what follows it is undecided.
 pub(super) fn withdraw(record: &mut TaskRecord) {
     record.attempts.retain(|attempt| attempt.cause.is_some());
-    let is_retry = record.attempts.last().is_some_and(|attempt| attempt.cause.is_some_and(counts));
+    let is_retry = record.attempts.last().is_some_and(|attempt| attempt.cause.is_some_and(Cause::counts));
     record.state = if is_retry { State::Retrying } else { State::Queued };
 }
 
@@ -76,7 +74,7 @@ pub(super) fn was_cut_off_in_full(record: &TaskRecord) -> bool {
     let came_back = record.parked.as_ref().is_some_and(|parked| parked.back);
     record.state == State::Queued
         && !came_back
-        && record.attempts.last().is_some_and(|attempt| attempt.cause.is_some_and(counts))
+        && record.attempts.last().is_some_and(|attempt| attempt.cause.is_some_and(Cause::counts))
 }
 
 /// Ends an attempt that nobody ended.
@@ -92,4 +90,35 @@ pub(super) fn unexplained(n: u32, worker: InstanceId, delivered_at: Timestamp, n
         Attempt { n, worker, started_at: delivered_at, ended_at: None, cause: None, error: None };
     lose(&mut attempt, now);
     attempt
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use cardcage_protocol::{Name, Priority, TaskAddress, TaskEnvelope, TaskId};
+    use std::sync::Arc;
+
+    #[test]
+    fn attempts_that_a_record_has_no_room_for_go_on_counting_towards_what_they_counted_for() {
+        let (plugin, task) = (Name::new("p").unwrap(), Name::new("t").unwrap());
+        let (major, priority, id) = (1, Priority::Normal, TaskId::generate());
+        let address = TaskAddress { plugin, major, task, priority, id };
+        let envelope = TaskEnvelope::new(address, Arc::from("1.0.0"), Timestamp::now(), Bytes::new());
+        let mut record = TaskRecord::new(&envelope, State::Queued);
+        let causes = [Cause::Interrupted, Cause::Crashed, Cause::LeaseLost, Cause::Error];
+        for n in 1..=200 {
+            let cause = causes[n as usize % causes.len()];
+            let worker = InstanceId::new("worker-1").unwrap();
+            let now = Timestamp::now();
+            let (ended_at, cause) = (Some(now), Some(cause));
+            record.attempts.push(Attempt { n, worker, started_at: now, ended_at, cause, error: None });
+            // As each write does.
+            record.bound();
+        }
+        assert!(record.attempts.len() < 200 && record.omitted.uncounted > 0, "{:?}", record.omitted);
+        assert_eq!((counted(&record), crashed(&record), lost(&record)), (50, 50, 50));
+        let json = serde_json::to_vec(&record).unwrap();
+        assert_eq!(lost(&TaskRecord::decode(&json).unwrap()), 50, "over a write and a read");
+    }
 }
