@@ -57,11 +57,8 @@ async fn why(session: &Session, id: TaskId) -> Result<Option<Why>, Error> {
         Some(Place::Recorded(record, _)) => (Some(record), broker.find_waiting(id).await?),
         Some(place) => (None, Some(place)),
     };
-    match holder {
-        Some((worker, task)) if task.attempt > 0 => return Ok(Some(leased(worker, task))),
-        // Of one that stands in line too it is told for whom it waits.
-        Some((worker, _)) if broker.place_in_line(id).await?.is_none() => return Ok(Some(at_worker(worker))),
-        _ => {}
+    if let Some((worker, task)) = holder.filter(|(_, task)| task.attempt > 0) {
+        return Ok(Some(leased(worker, task)));
     }
     let past = record.as_ref().map(|record| before(record)).unwrap_or_default();
     let waiting = match place {
@@ -69,9 +66,10 @@ async fn why(session: &Session, id: TaskId) -> Result<Option<Why>, Error> {
         _ if record.as_ref().is_some_and(|record| record.state == State::Parked) => {
             parked(record.as_ref().and_then(|record| record.error.as_ref()))
         }
-        Some(Place::Queued(waiting)) => match broker.place_in_line(id).await? {
-            Some(place) => in_line(&place),
-            None => queued(session, &workers, &waiting.address).await?,
+        Some(Place::Queued(waiting)) => match (broker.place_in_line(id).await?, holder) {
+            (Some(place), _) => in_line(&place),
+            (None, Some((worker, _))) => at_worker(worker),
+            (None, None) => queued(session, &workers, &waiting.address).await?,
         },
         Some(Place::Scheduled(_, at)) => scheduled(at, record.is_some()),
         Some(Place::Due(waiting)) => due(session, &workers, &waiting.address).await?,

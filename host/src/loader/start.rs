@@ -6,13 +6,13 @@
 //! * Where plugins need each other in a circle one has started before another fails. It cannot be unloaded: the set is
 //!   [`PluginSet::stranded`], and whoever loads begins anew in another process, without the one that failed.
 
+use super::description::Description;
 use super::inspect::Manifest;
 use super::neighbours::{self, Neighbours};
 use super::plugin::{InitOptions, Opened};
 use super::refusal::{Code, Refusal};
 use super::set::{LoadOptions, PluginSet, Source};
 use super::step::{LoadStep, OnStep};
-use crate::loader::Description;
 use std::sync::Arc;
 
 /// Starts them, and tells of those that do not start.
@@ -67,11 +67,11 @@ pub(super) fn all(
 /// The place of the first one that needs none of the others, or of the first.
 fn first(waiting: &[(Source, Opened)]) -> usize {
     let is_free = |one: &Description| {
-        let needs = one.needs.iter().filter(|need| !need.optional);
+        let mut needs = one.needs.iter().filter(|need| !need.optional);
         let is_it = |need: &neighbours::Need, other: &Description| {
             other.name == need.plugin && other.name != one.name && other.major() == need.major
         };
-        needs.into_iter().all(|need| !waiting.iter().any(|(_, other)| is_it(need, &other.description)))
+        needs.all(|need| !waiting.iter().any(|(_, other)| is_it(need, &other.description)))
     };
     waiting.iter().position(|(_, plugin)| is_free(&plugin.description)).unwrap_or(0)
 }

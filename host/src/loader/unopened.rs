@@ -176,7 +176,10 @@ impl Unopened {
             }
             match set::open_one(&source, one, on_step) {
                 Ok(plugin) => opened.push((source, plugin)),
-                Err(refusal) => set.refused.push(refusal),
+                Err(refusal) => {
+                    neighbours.lose(&description);
+                    set.refused.push(refusal);
+                }
             }
             on_step(None);
         }

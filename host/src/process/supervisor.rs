@@ -21,7 +21,7 @@ use super::aftermath::Aftermath;
 use super::backoff::Backoff;
 use super::connected::Connected;
 use super::control::{Error, Phase, Refusal, Role};
-use super::crash_loops::CrashLoops;
+use super::crash_loops::{CrashLoops, is_for_a_while};
 use super::culprit::refusal;
 use super::grave::Grave;
 use super::held::Shelf;
@@ -222,7 +222,8 @@ impl Supervisor {
                     reason = message,
                     "the child cannot start with what did not start; trying again without"
                 );
-                self.ban_those(&[Code::InitFailed]);
+                // Whatever it was refused for: else the next child would strand on it too.
+                self.ban_refused(|one| !is_for_a_while(one));
                 Next::AfterPause
             }
             Ending::Loading(phase) if self.ban(&phase, &death) => Next::Exit(Exit::PluginRefused),
@@ -245,7 +246,7 @@ impl Supervisor {
         }
         // They took down or held up the process that was to describe them for the last child: the next one would wait for the
         // same again.
-        self.ban_those(&[Code::Died, Code::Hung]);
+        self.ban_refused(|one| [Code::Died.as_str(), Code::Hung.as_str()].contains(&one.code.as_str()));
         // While the one before serves, so does the host.
         if self.successor.is_none() {
             let without = self.without();
@@ -336,11 +337,11 @@ impl Supervisor {
         }
     }
 
-    /// Bans the plugins that the last child refused by these codes.
-    fn ban_those(&mut self, codes: &[Code]) {
+    /// Bans such of the plugins that the last child refused.
+    fn ban_refused(&mut self, is_such: impl Fn(&Refusal) -> bool) {
         for refusal in self.status.snapshot().refused {
             let is_known = self.banned.iter().any(|one| one.plugin == refusal.plugin);
-            if codes.iter().any(|code| code.as_str() == refusal.code) && !is_known {
+            if is_such(&refusal) && !is_known {
                 self.banned.push(refusal);
             }
         }
