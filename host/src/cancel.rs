@@ -21,7 +21,12 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// A holder that does not answer for so long is none.
+/// How long a running handler's end is waited for, by those who answer somebody within a second.
+pub const HANDLER_WAIT: Duration = Duration::from_millis(700);
+
+/// A holder answers within a round trip. One that has not by now may be none, which the queue knows.
+const SOON: Duration = Duration::from_millis(250);
+/// A holder of what was delivered that does not answer for so long is none.
 const NO_HOLDER_AFTER: Duration = Duration::from_secs(1);
 /// Pause before workers are asked again when none listens: after a broker's restart they come back one by one.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
@@ -63,7 +68,9 @@ pub async fn cancel(broker: &Broker, id: TaskId, wait: Duration) -> Result<Cance
         };
         marked = true;
         let asked_at = Instant::now();
-        if broker.tell_cancelled(id, NO_HOLDER_AFTER).await?.is_some() {
+        let patience =
+            unheld_since.map_or(SOON, |since| NO_HOLDER_AFTER.saturating_sub(since.elapsed()).max(ASK_AGAIN));
+        if broker.tell_cancelled(id, patience).await?.is_some() {
             unheld_since = None;
             if Instant::now() >= end {
                 return Ok(Cancellation::Requested);
@@ -71,7 +78,9 @@ pub async fn cancel(broker: &Broker, id: TaskId, wait: Duration) -> Result<Cance
             next_record(&mut stored, end.min(Instant::now() + LOOK_AGAIN)).await;
             continue;
         }
-        if unheld_since.get_or_insert(asked_at).elapsed() < NO_HOLDER_AFTER {
+        // After the question: what is delivered from now on goes to a worker that has heard it, or that reads the mark.
+        let is_silent = unheld_since.get_or_insert(asked_at).elapsed() >= NO_HOLDER_AFTER;
+        if !is_silent && broker.was_delivered(&record.plugin, id).await? {
             tokio::time::sleep(ASK_AGAIN).await;
             continue;
         }

@@ -156,6 +156,35 @@ impl Broker {
         Ok(found)
     }
 
+    /// Whether a message of the task stands in its plugin's queue that was delivered to some worker, which may hold it. Whoever
+    /// waits elsewhere is held by nobody.
+    ///
+    /// After a broker was killed, its consumers may have forgotten the deliveries of its last moments.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] or [`Error::Timeout`].
+    pub async fn was_delivered(&self, plugin: &Name, id: TaskId) -> Result<bool, Error> {
+        let stream = self.subjects().tasks_stream(plugin);
+        let messages = match self.page(&stream, &self.subjects().task_by_id(id), 1, COPIES_MAX).await {
+            Err(Error::NoResponders { .. } | Error::Refused { code: STREAM_NOT_FOUND, .. }) => {
+                return Ok(false);
+            }
+            other => other?.messages,
+        };
+        if messages.is_empty() {
+            return Ok(false);
+        }
+        let consumers = self.task_consumers(plugin).await?;
+        let is_delivered = |message: &StoredMessage| {
+            let Ok(at) = self.subjects().parse_task(&message.subject) else { return false };
+            consumers.iter().any(|one| {
+                (one.major, &one.task, one.priority) == (at.major, &at.task, at.priority)
+                    && message.sequence <= one.delivered
+            })
+        };
+        Ok(messages.iter().any(is_delivered))
+    }
+
     /// A task in its plugin's queue, or in the line of its serial key.
     ///
     /// # Errors

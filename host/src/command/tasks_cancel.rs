@@ -3,8 +3,6 @@
 //! Invariants: it does what `POST /tasks/{id}/cancel` does. Exit code 0 says that the task has ended `cancelled`, or
 //! that its worker knows; 1 that there is no such task or that it has ended; 69 that the broker cannot be asked.
 
-use std::time::Duration;
-
 use cardcage_protocol::TaskId;
 use serde_json::json;
 use uuid::Uuid;
@@ -15,9 +13,6 @@ use crate::broker::{Error, Options};
 use crate::cancel::{self, Cancellation};
 use crate::cli::Configuration;
 use crate::exit::Exit;
-
-/// How long a running handler's end is waited for.
-const WAIT: Duration = Duration::from_secs(2);
 
 /// Cancels one task.
 pub async fn run(id: Uuid, json: bool, configuration: Configuration) -> Exit {
@@ -63,7 +58,7 @@ pub async fn run(id: Uuid, json: bool, configuration: Configuration) -> Exit {
 async fn cancelled(options: Options, task: TaskId) -> Result<Cancellation, Error> {
     let broker = connect(options).await?;
     // Where the streams were never created, nothing was ever accepted.
-    match cancel::cancel(&broker, task, WAIT).await {
+    match cancel::cancel(&broker, task, cancel::HANDLER_WAIT).await {
         Err(Error::NoResponders { .. }) => Ok(Cancellation::Unknown),
         other => other,
     }

@@ -25,7 +25,7 @@ pub enum Kind {
     Call,
     /// A task: the broker waits on the ack subject.
     Task,
-    /// The same, which is suspected of having crashed a worker and runs while no other suspect does.
+    /// The same, which is suspected of having crashed a worker and runs alone (`worker/tasks/unit.rs`).
     Suspect,
     /// A call whose caller waits on a connection of this very process: nothing is owed to the broker.
     Inline,

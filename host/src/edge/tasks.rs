@@ -20,8 +20,6 @@ use tokio::time::timeout;
 
 /// Time for all the questions of one lookup: a caller hears within three seconds that the broker does not answer.
 const LOOKUP_MAX: Duration = Duration::from_millis(2_500);
-/// How long a caller that cancels waits for a running handler's end before it is told that the handler is still at it.
-const CANCEL_WAIT: Duration = Duration::from_secs(2);
 /// The longest wait for a task's end; whoever asks for more gets this.
 const WAIT_MAX: Duration = Duration::from_secs(60);
 /// Events that wait for a slow reader.
@@ -160,7 +158,7 @@ async fn view(
 
 async fn cancel(edge: &Edge, task: &str, id: RequestId) -> Result<Response<EdgeBody>, Problem> {
     let task = parse(task)?;
-    match cancel::cancel(&edge.broker, task, CANCEL_WAIT).await.map_err(|error| failed(&error))? {
+    match cancel::cancel(&edge.broker, task, cancel::HANDLER_WAIT).await.map_err(|error| failed(&error))? {
         Cancellation::Unknown => Err(Problem::new(ProblemCode::NoSuchTask)),
         Cancellation::Ended(state) => Err(Problem::new(ProblemCode::TaskEnded)
             .detail(format!("The task ended {state}."))

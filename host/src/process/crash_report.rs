@@ -104,6 +104,16 @@ impl Wound {
             from: fault.and_then(|fault| place(fault.caller)),
         }
     }
+
+    /// The plugin in whose library it happened, or that called where it happened.
+    pub(super) fn plugin<'a>(&self, plugins: &'a [LoadedPlugin]) -> Option<&'a LoadedPlugin> {
+        nth(plugins, self.at.or(self.from)?.plugin)
+    }
+}
+
+/// The plugin with this number on the board.
+fn nth(plugins: &[LoadedPlugin], number: u32) -> Option<&LoadedPlugin> {
+    plugins.get(usize::try_from(number).ok()?.checked_sub(1)?)
 }
 
 /// What is to be said of the death.
@@ -116,7 +126,7 @@ pub(super) fn report(
     plugins: &[LoadedPlugin],
 ) -> CrashReport {
     let polled = scene.culprit.and_then(|tid| scene.polling.iter().find(|thread| thread.tid == tid));
-    let nth = |index: u32| plugins.get(usize::try_from(index).ok()?.checked_sub(1)?);
+    let nth = |index: u32| nth(plugins, index);
     let entry = polled.and_then(|thread| entries.iter().find(|entry| entry.id == thread.id));
     let index = wound.at.map(|place| place.plugin).or(polled.map(|thread| thread.plugin));
     let plugin = index
@@ -193,7 +203,7 @@ mod tests {
 
     fn scene(culprit: Option<u32>) -> Scene {
         let thread = |tid, plugin, n| Polling { tid, plugin, id: [n; 16], poll: 1 };
-        Scene { polling: vec![thread(10, 1, 1), thread(11, 2, 2)], culprit, stopping: false }
+        Scene { polling: vec![thread(10, 1, 1), thread(11, 2, 2)], culprit, ..Scene::default() }
     }
 
     fn wound(at: Option<u32>, from: Option<u32>) -> Wound {

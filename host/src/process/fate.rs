@@ -36,6 +36,8 @@ pub struct Scene {
     pub polling: Vec<Polling>,
     /// The thread whose fault or `exit` it was, if that is known.
     pub culprit: Option<u32>,
+    /// The plugin whose code that thread ran, if that is known.
+    pub plugin: Option<String>,
     /// A drain was under way.
     pub stopping: bool,
 }
@@ -76,7 +78,10 @@ fn suspects<'a>(entries: &'a [Entry], scene: &Scene) -> Vec<&'a Entry> {
         // What it polled is a task here; or it is a call, or was given up, and then no task is to blame.
         Some(Some(thread)) => tasks().filter(|entry| entry.id == thread.id).collect(),
         // A thread that a plugin started for itself.
-        Some(None) => tasks().collect(),
+        Some(None) => {
+            let plugin = scene.plugin.as_ref();
+            tasks().filter(|entry| plugin.is_none_or(|plugin| entry.plugin == *plugin)).collect()
+        }
         // Nobody could note it, as where a plugin has put a signal handler of its own in the place of ours.
         None if scene.polling.is_empty() => tasks().collect(),
         None => tasks().filter(polled).collect(),
@@ -119,7 +124,7 @@ mod tests {
 
     fn scene(polling: &[(u32, u8)], culprit: Option<u32>) -> Scene {
         let polling = polling.iter().map(|(tid, n)| Polling { tid: *tid, plugin: 1, id: [*n; 16], poll: 1 });
-        Scene { polling: polling.collect(), culprit, stopping: false }
+        Scene { polling: polling.collect(), culprit, ..Scene::default() }
     }
 
     fn segv() -> Death {
@@ -153,6 +158,24 @@ mod tests {
         }
         assert_eq!(fates(&three()[1..], &scene(&[], Some(99)), &segv())[0], Crashed);
         assert_eq!(fates(&three(), &scene(&[(10, 2)], None), &segv())[..2], [Interrupted, Crashed]);
+    }
+
+    #[test]
+    fn a_thread_that_a_plugin_started_makes_suspects_of_that_plugins_tasks_only() {
+        let mut entries = three();
+        entries[1].plugin = "payments".into();
+        let of = |plugin: &str| Scene { plugin: Some(plugin.into()), ..scene(&[(10, 1)], Some(99)) };
+        assert_eq!(fates(&entries, &of("payments"), &segv())[..2], [Interrupted, Crashed]);
+        assert_eq!(fates(&entries, &of("hello"), &segv())[..2], [Interrupted, Interrupted]);
+        entries[0].kind = Kind::Suspect;
+        assert_eq!(
+            fates(&entries, &of("payments"), &segv())[..2],
+            [Interrupted, Crashed],
+            "it is of another"
+        );
+        // The culprit polled a task: where its instruction lay says nothing of others.
+        let polled = Scene { plugin: Some("payments".into()), ..scene(&[(10, 1)], Some(10)) };
+        assert_eq!(fates(&entries, &polled, &segv())[..2], [Crashed, Interrupted]);
     }
 
     #[test]

@@ -28,12 +28,13 @@ impl Grave {
         // What is shown may be another child's, which serves.
         let plugins = lived.plugins.as_ref().unwrap_or(&self.plugins);
         let entries = board.live();
+        let wound = Wound::of(board);
         let scene = Scene {
             polling: board.polling(),
             culprit: board.culprit(),
+            plugin: wound.plugin(plugins).map(|plugin| plugin.name.clone()),
             stopping: matches!(lived.ending, Ending::Stopped(_) | Ending::Replaced),
         };
-        let wound = Wound::of(board);
         let polled = polled(&scene, &entries, plugins);
         // At once: while entries stand there, their leases are renewed.
         board.reset();

@@ -7,7 +7,7 @@ use cardcage_harness::{Cardcage, Config, Deadline, Launch, Reply, Signal, eventu
 use cardcage_protocol::{Namespace, State, TaskEnvelope, TaskId, TaskRecord, Timestamp};
 use http::Method;
 use serde_json::{Value, json};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const WAIT: Duration = Duration::from_secs(10);
 const UNKNOWN: &str = "019a0000-0000-7000-8000-000000000000";
@@ -101,6 +101,26 @@ async fn queued_task_is_cancelled_while_all_workers_are_down_and_is_never_starte
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn task_that_no_worker_has_been_given_is_cancelled_without_waiting_for_a_holder() {
+    let (serving, worker) = Serving::both(|config| quick(config).set("worker.task_concurrency", 1)).await;
+    let busy = accepted(&serving, json!({ "mode": "await_cancel" })).await;
+    in_state(&serving, &busy, "running").await;
+    // A holder of what was delivered is given a second to answer. Of what was not, nobody can be one.
+    let mut quickest = WAIT;
+    for _ in 0..3 {
+        let queued = accepted(&serving, json!({ "mode": "ok" })).await;
+        let asked_at = Instant::now();
+        let reply = cancel(&serving, &queued).await;
+        quickest = quickest.min(asked_at.elapsed());
+        assert_eq!((reply.status, &reply.json().unwrap()["state"]), (200, &json!("cancelled")));
+    }
+    assert!(quickest < Duration::from_secs(1), "{quickest:?}");
+    assert_problem(&cancel(&serving, &busy).await, 409, "task_ended");
+    wait_nothing_left(&serving).await;
+    wait_metric(&worker, "cardcage_tasks_total{what=\"started\"} 1").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn ended_task_answers_409_unknown_404_and_other_methods_405() {
     let (serving, _worker) = Serving::both(quick).await;
     let id = accepted(&serving, json!({ "mode": "ok" })).await;
@@ -133,6 +153,22 @@ async fn delayed_task_and_one_that_waits_for_its_retry_are_cancelled() {
     }
     wait_nothing_left(&serving).await;
     wait_metric(&worker, "cardcage_tasks_total{what=\"started\"} 1").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn delayed_and_retrying_tasks_are_cancelled_while_all_workers_are_down() {
+    let (serving, mut worker) = Serving::both(quick).await;
+    let retrying = accepted(&serving, json!({ "mode": "retry_after", "ms": 600_000 })).await;
+    in_state(&serving, &retrying, "retrying").await;
+    let delayed = envelope();
+    let at = Timestamp::now().plus_ms(600_000);
+    broker(&serving).await.schedule_task(&delayed, at, WAIT).await.unwrap();
+    kill(&mut worker);
+    for id in [retrying, delayed.id.to_string()] {
+        let reply = cancel(&serving, &id).await;
+        assert_eq!((reply.status, &reply.json().unwrap()["state"]), (200, &json!("cancelled")));
+    }
+    assert_eq!(left(&serving).await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -107,3 +107,33 @@ async fn crash_whose_culprit_nobody_saw_is_found_by_running_the_suspects_one_at_
     }
     wait_metric(&worker, "cardcage_tasks_in_flight 0").await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn suspects_are_not_blamed_for_what_crashes_after_them() {
+    // All these crashes are of one version; it must not be quarantined for them here.
+    let set = |c| config(c).set("tasks.quarantine_after", 0).set("tasks.crash_limit", 1);
+    let (serving, worker) = Serving::both(set).await;
+    let mut innocent = Vec::new();
+    for _ in 0..2 {
+        innocent.push(accepted(&serving, "/chaos/task", json!({ "mode": "sleep", "ms": 1_500 })).await);
+    }
+    for id in &innocent {
+        shows(&serving, id, "running").await;
+    }
+    let crash = json!({ "mode": "abort_aside", "ms": 200 });
+    let mut culprits = vec![accepted(&serving, "/chaos/task", crash.clone()).await];
+    wait_metric(&worker, "cardcage_child_restarts_total 1").await;
+    // They come while the suspects run again.
+    for _ in 0..2 {
+        culprits.push(accepted(&serving, "/chaos/task", crash.clone()).await);
+    }
+    for id in &innocent {
+        let spared = serving.http.final_task(id, soon()).await.unwrap();
+        assert_eq!(spared["state"], "succeeded", "{spared}\n{}", worker.stderr());
+        assert!(!causes(&spared).contains(&"crashed"), "{spared}");
+    }
+    for id in &culprits {
+        let done = serving.http.final_task(id, soon()).await.unwrap();
+        assert_eq!((&done["state"], &done["error"]["code"]), (&json!("failed"), &json!("crashed")), "{done}");
+    }
+}

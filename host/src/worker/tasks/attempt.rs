@@ -15,7 +15,6 @@ use crate::crash::Kind;
 use cardcage_protocol::{EnvelopeError, StagedTask, State, TaskEnvelope, TaskRecord, Timestamp};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
 /// How often a decision is taken anew because somebody wrote in between. More means that something is wrong.
@@ -63,7 +62,7 @@ pub(super) fn run(unit: Arc<Unit>, delivery: Delivery, slot: Slot) -> impl Futur
             Reception::Start(_) if hold.holding.is_cancelled() => {
                 Box::pin(delivered.consider(&hold.holding, slot)).await
             }
-            Reception::Start(standing) => delivered.start(standing, Kind::Task, &hold.holding, slot).await,
+            Reception::Start(standing) => delivered.start(standing, None, &hold.holding, slot).await,
             Reception::Expired(plan) => Box::pin(delivered.expire(*plan, &hold.holding, slot)).await,
             Reception::Read => Box::pin(delivered.consider(&hold.holding, slot)).await,
         }
@@ -178,7 +177,7 @@ impl Delivered<'_> {
         for _ in 0..ROUNDS {
             let Ok(current) = shared.read(envelope, until).await else { break };
             if alone.is_none() && current.as_ref().is_some_and(|(record, _)| history::is_suspect(record)) {
-                alone = self.turn(&shared.suspects, holding).await;
+                alone = self.turn_alone(holding).await;
                 if alone.is_none() {
                     let (record, fence) = current.map_or((None, 0), |(record, at)| (Some(record), at));
                     return self.hand_back(record, fence).await;
@@ -196,7 +195,7 @@ impl Delivered<'_> {
                 },
                 Decision::Start(standing) => {
                     drop(claim);
-                    return self.start(standing, Kind::Task, holding, slot).await;
+                    return self.start(standing, None, holding, slot).await;
                 }
                 Decision::Append { mut write, attempt, lost } => {
                     match shared.write(&mut write, until).await {
@@ -204,8 +203,7 @@ impl Delivered<'_> {
                             shared.counters.lost.fetch_add(lost.into(), Ordering::Relaxed);
                             drop(claim);
                             let standing = Standing { attempt, record: Some(Box::new(write.record)), fence };
-                            let kind = if alone.is_some() { Kind::Suspect } else { Kind::Task };
-                            return self.start(standing, kind, holding, slot).await;
+                            return self.start(standing, alone, holding, slot).await;
                         }
                         Err(Carried::Conflict) => {}
                         Err(_) => break,
@@ -221,14 +219,15 @@ impl Delivered<'_> {
         self.unit.shared.carry_out(self.envelope, self.delivery, plan, current, until).await
     }
 
-    /// Runs the handler and ends the attempt.
-    async fn start(self, standing: Standing, kind: Kind, holding: &Holding, slot: Slot) {
+    /// Runs the handler and ends the attempt. `alone`: the turn that it has, as one that may have crashed a worker.
+    async fn start(self, standing: Standing, alone: Option<Box<Turn<'_>>>, holding: &Holding, slot: Slot) {
         let Self { unit, delivery, envelope, .. } = self;
         let (shared, room, limits) = (&*unit.shared, &*unit.room, &unit.limits);
-        let running = match unit.try_turn() {
+        let mut running = match alone.map(|turn| *turn).or_else(|| unit.try_turn()) {
             Some(turn) => Ok(turn),
             None => Box::pin(self.wait_for_turn(holding)).await,
         };
+        let is_suspect = running.as_ref().is_ok_and(Turn::is_suspect);
         if matches!(running, Err(Signal::Stopped)) || room.gate.is_closed() {
             let record = standing.record.map(|mut record| {
                 history::withdraw(&mut record);
@@ -237,6 +236,7 @@ impl Delivered<'_> {
             return Box::pin(self.hand_back(record, standing.fence)).await;
         }
         let deadline = local_deadline(limits.timeout);
+        let kind = if is_suspect { Kind::Suspect } else { Kind::Task };
         let note = Note { kind, id: envelope.id, attempt: standing.attempt, deadline };
         let claim = match unit.try_claim(delivery, note) {
             Err(BoardFull) => Box::pin(unit.claim(delivery, note)).await,
@@ -249,10 +249,14 @@ impl Delivered<'_> {
         let (started, started_at) = (Instant::now(), unit.now());
         holding.started(standing.attempt, started_at);
         holding.staged.open(standing.attempt, envelope.root_id);
-        let ended = match &running {
-            Ok(_) => {
+        let ended = match &mut running {
+            Ok(turn) => {
                 bump(&shared.counters.started);
-                self.handle(standing.attempt, deadline, holding).await
+                if is_suspect {
+                    Box::pin(self.handle_alone(turn, standing.attempt, deadline, holding)).await
+                } else {
+                    self.handle(standing.attempt, deadline, holding).await
+                }
             }
             Err(_) => Ended::Cancelled,
         };
@@ -289,14 +293,32 @@ impl Delivered<'_> {
         turn
     }
 
-    /// `None`: this worker stops first.
-    async fn turn<'s>(&self, line: &'s Semaphore, holding: &Holding) -> Option<SemaphorePermit<'s>> {
+    /// The turn of a task that may have crashed a worker; `None`: this worker stops first.
+    async fn turn_alone(&self, holding: &Holding) -> Option<Box<Turn<'_>>> {
         tokio::select! {
             biased;
             () = self.unit.shared.stop.cancelled() => None,
-            permit = line.acquire() => permit.ok(),
+            turn = self.unit.turn_alone() => turn.map(Box::new),
             () = holding.stopped() => None,
         }
+    }
+
+    /// Runs the handler of such a task. The others of its plugin wait for it, but for no longer than a lease: what has come so
+    /// far alone goes on beside them.
+    async fn handle_alone(
+        &self,
+        turn: &mut Turn<'_>,
+        attempt: u32,
+        deadline_unix_ms: u64,
+        holding: &Holding,
+    ) -> Ended {
+        let handler = self.handle(attempt, deadline_unix_ms, holding);
+        tokio::pin!(handler);
+        if let Ok(ended) = tokio::time::timeout(self.unit.shared.lease, &mut handler).await {
+            return ended;
+        }
+        turn.admit_others();
+        handler.await
     }
 
     /// Gives a delivery that was not started to somebody else, now. It is no attempt, and the record says that it is no

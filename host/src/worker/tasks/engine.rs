@@ -269,6 +269,7 @@ fn units(
         name,
         slots: Slots::new(slots, &tasks.iter().map(|task| slots_of(task, slots)).collect::<Vec<_>>()),
         running: Semaphore::new(slots),
+        running_max: u32::try_from(slots).unwrap_or(u32::MAX),
         ending: Semaphore::new(ending),
     });
     let unit = |(place, task): (usize, &crate::loader::TaskDescription)| {

@@ -33,7 +33,8 @@ pub(super) struct Shared {
     pub(super) held: HeldTasks,
     pub(super) counters: TaskCounters,
     pub(super) settling: Settling,
-    /// For a task that may have crashed a worker: one at a time, so that the next crash has a culprit.
+    /// For a task that may have crashed a worker: one at a time, so that the next crash has a culprit (see
+    /// [`Unit::turn_alone`]).
     pub(super) suspects: Semaphore,
     /// The attempts.
     pub(super) attempts: TaskTracker,
@@ -55,6 +56,8 @@ pub(super) struct Room {
     pub(super) slots: Slots,
     /// Handlers at the same time. Deliveries beyond it, which a reconnect may bring, wait here.
     pub(super) running: Semaphore,
+    /// How many those are.
+    pub(super) running_max: u32,
     /// Attempts whose outcome is being stored. A slot is free when its handler is done, so this bounds what a slow
     /// broker can pile up.
     pub(super) ending: Semaphore,
@@ -142,17 +145,38 @@ impl Unit {
             Some(running) => Some(running.try_acquire().ok()?),
             None => None,
         };
-        Some(Turn { _room: self.room.running.try_acquire().ok()?, _task: task })
+        Some(Turn { room: self.room.running.try_acquire().ok()?, _task: task, suspect: None })
     }
 
     /// Waits for the right to run a handler.
     pub(super) async fn turn(&self) -> Option<Turn<'_>> {
         // The task's own first: what waits for it must not hold up the plugin's other tasks. Neither is ever closed.
-        let task = match &self.running {
-            Some(running) => Some(running.acquire().await.ok()?),
-            None => None,
+        let task = self.turn_of_task().await?;
+        Some(Turn { room: self.room.running.acquire().await.ok()?, _task: task, suspect: None })
+    }
+
+    /// Waits for the right to run a task that may have crashed a worker: no other such task runs beside it, and nothing else of
+    /// its plugin, unless that takes longer than a lease. What is delivered meanwhile waits.
+    pub(super) async fn turn_alone(&self) -> Option<Turn<'_>> {
+        let suspect = self.shared.suspects.acquire().await.ok()?;
+        let alone = async {
+            let task = self.turn_of_task().await?;
+            // The semaphore is fair: who comes later does not get in between.
+            let room = self.room.running.acquire_many(self.room.running_max).await.ok()?;
+            Some(Turn { room, _task: task, suspect: None })
         };
-        Some(Turn { _room: self.room.running.acquire().await.ok()?, _task: task })
+        let turn = match tokio::time::timeout(self.shared.lease, alone).await {
+            Ok(turn) => turn?,
+            Err(_) => self.turn().await?,
+        };
+        Some(Turn { suspect: Some(suspect), ..turn })
+    }
+
+    async fn turn_of_task(&self) -> Option<Option<SemaphorePermit<'_>>> {
+        match &self.running {
+            Some(running) => running.acquire().await.ok().map(Some),
+            None => Some(None),
+        }
     }
 
     /// A slot for one delivery. `counted`: it was part of this task's share.
@@ -164,8 +188,21 @@ impl Unit {
 /// The right to run a handler.
 #[derive(Debug)]
 pub(super) struct Turn<'a> {
-    _room: SemaphorePermit<'a>,
+    room: SemaphorePermit<'a>,
     _task: Option<SemaphorePermit<'a>>,
+    suspect: Option<SemaphorePermit<'a>>,
+}
+
+impl Turn<'_> {
+    /// Whether it is a suspect's.
+    pub(super) const fn is_suspect(&self) -> bool {
+        self.suspect.is_some()
+    }
+
+    /// Lets others of the plugin run beside it.
+    pub(super) fn admit_others(&mut self) {
+        drop(self.room.split(self.room.num_permits().saturating_sub(1)));
+    }
 }
 
 /// A delivery's slot; dropping it gives the slot back.
