@@ -111,6 +111,7 @@ fn recorded(record: &TaskRecord) -> Map<String, Value> {
         "finished_at": record.finished_at,
         "next_at": record.next_at,
         "cancel_requested_at": record.cancel_requested_at,
+        "parked_schemas": record.parked.as_ref().filter(|_| record.state == State::Parked).map(|parked| &parked.schemas),
         "result": record.result,
         "error": record.error,
         "links": links(record.id, record.state),

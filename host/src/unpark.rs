@@ -6,12 +6,14 @@
 //!
 //! # Invariants
 //! * A parked message is removed only when its task stands in its queue, has gone on from there, or has ended.
+//! * Only what the record's latest parking put there comes back: the broker may take an older one, which has come back
+//!   before, for a duplicate.
 //! * A task that was cancelled while it was parked ends `cancelled`, and does not come back.
 //!
 //! # What it refuses
 //! It judges no body: whether a version can read the task is its caller's question.
 
-use crate::broker::{Broker, Error, ParkedTask};
+use crate::broker::{Broker, Error, ParkedTask, Waiting};
 use crate::failpoint::{Point, reach};
 use cardcage_protocol::{State, TaskEnvelope, TaskError, TaskRecord, Timestamp};
 use std::time::Duration;
@@ -43,10 +45,14 @@ pub async fn unpark(broker: &Broker, task: &ParkedTask) -> Result<Unparked, Erro
         // It was parked for longer than records are kept.
         None => (TaskRecord::new(&envelope(task), State::Parked), 0),
     };
+    if task.is_outdated(record.parked.as_ref()) {
+        // Who brought this one back died before it was removed. The task has been parked anew since, or is about to be.
+        broker.remove_parked(task).await?;
+        return Ok(Unparked::Gone);
+    }
     match record.state {
         State::Parked => {
-            let mut record =
-                if record.cancel_requested_at.is_some() { cancelled(record, now) } else { queued(record) };
+            let mut record = back(record, now);
             match broker.write_record(&mut record, fence).await {
                 Ok(_) => {}
                 Err(Error::Conflict { .. }) => return Ok(Unparked::Busy),
@@ -59,7 +65,7 @@ pub async fn unpark(broker: &Broker, task: &ParkedTask) -> Result<Unparked, Erro
         }
         // Somebody has got as far as the record, and perhaps no further.
         State::Queued => {
-            if is_queued(broker, &record).await? {
+            if is_queued(broker, &record, task).await? {
                 broker.remove_parked(task).await?;
                 return Ok(Unparked::Gone);
             }
@@ -76,17 +82,27 @@ pub async fn unpark(broker: &Broker, task: &ParkedTask) -> Result<Unparked, Erro
     Ok(Unparked::Queued)
 }
 
-/// Whether the task has come back to its queue. The message that was parked may still be there, unacknowledged: whoever
-/// gets it drops it, so it counts for nothing and may as well go now.
-async fn is_queued(broker: &Broker, record: &TaskRecord) -> Result<bool, Error> {
-    let parked = record.parked.as_ref().map(|parked| parked.message);
-    for _ in 0..2 {
-        match broker.find_queued(record.id).await? {
-            Some(waiting) if Some(waiting.sequence) == parked => broker.remove_queued(&waiting).await?,
-            found => return Ok(found.is_some()),
-        };
+/// Whether the task has come back to its queue, or stands in line from there. What was parked may still be in the queue,
+/// unacknowledged, and so may the message of an earlier attempt: whoever gets them drops them, so they count for nothing, and
+/// what was parked may as well go now.
+async fn is_queued(broker: &Broker, record: &TaskRecord, task: &ParkedTask) -> Result<bool, Error> {
+    let attempt = task.envelope.as_ref().map_or(1, |envelope| envelope.attempt);
+    let is_it =
+        |waiting: &Waiting| waiting.envelope.as_ref().is_none_or(|envelope| envelope.attempt >= attempt);
+    let mut is_there = false;
+    for waiting in broker.queued_messages(&record.plugin, record.id).await? {
+        if record.parked.as_ref().is_some_and(|parked| parked.has(waiting.sequence)) {
+            broker.remove_queued(&waiting).await?;
+        } else {
+            is_there |= is_it(&waiting);
+        }
     }
-    Ok(false)
+    Ok(is_there || broker.messages_in_line(record.id).await?.iter().any(is_it))
+}
+
+/// What a parked task's record becomes: it comes back, or ends where it was cancelled meanwhile.
+pub(crate) fn back(record: TaskRecord, now: Timestamp) -> TaskRecord {
+    if record.cancel_requested_at.is_some() { cancelled(record, now) } else { queued(record) }
 }
 
 /// The record of a task that comes back. Its attempts may end with one that counts, whose outcome was this message.

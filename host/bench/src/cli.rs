@@ -66,7 +66,7 @@ enum Wanted {
 
 impl ValueEnum for Wanted {
     fn value_variants<'a>() -> &'a [Self] {
-        const ALL: [Wanted; 11] = [
+        const ALL: [Wanted; 12] = [
             Wanted::Path(Path::Inline),
             Wanted::Path(Path::Call),
             Wanted::Path(Path::Task),
@@ -77,6 +77,7 @@ impl ValueEnum for Wanted {
             Wanted::Trial(Trial::Due),
             Wanted::Trial(Trial::Memory),
             Wanted::Trial(Trial::Residue),
+            Wanted::Trial(Trial::Commands),
             Wanted::Trial(Trial::Startup),
         ];
         &ALL

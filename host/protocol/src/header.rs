@@ -58,6 +58,8 @@ pub const PARKED_PREFIX: &str = "Cardcage-Parked-";
 pub const PARKED_SCHEMAS: &str = "Cardcage-Parked-Schemas";
 /// On a parked task: what could not be read, in one line.
 pub const PARKED_REASON: &str = "Cardcage-Parked-Reason";
+/// On a parked task: the sequence in its queue of the message that was parked.
+pub const PARKED_MESSAGE: &str = "Cardcage-Parked-Message";
 /// On a message whose task may have been run or cancelled since it was written (it was parked and has come back, it was kept
 /// until its time): a worker reads the task's record before it starts it.
 pub const UNPARKED: &str = "Cardcage-Unparked";

@@ -42,7 +42,7 @@ pub use crash_history::{Crash, CrashHistory, QuarantinePolicy};
 pub use envelope::{EnvelopeError, TaskEnvelope};
 pub use frame::Frame;
 pub use id::{CallId, IdError, InstanceId, TaskId};
-pub use live_limits::LiveLimits;
+pub use live_limits::{LiveLimits, PausedBy};
 pub use name::{Name, NameError, Namespace, RESERVED_SEGMENTS};
 pub use problem::{Problem, ProblemCode};
 pub use rate::{Rate, RateError};

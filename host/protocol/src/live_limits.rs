@@ -20,20 +20,38 @@ pub struct LiveLimits {
     /// Handlers at the same time, over all workers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_running: Option<u32>,
+    /// Who paused its queue; kept for people. The pause itself is the consumers', and may have ended since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused: Option<PausedBy>,
     /// When it was last changed, by the broker's time.
     pub set_at: Timestamp,
+}
+
+/// Who paused a queue, and when.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PausedBy {
+    /// As in `alice@ops-1`: the user, and the machine that the command ran on.
+    pub by: String,
+    /// By the broker's time.
+    pub at: Timestamp,
 }
 
 impl LiveLimits {
     /// Limits that set nothing yet.
     #[must_use]
     pub fn new(plugin: Name, task: Name, set_at: Timestamp) -> Self {
-        Self { v: 1, plugin, task, rate: None, max_running: None, set_at }
+        Self { v: 1, plugin, task, rate: None, max_running: None, paused: None, set_at }
     }
 
-    /// Whether everything is as declared.
+    /// Whether all limits are as declared.
+    #[must_use]
+    pub fn limits_nothing(&self) -> bool {
+        self.rate.is_none() && self.max_running.is_none()
+    }
+
+    /// Whether it says nothing at all.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.rate.is_none() && self.max_running.is_none()
+        self.limits_nothing() && self.paused.is_none()
     }
 }

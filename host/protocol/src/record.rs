@@ -242,9 +242,36 @@ pub struct Parking {
     pub schemas: Vec<String>,
     /// The message's sequence in its queue. A redelivery of it is not started, wherever the task is by then.
     pub message: u64,
+    /// Those of messages that were parked before, the latest last. A worker that stood still may yet have one in hand, or be
+    /// about to park it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub earlier: Vec<u64>,
     /// It has come back since, and no attempt has been recorded since then.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub back: bool,
+}
+
+impl Parking {
+    /// Earlier messages that are remembered.
+    const EARLIER_MAX: usize = 32;
+
+    /// The parking of `message`, after that of others.
+    #[must_use]
+    pub fn of(message: u64, schemas: Vec<String>, before: Option<Self>) -> Self {
+        let mut earlier = before.map_or_else(Vec::new, |before| {
+            let mut earlier = before.earlier;
+            earlier.push(before.message);
+            earlier
+        });
+        earlier.drain(..earlier.len().saturating_sub(Self::EARLIER_MAX));
+        Self { schemas, message, earlier, back: false }
+    }
+
+    /// Whether the message with this sequence was parked.
+    #[must_use]
+    pub fn has(&self, message: u64) -> bool {
+        self.message == message || self.earlier.contains(&message)
+    }
 }
 
 impl TaskRecord {

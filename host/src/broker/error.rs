@@ -101,6 +101,11 @@ pub enum Error {
         /// Who has it.
         holder: TaskId,
     },
+    /// A dead letter has no body: the task's message was gone when a sweeper wrote the letter.
+    #[error(
+        "its body is not in the letter, for its message was gone before the letter was written; enqueue it anew"
+    )]
+    BodyLost,
     /// Somebody else has written in between. Nothing was stored; read again.
     #[error("somebody else has written in between")]
     Conflict {
@@ -183,6 +188,7 @@ impl Error {
             Self::Envelope(EnvelopeError::HeadersTooLarge { .. }) => ProblemCode::HeadersTooLarge,
             Self::Envelope(_) => ProblemCode::MalformedRequest,
             Self::KeyHeld { .. }
+            | Self::BodyLost
             | Self::Conflict { .. }
             | Self::Refused { .. }
             | Self::Layout(_)

@@ -168,13 +168,16 @@ impl Broker {
     /// Makes a new task of a letter, then removes the letter. Doing it again is harmless. A unique key is the new task's from then on.
     ///
     /// # Errors
-    /// [`Error::Unreadable`] when the letter holds no envelope, [`Error::KeyHeld`], [`Error::QueueFull`], [`Error::NoResponders`] when the
+    /// [`Error::Unreadable`] when the letter holds no envelope, [`Error::BodyLost`], [`Error::KeyHeld`], [`Error::QueueFull`], [`Error::NoResponders`] when the
     /// plugin has no queue, [`Error::Unavailable`]. The letter is still there.
     pub async fn replay_letter(&self, letter: &Letter, wait: Duration) -> Result<Replayed, Error> {
         let envelope = letter
             .envelope
             .as_ref()
             .map_err(|reason| Error::unreadable(format!("the dead letter of {}", letter.id), reason))?;
+        if envelope.body.is_empty() {
+            return Err(Error::BodyLost);
+        }
         let id = replay_id(letter.id);
         let mut replayed = Replayed { id, earlier: true };
         if self.find_task(id).await?.is_none() {

@@ -141,19 +141,39 @@ impl Broker {
     /// # Errors
     /// [`Error::Unavailable`] or [`Error::Timeout`].
     pub async fn messages_of(&self, plugin: &Name, id: TaskId) -> Result<Vec<Waiting>, Error> {
-        let subjects = self.subjects();
-        let mut found = Vec::new();
-        for (stream, filter) in [
-            (subjects.tasks_stream(plugin), subjects.task_by_id(id)),
-            (subjects.lines_stream(), subjects.line_by_id(id)),
-        ] {
-            for message in self.page(&stream, &filter, 1, COPIES_MAX).await?.messages {
-                if let Ok(address) = subjects.parse_waiting(&message.subject) {
-                    found.push(*Waiting::new(address, message));
-                }
-            }
-        }
+        let mut found = self.queued_messages(plugin, id).await?;
+        found.extend(self.messages_in_line(id).await?);
         Ok(found)
+    }
+
+    /// Every message of a task that stands in its plugin's queue; none where the plugin has no queue.
+    ///
+    /// # Errors
+    /// As [`Broker::messages_of`].
+    pub async fn queued_messages(&self, plugin: &Name, id: TaskId) -> Result<Vec<Waiting>, Error> {
+        self.all_of(&self.subjects().tasks_stream(plugin), &self.subjects().task_by_id(id)).await
+    }
+
+    /// Every message of a task that stands in the line of its serial key.
+    ///
+    /// # Errors
+    /// As [`Broker::messages_of`].
+    pub async fn messages_in_line(&self, id: TaskId) -> Result<Vec<Waiting>, Error> {
+        self.all_of(&self.subjects().lines_stream(), &self.subjects().line_by_id(id)).await
+    }
+
+    async fn all_of(&self, stream: &str, filter: &str) -> Result<Vec<Waiting>, Error> {
+        let messages = match self.page(stream, filter, 1, COPIES_MAX).await {
+            Err(Error::NoResponders { .. } | Error::Refused { code: STREAM_NOT_FOUND, .. }) => {
+                return Ok(Vec::new());
+            }
+            other => other?.messages,
+        };
+        let waiting = |message: StoredMessage| {
+            let address = self.subjects().parse_waiting(&message.subject).ok()?;
+            Some(*Waiting::new(address, message))
+        };
+        Ok(messages.into_iter().filter_map(waiting).collect())
     }
 
     /// Whether a message of the task stands in its plugin's queue that was delivered to some worker, which may hold it. Whoever
@@ -164,21 +184,15 @@ impl Broker {
     /// # Errors
     /// [`Error::Unavailable`] or [`Error::Timeout`].
     pub async fn was_delivered(&self, plugin: &Name, id: TaskId) -> Result<bool, Error> {
-        let stream = self.subjects().tasks_stream(plugin);
-        let messages = match self.page(&stream, &self.subjects().task_by_id(id), 1, COPIES_MAX).await {
-            Err(Error::NoResponders { .. } | Error::Refused { code: STREAM_NOT_FOUND, .. }) => {
-                return Ok(false);
-            }
-            other => other?.messages,
-        };
+        let messages = self.queued_messages(plugin, id).await?;
         if messages.is_empty() {
             return Ok(false);
         }
         let consumers = self.task_consumers(plugin).await?;
-        let is_delivered = |message: &StoredMessage| {
-            let Ok(at) = self.subjects().parse_task(&message.subject) else { return false };
+        let is_delivered = |message: &Waiting| {
+            let TaskAddress { major, task, priority, .. } = &message.address;
             consumers.iter().any(|one| {
-                (one.major, &one.task, one.priority) == (at.major, &at.task, at.priority)
+                (&one.major, &one.task, &one.priority) == (major, task, priority)
                     && message.sequence <= one.delivered
             })
         };

@@ -22,6 +22,9 @@ use super::publish::{pairs, set};
 use super::task_queue::envelope_headers;
 use super::{Broker, Error, Extent, Stored, Waiting};
 
+/// How often a parking that others were faster with is tried anew.
+const ROUNDS: usize = 16;
+
 /// A parked task that was read.
 #[derive(Debug, Clone)]
 pub struct ParkedTask {
@@ -31,6 +34,8 @@ pub struct ParkedTask {
     pub schemas: Vec<String>,
     /// What was wrong.
     pub reason: String,
+    /// The sequence in its queue of the message that was parked, where that is written.
+    pub message: Option<u64>,
     /// When it was parked.
     pub parked_at: Timestamp,
     /// Its sequence among the parked tasks.
@@ -43,6 +48,12 @@ pub struct ParkedTask {
 }
 
 impl ParkedTask {
+    /// Whether it was parked before the parking that the record tells of: what that one parked is the task by now.
+    #[must_use]
+    pub fn is_outdated(&self, latest: Option<&Parking>) -> bool {
+        self.message.zip(latest).is_some_and(|(message, latest)| message != latest.message)
+    }
+
     /// As a task that waits.
     #[must_use]
     pub fn waiting(&self) -> Waiting {
@@ -56,25 +67,45 @@ impl ParkedTask {
 }
 
 impl Broker {
-    /// Parks a task. Doing it again is harmless.
+    /// Parks a task, as its record's `parking` says. Doing it again is harmless, also long after: what was parked later, by
+    /// that record, stays.
     ///
     /// # Errors
-    /// [`Error::Unavailable`], [`Error::QueueFull`] when as many are parked as may be, [`Error::Envelope`].
+    /// [`Error::Unavailable`], [`Error::QueueFull`] when as many are parked as may be, [`Error::Envelope`];
+    /// [`Error::Conflict`] when others are faster all the time.
     pub async fn publish_parked(
         &self,
         envelope: &TaskEnvelope,
         parking: &Parking,
         reason: &str,
         wait: Duration,
-    ) -> Result<Stored, Error> {
+    ) -> Result<(), Error> {
         // The same message is parked once; another message of the task is another parking.
         let message_id = format!("{}.parked.{}", envelope.message_id(), parking.message);
         let mut headers = envelope_headers(envelope, &message_id)?;
         set(&mut headers, header::ORIGINAL_SUBJECT, &self.subjects().task(&envelope.address()))?;
         set(&mut headers, header::PARKED_SCHEMAS, &parking.schemas.join(" "))?;
+        set(&mut headers, header::PARKED_MESSAGE, &parking.message.to_string())?;
         set(&mut headers, header::PARKED_REASON, &line(reason, REASON_MAX_BYTES))?;
         let subject = self.subjects().parked(&envelope.plugin, &envelope.task, envelope.id);
-        self.publish_stored(&subject, headers, envelope.body.clone(), wait).await
+        let mut conflict = Error::Conflict { last_sequence: None };
+        for _ in 0..ROUNDS {
+            // There is one message per task: it must not take the place of a later parking's.
+            let there = self.first_message(&self.subjects().parked_stream(), &subject).await?;
+            let sequence = there.as_ref().map_or(0, |message| message.sequence);
+            let there = there.and_then(|message| self.read_parked(message)).and_then(|task| task.message);
+            if there.is_some_and(|message| !parking.earlier.contains(&message)) {
+                return Ok(());
+            }
+            let mut headers = headers.clone();
+            set(&mut headers, header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, &sequence.to_string())?;
+            match self.publish_stored(&subject, headers, envelope.body.clone(), wait).await {
+                Ok(_) => return Ok(()),
+                Err(error @ Error::Conflict { .. }) => conflict = error,
+                Err(error) => return Err(error),
+            }
+        }
+        Err(conflict)
     }
 
     /// The parked tasks of one task from sequence `from` on, oldest first, at most `most`, and the sequence to go on from;
@@ -181,6 +212,7 @@ impl Broker {
         Some(ParkedTask {
             schemas: text(header::PARKED_SCHEMAS).unwrap_or_default().split(' ').map(str::to_owned).collect(),
             reason: text(header::PARKED_REASON).unwrap_or_default(),
+            message: text(header::PARKED_MESSAGE).and_then(|message| message.parse().ok()),
             parked_at: stored_at.unwrap_or_default(),
             address,
             sequence,

@@ -6,7 +6,7 @@
 mod pace;
 
 use cardcage_protocol::presence::{Presence, Question, RunningTask};
-use cardcage_protocol::{Priority, State, TaskAddress, TaskError, TaskId, TaskRecord, Timestamp};
+use cardcage_protocol::{PausedBy, Priority, State, TaskAddress, TaskError, TaskId, TaskRecord, Timestamp};
 use serde_json::json;
 
 use super::output;
@@ -195,10 +195,23 @@ async fn queued(session: &Session, workers: &[Presence], at: &TaskAddress) -> Re
     let consumer = consumers
         .iter()
         .find(|one| (one.major, &one.task, one.priority) == (at.major, &at.task, at.priority));
+    let live = broker.live_limits().await?;
+    let live = live.iter().find(|set| set.plugin == at.plugin && set.task == at.task);
+    if let Some(until) = consumer.and_then(|consumer| consumer.paused_until) {
+        return Ok(paused(at, until, live.and_then(|set| set.paused.as_ref())));
+    }
     let position = broker.queue_position(at).await?;
-    let pace = Pace::of(session, at).await?;
+    let pace = Pace::of(session, at, live.and_then(|set| set.rate)).await?;
     let (code, sentence) = reason(workers, at, consumer, position, pace, broker.options().lease.as_secs());
     Ok(Why { state: State::Queued, code, sentence })
+}
+
+fn paused(TaskAddress { plugin, task, .. }: &TaskAddress, until: Timestamp, by: Option<&PausedBy>) -> Why {
+    let paused = super::queues::paused(until, by);
+    let sentence = format!(
+        "waiting: {plugin}.{task} is paused {paused}; `cardcage queues resume {plugin}.{task}` lifts it"
+    );
+    Why { state: State::Queued, code: "paused", sentence }
 }
 
 /// Why a queued task is not being run. `position`: its sequence, and how many stand before it.
@@ -215,15 +228,6 @@ fn reason(
         |worker: &&Presence| worker.plugins.iter().any(|one| one.name == *plugin && one.major == *major);
     let takers: Vec<&Presence> =
         workers.iter().filter(|worker| worker.takes(plugin, *major, Some(task))).collect();
-    if let Some(until) = consumer.and_then(|consumer| consumer.paused_until) {
-        let until = super::until(until);
-        return (
-            "paused",
-            format!(
-                "waiting: {plugin}.{task} is paused {until}; `cardcage queues resume {plugin}.{task}` lifts it"
-            ),
-        );
-    }
     if takers.is_empty() {
         let of_major = workers
             .iter()

@@ -28,6 +28,7 @@ mod worker;
 
 pub use child::run as run_child;
 pub use options::broker_options;
+pub(crate) use presence::machine;
 pub use reload::{Judgement, Reconfiguration};
 pub use supervisor::run as run_supervisor;
 pub use worker::consumers;

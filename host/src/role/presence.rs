@@ -39,10 +39,15 @@ pub(super) struct Present {
     pub(super) started_at: Timestamp,
 }
 
+/// The name of the machine, or of the container.
+pub(crate) fn machine() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
+}
+
 impl Present {
     /// Answers until it is dropped.
     pub(super) async fn answer(self) {
-        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned();
+        let host = machine();
         let subjects = self.broker.subjects();
         let subject = match self.role {
             Role::Api => subjects.api_presence(),

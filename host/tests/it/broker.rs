@@ -1,6 +1,8 @@
 //! The broker module against a real nats-server: what is acknowledged is kept, and what stops comes back.
 
 mod calls;
+mod parkings;
+mod publishes;
 mod pulls;
 mod pump;
 mod records;
@@ -9,11 +11,9 @@ mod unfit;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use cardcage::broker::{
-    Ack, Broker, Claim, ConsumerSpec, DeadLetter, Delivery, Error, Options, Pull, key_hash,
-};
+use cardcage::broker::{Broker, Claim, ConsumerSpec, DeadLetter, Delivery, Error, Options, Pull, key_hash};
 use cardcage_harness::{Deadline, Nats, eventually};
-use cardcage_protocol::{Name, Priority, ProblemCode, TaskAddress, TaskEnvelope, TaskId, Timestamp, header};
+use cardcage_protocol::{Name, Priority, TaskAddress, TaskEnvelope, TaskId, Timestamp, header};
 
 use crate::one_letter::forget_message_ids;
 
@@ -66,69 +66,6 @@ fn consumer(broker: &Broker) -> ConsumerSpec {
 
 async fn next(pull: &mut Pull) -> Delivery {
     tokio::time::timeout(WAIT, pull.next()).await.expect("a delivery within the deadline")
-}
-
-#[tokio::test]
-async fn a_publish_is_acknowledged_once_and_a_repeat_is_a_duplicate() {
-    let nats = Nats::start().await.unwrap();
-    let broker = ready(options(&nats)).await;
-    let envelope = envelope();
-    let first = broker.publish_task(&envelope, WAIT).await.unwrap();
-    assert!(!first.duplicate);
-    let second = broker.publish_task(&envelope, WAIT).await.unwrap();
-    assert!(second.duplicate);
-    assert_eq!(first.sequence, second.sequence);
-
-    let mut pull = Pull::new(&broker, consumer(&broker));
-    pull.add_demand(2);
-    let delivery = next(&mut pull).await;
-    assert_eq!(delivery.envelope(broker.subjects()).unwrap(), envelope);
-    assert_eq!((delivery.num_delivered, delivery.stream_sequence), (1, first.sequence));
-    assert!(delivery.age(broker.now_unix_ms()) < WAIT);
-    broker.ack(delivery.ack_subject(), Ack::Done).await.unwrap();
-    // Consumed, and still a duplicate.
-    assert!(broker.publish_task(&envelope, WAIT).await.unwrap().duplicate);
-}
-
-#[tokio::test]
-async fn a_full_queue_refuses_at_once_and_an_unknown_plugin_has_no_queue() {
-    let nats = Nats::start().await.unwrap();
-    let broker = ready(Options { queue_max_messages: 2, ..options(&nats) }).await;
-    for _ in 0..2 {
-        broker.publish_task(&envelope(), WAIT).await.unwrap();
-    }
-    let error = broker.publish_task(&envelope(), WAIT).await.unwrap_err();
-    assert!(matches!(error, Error::QueueFull { .. }), "{error}");
-    assert_eq!(error.problem_code(), ProblemCode::QueueFull);
-
-    let mut stranger = envelope();
-    stranger.plugin = Name::new("stranger").unwrap();
-    let error = broker.publish_task(&stranger, Duration::from_millis(300)).await.unwrap_err();
-    assert!(matches!(error, Error::NoResponders { .. }), "{error}");
-    let mut broken = envelope();
-    broken.traceparent = Some("a\r\nNats-Msg-Id: forged".into());
-    assert!(matches!(broker.publish_task(&broken, WAIT).await, Err(Error::Envelope(_))));
-}
-
-#[tokio::test]
-async fn a_publish_to_a_hanging_broker_is_in_doubt_and_its_repeat_is_stored_once() {
-    let nats = Nats::start().await.unwrap();
-    let broker = ready(options(&nats)).await;
-    let mut pull = Pull::new(&broker, consumer(&broker));
-    pull.add_demand(2);
-    let envelope = envelope();
-    nats.pause().await.unwrap();
-    let started = Instant::now();
-    let error = broker.publish_task(&envelope, Duration::from_millis(400)).await.unwrap_err();
-    assert!(matches!(error, Error::Unavailable { in_doubt: true, .. }), "{error}");
-    assert!(started.elapsed() < Duration::from_secs(2), "the deadline holds");
-    nats.resume().unwrap();
-    let repeat = async || broker.publish_task(&envelope, WAIT).await.ok();
-    eventually(Deadline::after(WAIT), "the repeat is acknowledged", repeat).await.unwrap();
-    let delivery = next(&mut pull).await;
-    broker.ack(delivery.ack_subject(), Ack::Done).await.unwrap();
-    let second = tokio::time::timeout(Duration::from_millis(300), pull.next()).await;
-    assert!(second.is_err(), "stored twice");
 }
 
 #[tokio::test]

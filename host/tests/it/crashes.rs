@@ -1,7 +1,7 @@
 //! What becomes of tasks whose worker's child is crashed by one of them, with real crashes.
 
 use crate::serving::{Serving, child, signal, soon, wait_metric};
-use cardcage_harness::{Config, Signal, eventually};
+use cardcage_harness::{Config, Launch, Signal, eventually};
 use serde_json::{Value, json};
 
 /// A lease so long that nothing in these tests waits for its end.
@@ -82,6 +82,65 @@ async fn worker_killed_from_outside_costs_its_tasks_a_loss_that_is_named() {
     let done = serving.http.final_task(&id, soon()).await.unwrap();
     assert_eq!((&done["state"], causes(&done)), (&json!("succeeded"), vec!["lease_lost", "succeeded"]));
     assert!(done["attempts"][0]["error"]["message"].as_str().unwrap().contains("SIGKILL"), "{done}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn task_whose_workers_are_lost_without_a_word_becomes_a_dead_letter_at_its_own_limit() {
+    // One crash would be too many; losses are not crashes.
+    let set = |config: Config| {
+        let limits = config.set("tasks.crash_limit", 1).set("tasks.lost_limit", 3);
+        limits.set("tasks.lease_ms", 2_000).set("drain.grace_ms", 1_000)
+    };
+    let serving = Serving::api(set).await;
+    let id = accepted(&serving, "/chaos/task", json!({ "mode": "sleep", "ms": 600_000 })).await;
+    for _ in 0..3 {
+        let mut worker = serving.worker().await;
+        wait_metric(&worker, "cardcage_tasks_in_flight 1").await;
+        // Supervisor and child: nobody is left to say what happened.
+        let pid = child(&worker);
+        worker.kill9();
+        signal(pid, Signal::KILL);
+    }
+    let _worker = serving.worker().await;
+    let done = serving.http.final_task(&id, soon()).await.unwrap();
+    assert_eq!((&done["state"], &done["error"]["code"]), (&json!("failed"), &json!("lease_lost")), "{done}");
+    assert_eq!(causes(&done), ["lease_lost"; 3], "{done}");
+    assert!(done["error"]["message"].as_str().unwrap().contains("3 times"), "{done}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn suspect_that_waits_for_another_one_is_said_to_wait_in_its_worker() {
+    let (serving, worker) = Serving::both(config).await;
+    let mut suspects = Vec::new();
+    for _ in 0..2 {
+        suspects.push(accepted(&serving, "/chaos/task", json!({ "mode": "sleep", "ms": 4_000 })).await);
+    }
+    for id in &suspects {
+        shows(&serving, id, "running").await;
+    }
+    // A thread that a call has started: of the tasks of its plugin each may have done it.
+    assert_eq!(serving.order(json!({ "mode": "abort_aside", "ms": 100 })).await.status, 502);
+    wait_metric(&worker, "cardcage_child_restarts_total 1").await;
+    let command = async |arguments: &[&str]| {
+        let output =
+            Launch::new(arguments.iter().copied()).config(&serving.config).run(soon()).await.unwrap();
+        serde_json::from_str::<Value>(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"))
+    };
+    let told = async || {
+        let mut codes = Vec::new();
+        for id in &suspects {
+            codes.push(command(&["tasks", "why", id, "--json"]).await["code"].as_str()?.to_owned());
+        }
+        codes.sort();
+        (codes == ["at_worker", "leased"]).then_some(())
+    };
+    eventually(soon(), "one suspect runs, and one waits in the worker", told).await.unwrap();
+    let list = command(&["workers", "list", "--json"]).await;
+    assert_eq!(list["workers"][0]["busy"], 1, "a suspect that runs is work: {list}");
+    for id in &suspects {
+        let done = serving.http.final_task(id, soon()).await.unwrap();
+        assert_eq!(causes(&done), ["interrupted", "succeeded"], "{done}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

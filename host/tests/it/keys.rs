@@ -89,6 +89,27 @@ async fn second_enqueue_under_a_unique_key_is_the_first_one_until_that_has_its_o
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn of_any_number_who_enqueue_under_one_unique_key_at_once_one_makes_the_task() {
+    let serving = Serving::api(quick).await;
+    let other = Cardcage::api(&serving.config).await.unwrap();
+    for round in 0..5 {
+        let order = json!({ "mode": "ok", "unique": format!("race-{round}") });
+        let posts = (0..16).map(|nth| {
+            let http = if nth % 2 == 0 { serving.http.clone() } else { other.http().unwrap() };
+            let order = &order;
+            async move {
+                let reply = http.post_json("/chaos/keyed", order).await.unwrap();
+                assert_eq!(reply.status, 202, "{}", reply.text());
+                (reply.task_id().unwrap(), reply.json().unwrap()["duplicate"].as_bool().unwrap())
+            }
+        });
+        let told = futures_util::future::join_all(posts).await;
+        assert!(told.iter().all(|(id, _)| *id == told[0].0), "{told:?}");
+        assert_eq!(told.iter().filter(|(_, duplicate)| !duplicate).count(), 1, "{told:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn replay_is_refused_while_another_task_has_its_unique_key_and_has_that_key_afterwards() {
     let (serving, _worker) = Serving::both(quick).await;
     let (failed, _) = post(&serving, &json!({ "mode": "fail_for_good", "unique": "a" })).await;

@@ -4,7 +4,7 @@ use cardcage_harness::{Cardcage, Launch, Output, eventually};
 use serde_json::{Value, json};
 
 use crate::declarations::{accepted, cap_of_short, most_at_once, outcomes, quick};
-use crate::serving::{Serving, soon};
+use crate::serving::{Serving, restored, soon};
 
 async fn limit(serving: &Serving, arguments: &[&str]) -> Output {
     let command = [&["queues", "limit"], arguments].concat();
@@ -33,6 +33,15 @@ async fn posted(serving: &Serving, count: usize, order: &Value) -> Vec<String> {
         ids.push(accepted(serving, "/chaos/short", order).await);
     }
     ids
+}
+
+/// When they were started for the first time, the earliest first: Unix time in ms.
+fn starts(tasks: &[Value]) -> Vec<u64> {
+    let text = |task: &Value| task["attempts"][0]["started_at"].as_str().unwrap().to_owned();
+    let unix_ms = |task: &Value| text(task).parse::<cardcage_protocol::Timestamp>().unwrap().unix_ms();
+    let mut starts: Vec<u64> = tasks.iter().map(unix_ms).collect();
+    starts.sort_unstable();
+    starts
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -75,13 +84,6 @@ async fn rate_that_is_set_holds_for_a_task_that_declares_none_also_after_a_resta
     drop(worker);
     let worker = serving.worker().await;
     taken_up(&worker, 1).await;
-    let starts = |tasks: &[Value]| {
-        let text = |task: &Value| task["attempts"][0]["started_at"].as_str().unwrap().to_owned();
-        let unix_ms = |task: &Value| text(task).parse::<cardcage_protocol::Timestamp>().unwrap().unix_ms();
-        let mut starts: Vec<u64> = tasks.iter().map(unix_ms).collect();
-        starts.sort_unstable();
-        starts
-    };
     let done = outcomes(&serving, &posted(&serving, 16, &json!({ "mode": "ok" })).await).await;
     let limited = starts(&done);
     let took = limited[15] - limited[0];
@@ -96,6 +98,27 @@ async fn rate_that_is_set_holds_for_a_task_that_declares_none_also_after_a_resta
     outcomes(&serving, &ids).await;
     set(&serving, &["chaos.short", "--rate", "declared"]).await;
     outcomes(&serving, &posted(&serving, 4, &json!({ "mode": "ok" })).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rate_and_cap_that_are_set_outlive_a_broker_that_is_killed() {
+    let (mut serving, worker) = Serving::both(quick).await;
+    set(&serving, &["chaos.short", "--rate", "4/s", "--max-running", "2"]).await;
+    taken_up(&worker, 1).await;
+    serving.nats.kill9();
+    serving.nats.restart().await.unwrap();
+    restored(&serving.api).await;
+    // Whoever was there before still keeps to them, and so does who has only the broker's word for them.
+    let _newcomer = serving.worker().await;
+    drop(worker);
+    assert_eq!(cap_of_short(&serving).await, 2);
+    let ids = posted(&serving, 8, &json!({ "mode": "sleep", "ms": 1_500 })).await;
+    let done = outcomes(&serving, &ids).await;
+    assert_eq!(most_at_once(&done), 2);
+    set(&serving, &["chaos.short", "--max-running", "declared"]).await;
+    let starts = starts(&outcomes(&serving, &posted(&serving, 12, &json!({ "mode": "ok" })).await).await);
+    let took = starts[11] - starts[0];
+    assert!((2_500..15_000).contains(&took), "12 starts at 4/s took {took} ms");
 }
 
 #[tokio::test(flavor = "multi_thread")]

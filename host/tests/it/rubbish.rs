@@ -59,6 +59,8 @@ async fn subjects(client: &async_nats::Client, of: &Subjects, http: &Http) -> Ve
         of.find(),
         of.cancel(),
         of.presence(),
+        of.api_presence(),
+        of.event(&Name::new("task").unwrap()),
         of.callctl(call),
         of.task_event(TaskId::generate()),
         of.done(TaskId::generate()),

@@ -95,6 +95,11 @@ async fn letter_and_hook_of_a_failure_whose_message_is_gone_are_published_once()
         (1, &json!(id)),
         "{list}"
     );
+    // A task without its body would only be parked.
+    let replay =
+        Launch::new(["dead", "replay", &id]).config(&killed.serving.config).run(soon()).await.unwrap();
+    assert_eq!(replay.status.code(), Some(1), "{replay:?}");
+    assert!(replay.stderr.contains("its body is not in the letter"), "{replay:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

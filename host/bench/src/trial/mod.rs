@@ -4,6 +4,7 @@
 //! early ends it too.
 
 mod backlog;
+mod commands;
 mod crew;
 mod due;
 mod memory;
@@ -36,6 +37,8 @@ pub(crate) enum Trial {
     Memory,
     /// What is left of 100,000 tasks after their time to live.
     Residue,
+    /// What operators run while every worker is busy: how long until each command has answered.
+    Commands,
     /// Hosts with 30 plugins: time to ready, and what each plugin costs in memory and threads.
     Startup,
 }
@@ -50,13 +53,14 @@ pub(crate) struct Finding {
 }
 
 impl Trial {
-    pub(crate) const ALL: [Trial; 7] = [
+    pub(crate) const ALL: [Trial; 8] = [
         Trial::Workers,
         Trial::HalfLoad,
         Trial::Backlog,
         Trial::Due,
         Trial::Memory,
         Trial::Residue,
+        Trial::Commands,
         Trial::Startup,
     ];
 
@@ -69,6 +73,7 @@ impl Trial {
             Self::Due => due::run(settings).await,
             Self::Memory => memory::run(settings).await,
             Self::Residue => residue::run(settings).await,
+            Self::Commands => commands::run(settings).await,
             Self::Startup => startup::run(settings).await,
         }
     }
@@ -87,6 +92,7 @@ impl fmt::Display for Trial {
             Self::Due => "due",
             Self::Memory => "memory",
             Self::Residue => "residue",
+            Self::Commands => "commands",
             Self::Startup => "start-up",
         })
     }

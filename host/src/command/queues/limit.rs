@@ -46,7 +46,7 @@ pub(super) async fn run(args: QueueLimitArgs) -> Result<(), Exit> {
             "plugin": set.plugin, "task": set.task,
             "set_rate": set.rate, "set_max_running": set.max_running,
         }));
-    } else if set.is_empty() {
+    } else if set.limits_nothing() {
         output::result(&format!("{name} is limited as declared"));
     } else {
         output::result(&format!("{name} is limited to {}", in_words(&set)));

@@ -4,19 +4,20 @@
 //! removes, and acts only with `--yes`.
 
 mod limit;
+mod pause;
 mod purge;
 mod stores;
 
 use std::time::Duration;
 
 use cardcage_protocol::presence::{Presence, Question};
-use cardcage_protocol::{LiveLimits, Name, Timestamp};
+use cardcage_protocol::{LiveLimits, Name, PausedBy, Timestamp};
 use serde_json::{Value, json};
 
 use super::output;
-use super::session::{Session, age, broker_trouble, told};
-use crate::broker::{Error, Queue, Queues, TaskConsumer};
-use crate::cli::{Configuration, QueueName, QueuesCommand};
+use super::session::{Session, age, broker_trouble};
+use crate::broker::{Error, Queue, Queues};
+use crate::cli::{Configuration, QueuesCommand};
 use crate::exit::Exit;
 
 /// A pause without an end: a hundred years.
@@ -28,10 +29,10 @@ pub async fn run(command: QueuesCommand) -> Exit {
         QueuesCommand::List { plugin, json, configuration } => list(plugin, json, configuration).await,
         QueuesCommand::Pause { queue, time, json, configuration } => {
             let time = time.map_or(FOR_EVER, |span| span.0);
-            pause(&queue, Some(time), json, configuration).await
+            pause::run(&queue, Some(time), json, configuration).await
         }
         QueuesCommand::Resume { queue, json, configuration } => {
-            pause(&queue, None, json, configuration).await
+            pause::run(&queue, None, json, configuration).await
         }
         QueuesCommand::Limit(args) => limit::run(args).await,
         QueuesCommand::Purge(args) => purge::run(args).await,
@@ -78,6 +79,18 @@ fn set<'a>(queue: &Queue, live: &'a [LiveLimits]) -> Option<&'a LiveLimits> {
     live.iter().find(|limits| limits.plugin == queue.plugin && limits.task == queue.task)
 }
 
+/// Who paused a queue that is paused, if that is known.
+fn paused_by<'a>(queue: &Queue, live: &'a [LiveLimits]) -> Option<&'a PausedBy> {
+    queue.paused_until.and_then(|_| set(queue, live)?.paused.as_ref())
+}
+
+/// As in `until it is resumed, by alice@ops-1 since 2026-01-31T12:00:00.000Z`.
+pub(super) fn paused(until: Timestamp, by: Option<&PausedBy>) -> String {
+    let by =
+        by.map(|PausedBy { by, at }| format!(", by {} since {at}", output::shown(by))).unwrap_or_default();
+    format!("{}{by}", super::until(until))
+}
+
 fn entry(queue: &Queue, workers: &[Presence], live: &[LiveLimits]) -> Value {
     let set = set(queue, live);
     json!({
@@ -94,6 +107,7 @@ fn entry(queue: &Queue, workers: &[Presence], live: &[LiveLimits]) -> Value {
         "workers": takers(queue, workers),
         "consumed": queue.consumed,
         "paused_until": queue.paused_until,
+        "paused_by": paused_by(queue, live),
         "set_rate": set.and_then(|limits| limits.rate),
         "set_max_running": set.and_then(|limits| limits.max_running),
     })
@@ -117,60 +131,11 @@ fn table(queues: &Queues, workers: &[Presence], live: &[LiveLimits], now: Timest
             queue.dead.to_string(),
             age(queue.oldest, now),
             takers(queue, workers).to_string(),
-            queue.paused_until.map_or_else(|| "-".to_owned(), super::until),
-            set(queue, live).map_or_else(|| "-".to_owned(), limit::in_words),
+            queue.paused_until.map_or_else(|| "-".to_owned(), |until| paused(until, paused_by(queue, live))),
+            set(queue, live)
+                .filter(|set| !set.limits_nothing())
+                .map_or_else(|| "-".to_owned(), limit::in_words),
         ]);
     }
     table.trim_fmt()
-}
-
-/// Pauses for `time`, or lifts the pause.
-async fn pause(
-    queue: &QueueName,
-    time: Option<Duration>,
-    json: bool,
-    configuration: Configuration,
-) -> Result<(), Exit> {
-    let command = if time.is_some() { "queues pause" } else { "queues resume" };
-    let session = Session::open(configuration, command).await?;
-    let trouble = |error: Error| broker_trouble(&format!("{queue} cannot be changed"), &error);
-    let consumers = session.broker.task_consumers(&queue.plugin).await.map_err(trouble)?;
-    let meant: Vec<TaskConsumer> = consumers
-        .into_iter()
-        .filter(|one| queue.task.as_ref().is_none_or(|task| *task == one.task))
-        .collect();
-    if meant.is_empty() {
-        return Err(told(
-            Exit::Unexpected,
-            &format!(
-                "there is no queue {queue} yet: no worker has ever run it, and `cardcage queues list` shows those that are"
-            ),
-        ));
-    }
-    let now = session.now();
-    let until = time.map_or(Timestamp::from_unix_ms(0), |time| {
-        now.plus_ms(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
-    });
-    for consumer in &meant {
-        session.broker.pause_consumer(consumer, until).await.map_err(trouble)?;
-    }
-    let paused_until = time.map(|_| until);
-    if json {
-        let each: Vec<Value> = meant
-            .iter()
-            .map(|one| {
-                json!({ "plugin": one.plugin, "major": one.major, "task": one.task, "paused_until": paused_until })
-            })
-            .collect();
-        output::json(&json!({ "queues": each }));
-        return Ok(());
-    }
-    for one in &meant {
-        let name = format!("{}.{} v{}", one.plugin, one.task, one.major);
-        output::result(&match paused_until {
-            Some(until) => format!("{name} is paused {}", super::until(until)),
-            None => format!("{name} goes on"),
-        });
-    }
-    Ok(())
 }

@@ -22,12 +22,13 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// The rate that holds for the task: an operator's, else the one that its highest version declares.
-    pub(super) async fn of(session: &Session, at: &TaskAddress) -> Result<Option<Self>, Error> {
+    /// The rate that holds for the task: the one that an operator has `set`, else the one that its highest version declares.
+    pub(super) async fn of(
+        session: &Session,
+        at: &TaskAddress,
+        set: Option<Rate>,
+    ) -> Result<Option<Self>, Error> {
         let broker = &session.broker;
-        let live = broker.live_limits().await?;
-        let set =
-            live.iter().find(|set| set.plugin == at.plugin && set.task == at.task).and_then(|set| set.rate);
         let rate = match set {
             Some(rate) => Some(rate),
             None => declared(session, at).await?,

@@ -132,9 +132,10 @@ pub(super) fn consider(
         explain(&mut record, arrival, unknown, limits);
         return Decision::Finish(Box::new(Plan::record(cancelled(record, now), fence)));
     }
-    if record.parked.as_ref().is_some_and(|parked| parked.message == arrival.message) {
-        // This very message was parked; what came back from there is another one.
-        let owed: &[FollowUp] = if record.state == State::Parked { &record.follow_up } else { &[] };
+    if let Some(parked) = record.parked.as_ref().filter(|parked| parked.has(arrival.message)) {
+        // This very message was parked; what came back from there is another one. What is owed is the latest one's.
+        let is_last = record.state == State::Parked && parked.message == arrival.message;
+        let owed: &[FollowUp] = if is_last { &record.follow_up } else { &[] };
         return Decision::Finish(Box::new(Plan::redo(owed)));
     }
     if concluded {

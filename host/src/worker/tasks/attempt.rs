@@ -227,7 +227,6 @@ impl Delivered<'_> {
             Some(turn) => Ok(turn),
             None => Box::pin(self.wait_for_turn(holding)).await,
         };
-        let is_suspect = running.as_ref().is_ok_and(Turn::is_suspect);
         if matches!(running, Err(Signal::Stopped)) || room.gate.is_closed() {
             let record = standing.record.map(|mut record| {
                 history::withdraw(&mut record);
@@ -236,7 +235,7 @@ impl Delivered<'_> {
             return Box::pin(self.hand_back(record, standing.fence)).await;
         }
         let deadline = local_deadline(limits.timeout);
-        let kind = if is_suspect { Kind::Suspect } else { Kind::Task };
+        let kind = if running.as_ref().is_ok_and(Turn::is_suspect) { Kind::Suspect } else { Kind::Task };
         let note = Note { kind, id: envelope.id, attempt: standing.attempt, deadline };
         let claim = match unit.try_claim(delivery, note) {
             Err(BoardFull) => Box::pin(unit.claim(delivery, note)).await,
@@ -252,7 +251,7 @@ impl Delivered<'_> {
         let ended = match &mut running {
             Ok(turn) => {
                 bump(&shared.counters.started);
-                if is_suspect {
+                if turn.is_suspect() {
                     Box::pin(self.handle_alone(turn, standing.attempt, deadline, holding)).await
                 } else {
                     self.handle(standing.attempt, deadline, holding).await

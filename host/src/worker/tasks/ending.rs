@@ -155,15 +155,15 @@ fn retry(mut record: TaskRecord, fence: u64, attempt: u32, at: Timestamp) -> Pla
 
 fn park(mut record: TaskRecord, fence: u64, facts: &Facts<'_>) -> Plan {
     // All of them, or two versions that can both not decode it would bring it back for each other for ever.
-    let mut schemas = record.parked.take().map(|parked| parked.schemas).unwrap_or_default();
+    let mut before = record.parked.take();
+    let mut schemas = before.as_mut().map(|before| std::mem::take(&mut before.schemas)).unwrap_or_default();
     schemas.retain(|schema| schema != facts.schema);
     schemas.drain(..(schemas.len() + 1).saturating_sub(SCHEMAS_MAX));
     schemas.push(facts.schema.to_owned());
-    let parking = Parking { schemas, message: facts.message, back: false };
     record.state = State::Parked;
     record.handed_back = 0;
     record.next_at = None;
-    record.parked = Some(parking);
+    record.parked = Some(Parking::of(facts.message, schemas, before));
     record.follow_up = vec![FollowUp::Park];
     Plan::record(record, fence)
 }

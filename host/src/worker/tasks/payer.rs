@@ -95,7 +95,7 @@ impl Payer {
                 };
                 let reason = record.error.as_ref().map_or("", |error| error.message.as_str());
                 let publish = || self.broker.publish_parked(envelope, parking, reason, PUBLISH_TIMEOUT);
-                self.again(until, "a task could not be parked; trying again", publish).await.map(|_| ())
+                self.again(until, "a task could not be parked; trying again", publish).await
             }
         }
     }

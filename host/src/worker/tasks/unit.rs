@@ -169,7 +169,7 @@ impl Unit {
             Ok(turn) => turn?,
             Err(_) => self.turn().await?,
         };
-        Some(Turn { suspect: Some(suspect), ..turn })
+        Some(Turn { suspect: Some(Box::new(suspect)), ..turn })
     }
 
     async fn turn_of_task(&self) -> Option<Option<SemaphorePermit<'_>>> {
@@ -190,7 +190,8 @@ impl Unit {
 pub(super) struct Turn<'a> {
     room: SemaphorePermit<'a>,
     _task: Option<SemaphorePermit<'a>>,
-    suspect: Option<SemaphorePermit<'a>>,
+    /// Boxed, for turns wait while handlers run, and hardly any is a suspect's.
+    suspect: Option<Box<SemaphorePermit<'a>>>,
 }
 
 impl Turn<'_> {

@@ -1,7 +1,7 @@
 //! Queues: what is told of them, that a pause holds, and that a purge leaves an outcome for everything it removes.
 
 use cardcage_harness::{Launch, eventually};
-use cardcage_protocol::{TaskEnvelope, TaskId};
+use cardcage_protocol::{TaskEnvelope, TaskId, Timestamp};
 use serde_json::{Value, json};
 
 use super::{WAIT, accepted, broker, envelope, json, quick, run, wait_messages};
@@ -87,15 +87,28 @@ async fn pause_outlives_workers_and_broker_and_only_a_resume_lifts_it() {
     serving.http.final_task(&other, soon()).await.unwrap();
     let why = json(&serving, &["tasks", "why", &id]).await;
     assert_eq!(why["code"], "paused");
-    assert_eq!(
-        why["why"],
-        "waiting: chaos.chaos is paused until it is resumed; `cardcage queues resume chaos.chaos` lifts it"
-    );
+    let why = why["why"].as_str().unwrap();
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    let (paused, by) =
+        ("waiting: chaos.chaos is paused until it is resumed, by ", format!("@{} since 2", host.trim()));
+    assert!(why.starts_with(paused) && why.contains(&by), "{why}");
+    assert!(why.ends_with("; `cardcage queues resume chaos.chaos` lifts it"), "{why}");
     wait_metric(&worker, "cardcage_tasks_total{what=\"started\"} 1").await;
     let paused = queue(&serving, "chaos", 0).await;
     assert_eq!((&paused["waiting"], paused["paused_until"].is_string()), (&json!(1), true), "{paused}");
-    assert!(queue(&serving, "short", 0).await["paused_until"].is_null());
+    assert!(paused["paused_by"]["by"].as_str().unwrap().ends_with(host.trim()), "{paused}");
+    let list = run(&serving, &["queues", "list"]).await.stdout;
+    assert!(list.contains("until it is resumed, by "), "{list}");
+    let short = queue(&serving, "short", 0).await;
+    assert!(short["paused_until"].is_null() && short["paused_by"].is_null(), "{short}");
 
+    json(&serving, &["queues", "resume", "chaos.chaos"]).await;
+    // Whoever pauses it past cardcage has left no name.
+    let consumers = broker(&serving).await.task_consumers(&"chaos".parse().unwrap()).await.unwrap();
+    let own = consumers.iter().find(|one| one.task.as_str() == "chaos").unwrap();
+    broker(&serving).await.pause_consumer(own, Timestamp::now().plus_ms(600_000)).await.unwrap();
+    let nobodys = queue(&serving, "chaos", 0).await;
+    assert!(nobodys["paused_until"].is_string() && nobodys["paused_by"].is_null(), "{nobodys}");
     json(&serving, &["queues", "resume", "chaos.chaos"]).await;
     assert_eq!(serving.http.final_task(&id, soon()).await.unwrap()["state"], "succeeded");
     // One with an end lifts itself.

@@ -43,6 +43,11 @@ async fn why_tells_what_a_task_waits_for_and_how_it_ended() {
     assert_eq!(code, "scheduled");
     assert!(sentence.starts_with("scheduled for 2"), "{sentence}");
 
+    // The broker fires it; nobody is there to move it on.
+    let soon_due = enqueue(&serving, &["--json", r#"{"mode":"ok"}"#, "--delay", "100ms"]).await;
+    let sentence = wait_why(&serving, &soon_due, "due").await;
+    assert_eq!(sentence, "due: no worker is there that moves it into its queue");
+
     let only_hello = quick(Config::new(&serving.nats).plugin("hello").unwrap())
         .set("broker.namespace", serving.config.namespace());
     let mut other = Cardcage::worker(&only_hello).await.unwrap();

@@ -69,6 +69,39 @@ async fn upgrade_with_both_versions_running_rewrites_what_changed_once_and_nothi
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn schedule_goes_on_slot_by_slot_while_versions_come_run_beside_each_other_and_go() {
+    let serving = Serving::api(quick).await;
+    let broker = serving.broker(LEASE).await;
+    let ticks =
+        json!({ "tick": { "every": "1s", "overlap": "queue", "order": { "mode": "ok", "note": "tick" } } });
+    let mut old = worker(&serving.config, &ticks).await;
+    wait_tasks(&broker, 3).await;
+    let folder = tempfile::tempdir().unwrap();
+    let config = serving.config.clone().plugin_at("chaos", &later(&folder));
+    let new = worker(&config, &ticks).await;
+    // Both live for more than a round in which workers compare what they declare.
+    let beside = wait_tasks(&broker, 3).await.len();
+    wait_tasks(&broker, beside + 8).await;
+    let versions: std::collections::BTreeSet<String> = {
+        let tasks = wait_tasks(&broker, beside + 8).await;
+        let workers = tasks.iter().flat_map(|task| &task.attempts).map(|attempt| attempt.worker.to_string());
+        workers.collect()
+    };
+    assert_eq!(versions.len(), 2, "both took part: {versions:?}");
+    old.stop(soon()).await.unwrap();
+    let alone = wait_tasks(&broker, 3).await.len();
+    wait_tasks(&broker, alone + 3).await;
+    still(&broker, "tick").await;
+    none_waits(&serving, &["tick"]).await;
+    let tasks = wait_tasks(&broker, alone + 3).await;
+    let seconds = seconds(&tasks.iter().collect::<Vec<_>>());
+    assert_distinct(&seconds);
+    let (first, last) = (seconds[0], seconds[seconds.len() - 1]);
+    assert_eq!(last - first + 1, seconds.len() as u64, "none was left out: {seconds:?}");
+    drop(new);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn schedules_of_a_plugin_that_no_worker_has_stand_still_until_it_is_back() {
     let set = |config: Config| quick(config).set("tasks.schedule_absent_s", 10);
     let serving = Serving::api(set).await;
@@ -86,7 +119,11 @@ async fn schedules_of_a_plugin_that_no_worker_has_stand_still_until_it_is_back()
         record.is_some_and(|record| record.absent_since.is_some() && !record.is_active())
     })
     .await;
-    assert!(other.stderr().contains("no worker has its plugin"), "{}", other.stderr());
+    eventually(soon(), "the one that noticed says so", async || {
+        other.stderr().contains("no worker has its plugin").then_some(())
+    })
+    .await
+    .unwrap();
     let _back = worker(&serving.config, &schedules).await;
     wait_held(&broker, "tick", "goes on", |record| record.is_some_and(ScheduleRecord::is_active)).await;
 }

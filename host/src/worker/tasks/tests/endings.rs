@@ -96,7 +96,7 @@ fn a_body_that_this_version_cannot_decode_is_parked_and_was_no_attempt() {
     let record = plan.write.unwrap().record;
     assert_eq!((record.state, plan.last, &plan.then[..]), (State::Parked, Last::Done, &[FollowUp::Park][..]));
     assert_eq!(record.attempts.iter().map(|attempt| attempt.n).collect::<Vec<_>>(), [1]);
-    assert_eq!(record.parked, Some(Parking { schemas: vec!["s".into()], message: 1, back: false }));
+    assert_eq!(record.parked, Some(Parking::of(1, vec!["s".into()], None)));
     assert_eq!(record.error.as_ref().map(|error| error.code.as_str()), Some("undecodable"));
 
     // The parked message comes again: it is parked again, and never started. Once the task has come back it is dropped.

@@ -5,6 +5,7 @@ mod crashes;
 mod deaths;
 mod endings;
 mod transitions;
+mod world;
 
 use super::arrival::{Arrival, Decision, consider};
 use super::limits::TaskLimits;
