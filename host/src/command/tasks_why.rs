@@ -5,6 +5,8 @@
 
 mod pace;
 
+use std::time::Duration;
+
 use cardcage_protocol::presence::{Presence, Question, RunningTask};
 use cardcage_protocol::{PausedBy, Priority, State, TaskAddress, TaskError, TaskId, TaskRecord, Timestamp};
 use serde_json::json;
@@ -69,7 +71,7 @@ async fn why(session: &Session, id: TaskId) -> Result<Option<Why>, Error> {
         Some(Place::Queued(waiting)) => match (broker.place_in_line(id).await?, holder) {
             (Some(place), _) => in_line(&place),
             (None, Some((worker, _))) => at_worker(worker),
-            (None, None) => queued(session, &workers, &waiting.address).await?,
+            (None, None) => queued(session, &workers, &waiting.address, record.as_deref()).await?,
         },
         Some(Place::Scheduled(_, at)) => scheduled(at, record.is_some()),
         Some(Place::Due(waiting)) => due(session, &workers, &waiting.address).await?,
@@ -189,7 +191,12 @@ async fn due(session: &Session, workers: &[Presence], at: &TaskAddress) -> Resul
     Ok(Why { state: State::Queued, code: "due", sentence })
 }
 
-async fn queued(session: &Session, workers: &[Presence], at: &TaskAddress) -> Result<Why, Error> {
+async fn queued(
+    session: &Session,
+    workers: &[Presence],
+    at: &TaskAddress,
+    record: Option<&TaskRecord>,
+) -> Result<Why, Error> {
     let broker = &session.broker;
     let consumers = broker.task_consumers(&at.plugin).await?;
     let consumer = consumers
@@ -202,7 +209,8 @@ async fn queued(session: &Session, workers: &[Presence], at: &TaskAddress) -> Re
     }
     let position = broker.queue_position(at).await?;
     let pace = Pace::of(session, at, live.and_then(|set| set.rate)).await?;
-    let (code, sentence) = reason(workers, at, consumer, position, pace, broker.options().lease.as_secs());
+    let lease = (!was_handed_back(record)).then(|| broker.options().lease);
+    let (code, sentence) = reason(workers, at, consumer, position, pace, lease);
     Ok(Why { state: State::Queued, code, sentence })
 }
 
@@ -214,14 +222,22 @@ fn paused(TaskAddress { plugin, task, .. }: &TaskAddress, until: Timestamp, by: 
     Why { state: State::Queued, code: "paused", sentence }
 }
 
-/// Why a queued task is not being run. `position`: its sequence, and how many stand before it.
+/// Whether the worker that had the task gave it back: a record says `queued` where somebody wrote down that it is, and whoever
+/// has it again writes that it runs.
+fn was_handed_back(record: Option<&TaskRecord>) -> bool {
+    let is_open = |record: &TaskRecord| record.attempts.iter().any(|attempt| attempt.cause.is_none());
+    record.is_some_and(|record| record.state == State::Queued && !is_open(record))
+}
+
+/// Why a queued task is not being run. `position`: its sequence, and how many stand before it. `lease`: how long whoever it was
+/// delivered to may keep it; `None` where it was given back.
 fn reason(
     workers: &[Presence],
     at: &TaskAddress,
     consumer: Option<&TaskConsumer>,
     position: Option<(u64, u64)>,
     pace: Option<Pace>,
-    lease_s: u64,
+    lease: Option<Duration>,
 ) -> (&'static str, String) {
     let TaskAddress { plugin, major, task, .. } = at;
     let has =
@@ -270,7 +286,8 @@ fn reason(
     }
     let delivered =
         consumer.zip(position).is_some_and(|(consumer, (sequence, _))| sequence <= consumer.delivered);
-    if delivered {
+    if let Some(lease) = lease.filter(|_| delivered) {
+        let lease_s = lease.as_secs();
         return (
             "lease_running",
             format!(
@@ -383,7 +400,7 @@ mod tests {
             priority: Priority::Normal,
             id: TaskId::generate(),
         };
-        let said = |workers: &[Presence], position| reason(workers, &at, None, position, None, 30).1;
+        let said = |workers: &[Presence], position| reason(workers, &at, None, position, None, None).1;
         let old = [worker(1, "refunds", 1, &["pay"], true), worker(2, "refunds", 1, &["pay"], true)];
         assert_eq!(said(&old, None), "waiting: no live worker has refunds v2 (2 have v1)");
         assert_eq!(said(&[], None), "waiting: no live worker has refunds v2 (no worker answers at all)");
@@ -395,7 +412,7 @@ mod tests {
         assert!(said(&draining, None).contains("starting or draining"));
         let mut crashing = worker(1, "refunds", 2, &["pay"], true);
         crashing.plugins[0].quarantined_at = Some(Timestamp::from_unix_ms(0));
-        let quarantined = reason(&[crashing.clone()], &at, None, None, None, 30);
+        let quarantined = reason(&[crashing.clone()], &at, None, None, None, None);
         assert_eq!(quarantined.0, "quarantined");
         assert!(quarantined.1.contains("refunds 2.0.0 is quarantined since 1970"), "{}", quarantined.1);
         let newer = [crashing, worker(2, "refunds", 2, &["pay"], true)];

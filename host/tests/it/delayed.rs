@@ -138,13 +138,13 @@ async fn fifty_thousand_delayed_tasks_cost_a_worker_nothing_and_hold_up_nobody()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_thousand_tasks_due_within_a_second_are_none_early_and_let_others_through() {
+async fn a_thousand_tasks_due_within_a_second_are_none_early_nor_late_and_let_others_through() {
     let (serving, _worker) = Serving::both(|config| config).await;
     let broker = serving.broker(Duration::from_secs(30)).await;
     // Far enough ahead that all are stored before the first is due.
     let begins = Timestamp::from_unix_ms(broker.now_unix_ms()).plus_ms(10_000);
-    let tasks = schedule(&broker, 2_000, |n| begins.plus_ms(n as u64 / 2)).await;
-    assert!(broker.now_unix_ms() < begins.unix_ms(), "this machine took 10 s to store 2,000 messages");
+    let tasks = schedule(&broker, 1_000, |n| begins.plus_ms(n as u64)).await;
+    assert!(broker.now_unix_ms() < begins.unix_ms(), "this machine took 10 s to store 1,000 messages");
     eventually(soon(), "the flood has begun", async || {
         (broker.now_unix_ms() > begins.unix_ms()).then_some(())
     })
@@ -164,7 +164,8 @@ async fn two_thousand_tasks_due_within_a_second_are_none_early_and_let_others_th
         assert_eq!(record.attempts.len(), 1, "{record:?}");
         latest = latest.max(started.saturating_sub(due.unix_ms()));
     }
-    // Half a second is promised on a machine of its own (`./justw bench`); here a debug build shares it.
-    assert!(latest < 10_000, "the latest started {latest} ms after its time");
-    assert!(through < Duration::from_secs(10), "another task took {through:?} while the flood was due");
+    // Half a second is promised, at twice the rate (`./justw bench --path due`); a debug build on a busy machine may take five
+    // times as long.
+    assert!(latest < 2_500, "the latest started {latest} ms after its time");
+    assert!(through < Duration::from_millis(2_500), "another task took {through:?} while the flood was due");
 }

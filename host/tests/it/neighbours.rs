@@ -30,6 +30,17 @@ async fn a_plugin_enqueues_another_ones_task_if_the_body_fits_its_schema() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_the_other_plugin_does_not_have_is_refused_by_name_where_it_is_enqueued() {
+    let (serving, _worker) = Serving::both(with_payments).await;
+    let order = json!({ "plugin": "payments", "major": 0, "enqueue": "record_nothing", "body": {} });
+    let reply = serving.http.post_json("/chaos/reach_task", &order).await.unwrap();
+    let done = serving.http.final_task(&reply.task_id().unwrap(), soon()).await.unwrap();
+    let said = done["error"]["message"].as_str().unwrap();
+    assert_eq!(done["state"], "failed", "{done}");
+    assert!(said.contains("The plugin `payments` 0.1.0 has no task `record_nothing`"), "{done}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_plugin_that_only_wants_another_one_starts_without_it_and_is_told_at_the_enqueue() {
     let (serving, _worker) = Serving::both(|config| config).await;
     let reply = serving.http.post_json("/chaos/refund", &refund()).await.unwrap();

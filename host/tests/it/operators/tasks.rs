@@ -120,6 +120,26 @@ async fn why_names_the_majors_that_live_workers_have() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn why_does_not_blame_a_lease_for_what_its_worker_gave_back() {
+    // A lease that no test waits for.
+    let set = |config| quick(config).set("worker.task_concurrency", 1).set("tasks.lease_ms", 600_000);
+    let serving = Serving::api(|config| set(config).set("drain.grace_ms", 1_000)).await;
+    let long = json!({ "mode": "sleep", "ms": 600_000 });
+    let _busy = serving.worker().await;
+    let held = accepted(&serving, "/chaos/task", &long).await;
+    wait_why(&serving, &held, "leased").await;
+    let mut leaving = serving.worker().await;
+    let id = accepted(&serving, "/chaos/task", &long).await;
+    wait_why(&serving, &id, "leased").await;
+    leaving.stop(soon()).await.unwrap();
+    let sentence = wait_why(&serving, &id, "waiting_for_slot").await;
+    assert!(
+        sentence.starts_with("attempt 1 failed: the worker stopped and handed the task back"),
+        "{sentence}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn list_shows_tasks_wherever_they_are_and_says_where_it_was_cut() {
     let (serving, _worker) = Serving::both(quick).await;
     let done = accepted(&serving, "/chaos/task", &json!({ "mode": "ok" })).await;
