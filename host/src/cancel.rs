@@ -22,7 +22,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// How long a running handler's end is waited for, by those who answer somebody within a second.
-pub const HANDLER_WAIT: Duration = Duration::from_millis(700);
+pub const HANDLER_WAIT: Duration = Duration::from_millis(500);
 
 /// A holder answers within a round trip. One that has not by now may be none, which the queue knows.
 const SOON: Duration = Duration::from_millis(250);
@@ -80,7 +80,9 @@ pub async fn cancel(broker: &Broker, id: TaskId, wait: Duration) -> Result<Cance
         }
         // After the question: what is delivered from now on goes to a worker that has heard it, or that reads the mark.
         let is_silent = unheld_since.get_or_insert(asked_at).elapsed() >= NO_HOLDER_AFTER;
-        if !is_silent && broker.was_delivered(&record.plugin, id).await? {
+        // A broker that was killed may have forgotten a delivery that a record tells of.
+        let is_open = record.attempts.iter().any(|attempt| attempt.cause.is_none());
+        if !is_silent && (is_open || broker.was_delivered(&record.plugin, id).await?) {
             tokio::time::sleep(ASK_AGAIN).await;
             continue;
         }

@@ -15,7 +15,7 @@
 
 use crate::broker::{Broker, Error, ParkedTask, Waiting};
 use crate::failpoint::{Point, reach};
-use cardcage_protocol::{State, TaskEnvelope, TaskError, TaskRecord, Timestamp};
+use cardcage_protocol::{Parking, State, TaskEnvelope, TaskError, TaskRecord, Timestamp};
 use std::time::Duration;
 
 /// Time for one publish into a queue.
@@ -43,7 +43,7 @@ pub async fn unpark(broker: &Broker, task: &ParkedTask) -> Result<Unparked, Erro
     let (record, fence) = match broker.read_record(id).await? {
         Some((record, fence)) => (record, fence),
         // It was parked for longer than records are kept.
-        None => (TaskRecord::new(&envelope(task), State::Parked), 0),
+        None => (parked(task), 0),
     };
     if task.is_outdated(record.parked.as_ref()) {
         // Who brought this one back died before it was removed. The task has been parked anew since, or is about to be.
@@ -121,6 +121,13 @@ fn cancelled(mut record: TaskRecord, now: Timestamp) -> TaskRecord {
     record.finished_at = Some(now);
     record.follow_up.clear();
     record.error = Some(TaskError::new("cancelled", "the task was cancelled while it was parked", None));
+    record
+}
+
+/// The record that a parked task had when it was parked, as far as it is known. Whoever parks it anew must know of this parking.
+fn parked(task: &ParkedTask) -> TaskRecord {
+    let mut record = TaskRecord::new(&envelope(task), State::Parked);
+    record.parked = task.message.map(|message| Parking::of(message, task.schemas.clone(), None));
     record
 }
 

@@ -34,6 +34,8 @@ pub struct PausedBy {
     pub by: String,
     /// By the broker's time.
     pub at: Timestamp,
+    /// When that pause ends. Of another one, which somebody gave past cardcage, it is not told.
+    pub until: Timestamp,
 }
 
 impl LiveLimits {

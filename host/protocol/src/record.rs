@@ -270,11 +270,24 @@ impl Parking {
     /// Whether the message with this sequence was parked.
     #[must_use]
     pub fn has(&self, message: u64) -> bool {
-        self.message == message || self.earlier.contains(&message)
+        self.message == message || self.is_after(message)
+    }
+
+    /// Whether the message with this sequence was parked before this parking.
+    #[must_use]
+    pub fn is_after(&self, message: u64) -> bool {
+        self.earlier.contains(&message)
     }
 }
 
 impl TaskRecord {
+    /// Whether the message with this sequence is to be among the parked ones. It is not any more where the task has come back,
+    /// or was parked anew.
+    #[must_use]
+    pub fn parks(&self, message: u64) -> bool {
+        self.state == State::Parked && self.parked.as_ref().is_some_and(|parked| parked.message == message)
+    }
+
     /// The record of the envelope's task in `state`, with no attempts.
     #[must_use]
     pub fn new(envelope: &TaskEnvelope, state: State) -> Self {

@@ -152,6 +152,12 @@ impl Error {
         Self::Unreadable { what: what.into(), reason: reason.to_string() }
     }
 
+    /// Whether it is about this one task, and stays so until somebody does something about that one.
+    #[must_use]
+    pub fn is_of_one_task(&self) -> bool {
+        matches!(self, Self::BodyLost | Self::KeyHeld { .. })
+    }
+
     /// What a full bucket says of itself, in the words of whoever needs a key.
     pub(super) fn of_keys(self, option: &'static str) -> Self {
         match self {

@@ -51,7 +51,7 @@ impl ParkedTask {
     /// Whether it was parked before the parking that the record tells of: what that one parked is the task by now.
     #[must_use]
     pub fn is_outdated(&self, latest: Option<&Parking>) -> bool {
-        self.message.zip(latest).is_some_and(|(message, latest)| message != latest.message)
+        self.message.zip(latest).is_some_and(|(message, latest)| latest.is_after(message))
     }
 
     /// As a task that waits.
@@ -67,8 +67,8 @@ impl ParkedTask {
 }
 
 impl Broker {
-    /// Parks a task, as its record's `parking` says. Doing it again is harmless, also long after: what was parked later, by
-    /// that record, stays.
+    /// Parks a task, as its record's `parking` says. Doing it again is harmless, also long after: it is done only while the record
+    /// says so.
     ///
     /// # Errors
     /// [`Error::Unavailable`], [`Error::QueueFull`] when as many are parked as may be, [`Error::Envelope`];
@@ -90,11 +90,14 @@ impl Broker {
         let subject = self.subjects().parked(&envelope.plugin, &envelope.task, envelope.id);
         let mut conflict = Error::Conflict { last_sequence: None };
         for _ in 0..ROUNDS {
-            // There is one message per task: it must not take the place of a later parking's.
+            // There is one message per task. Whoever stood still since its record was written must not put its own in the place of
+            // a later one: so the record is read after what it may replace.
             let there = self.first_message(&self.subjects().parked_stream(), &subject).await?;
             let sequence = there.as_ref().map_or(0, |message| message.sequence);
             let there = there.and_then(|message| self.read_parked(message)).and_then(|task| task.message);
-            if there.is_some_and(|message| !parking.earlier.contains(&message)) {
+            let record = self.read_record(envelope.id).await?;
+            let is_owed = record.is_none_or(|(record, _)| record.parks(parking.message));
+            if there == Some(parking.message) || !is_owed {
                 return Ok(());
             }
             let mut headers = headers.clone();

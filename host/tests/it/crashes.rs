@@ -113,7 +113,7 @@ async fn suspect_that_waits_for_another_one_is_said_to_wait_in_its_worker() {
     let (serving, worker) = Serving::both(config).await;
     let mut suspects = Vec::new();
     for _ in 0..2 {
-        suspects.push(accepted(&serving, "/chaos/task", json!({ "mode": "sleep", "ms": 4_000 })).await);
+        suspects.push(accepted(&serving, "/chaos/task", json!({ "mode": "sleep", "ms": 8_000 })).await);
     }
     for id in &suspects {
         shows(&serving, id, "running").await;

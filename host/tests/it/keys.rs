@@ -213,9 +213,13 @@ pub(crate) async fn leaves_nothing(serving: &Serving) {
         let sweep = format!("$KV.{}_LIMITS.sweep", serving.config.namespace());
         // Nor is what workers have deployed.
         let deployed = format!("$KV.{}_LIMITS.deployed.", serving.config.namespace());
+        // Nor what an operator has set or paused.
+        let live = format!("$KV.{}_LIMITS.set.", serving.config.namespace());
         eventually(soon(), "nothing is left", async || {
             let subjects: Vec<_> = stream.info_with_subjects(">").await.ok()?.try_collect().await.ok()?;
-            let is_no_key = |subject: &str| subject == sweep || subject.starts_with(&deployed);
+            let is_no_key = |subject: &str| {
+                subject == sweep || subject.starts_with(&deployed) || subject.starts_with(&live)
+            };
             subjects.iter().all(|(subject, _)| is_no_key(subject)).then_some(())
         })
         .await

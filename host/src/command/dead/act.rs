@@ -15,6 +15,9 @@ use crate::exit::Exit;
 /// Letters that are acted on at the same time.
 const AT_ONCE: usize = 32;
 
+/// Letters that were passed over and are shown one by one.
+const SKIPPED_SHOWN: usize = 10;
+
 /// What to do with a letter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Act {
@@ -43,6 +46,19 @@ struct Done {
     id: TaskId,
     /// The new task, of a replay.
     task: Option<TaskId>,
+}
+
+/// A letter that nothing came of, and why.
+type Failed = (TaskId, Error);
+
+/// What came of many.
+#[derive(Default)]
+struct Outcome {
+    done: Vec<Done>,
+    /// For reasons of their own: the others are none the worse for them.
+    skipped: Vec<Failed>,
+    /// After which no more were begun.
+    failed: Option<Failed>,
 }
 
 pub(super) async fn run(action: DeadAction, act: Act) -> Result<(), Exit> {
@@ -74,25 +90,17 @@ pub(super) async fn run(action: DeadAction, act: Act) -> Result<(), Exit> {
         }
         return Err(told(Exit::Usage, "nothing was done: repeat the command with --yes"));
     }
-    let done = all(&session, filter, limit, count, act).await;
-    let (done, failed) = match done {
-        Ok(done) => (done, None),
-        Err((done, failed)) => (done, Some(failed)),
-    };
-    report(act, &done, json);
-    match failed {
-        None => Ok(()),
-        Some((id, error)) => {
-            let left = count.saturating_sub(u64::try_from(done.len()).unwrap_or(u64::MAX));
-            Err(broker_trouble(
-                &format!(
-                    "{id} could not be {}; {left} are left, and the command can be repeated",
-                    act.participle()
-                ),
-                &error,
-            ))
-        }
+    let Outcome { done, skipped, failed } = all(&session, filter, limit, count, act).await;
+    report(act, &done, &skipped, json);
+    if let Some((id, error)) = failed {
+        let dealt_with = u64::try_from(done.len() + skipped.len()).unwrap_or(u64::MAX);
+        let left = count.saturating_sub(dealt_with);
+        let participle = act.participle();
+        let what =
+            format!("{id} could not be {participle}; {left} are left, and the command can be repeated");
+        return Err(broker_trouble(&what, &error));
     }
+    if skipped.is_empty() { Ok(()) } else { Err(Exit::Unexpected) }
 }
 
 async fn one(session: &Session, id: TaskId, act: Act, action: &DeadAction) -> Result<(), Exit> {
@@ -107,7 +115,7 @@ async fn one(session: &Session, id: TaskId, act: Act, action: &DeadAction) -> Re
     let done = perform(session, &letter, act).await;
     let done = done
         .map_err(|error| broker_trouble(&format!("task {id} could not be {}", act.participle()), &error))?;
-    report(act, &[done], action.json);
+    report(act, &[done], &[], action.json);
     Ok(())
 }
 
@@ -138,30 +146,24 @@ async fn count(session: &Session, filter: &LetterFilter, limit: u64) -> Result<u
     Ok(count.min(limit))
 }
 
-/// Acts on all; at the first failure no more are begun. What is done is told either way.
-async fn all(
-    session: &Session,
-    filter: LetterFilter,
-    limit: u64,
-    count: u64,
-    act: Act,
-) -> Result<Vec<Done>, (Vec<Done>, (TaskId, Error))> {
-    let mut done = Vec::new();
+/// Acts on all. One that cannot be for a reason of its own is passed over; at any other failure no more are begun.
+async fn all(session: &Session, filter: LetterFilter, limit: u64, count: u64, act: Act) -> Outcome {
+    let mut outcome = Outcome::default();
     let mut begun = 0_u64;
     let mut progress = Progress::new(act.participle(), count);
-    let unread = |error| (TaskId::derive_from(0, &[]), error);
+    let unread = |error| Some((TaskId::derive_from(0, &[]), error));
     let mut letters = match session.broker.letters(filter).await {
         Ok(letters) => letters,
-        Err(error) => return Err((done, unread(error))),
+        Err(error) => return Outcome { failed: unread(error), ..outcome },
     };
-    loop {
+    while outcome.failed.is_none() {
         let page = match letters.next_page().await {
             Ok(page) => page,
-            Err(error) => return Err((done, unread(error))),
+            Err(error) => return Outcome { failed: unread(error), ..outcome },
         };
         let left = usize::try_from(limit.saturating_sub(begun)).unwrap_or(usize::MAX);
         if page.is_empty() || left == 0 {
-            return Ok(done);
+            break;
         }
         let page: Vec<Letter> = page.into_iter().take(left).collect();
         begun += u64::try_from(page.len()).unwrap_or(0);
@@ -169,21 +171,19 @@ async fn all(
             perform(session, letter, act).await.map_err(|error| (letter.id, error))
         });
         let mut acts = stream::iter(acts).buffer_unordered(AT_ONCE);
-        let mut failed = None;
-        while let Some(outcome) = acts.next().await {
-            match outcome {
-                Ok(one) => done.push(one),
-                Err(failure) => failed = Some(failure),
+        while let Some(ended) = acts.next().await {
+            match ended {
+                Ok(one) => outcome.done.push(one),
+                Err(failed) if failed.1.is_of_one_task() => outcome.skipped.push(failed),
+                Err(failed) => outcome.failed = Some(failed),
             }
-            progress.at(u64::try_from(done.len()).unwrap_or(0));
-        }
-        if let Some(failed) = failed {
-            return Err((done, failed));
+            progress.at(u64::try_from(outcome.done.len()).unwrap_or(0));
         }
     }
+    outcome
 }
 
-fn report(act: Act, done: &[Done], json: bool) {
+fn report(act: Act, done: &[Done], skipped: &[Failed], json: bool) {
     let count = done.len();
     if json {
         let each: Vec<Value> = done
@@ -193,8 +193,18 @@ fn report(act: Act, done: &[Done], json: bool) {
                 None => json!({ "id": done.id }),
             })
             .collect();
-        output::json(&json!({ act.participle(): each, "count": count, "dry_run": false }));
+        let passed_over: Vec<Value> =
+            skipped.iter().map(|(id, error)| json!({ "id": id, "error": error.to_string() })).collect();
+        output::json(&json!({
+            act.participle(): each, "count": count, "skipped": passed_over, "dry_run": false,
+        }));
         return;
+    }
+    for (id, error) in skipped.iter().take(SKIPPED_SHOWN) {
+        output::trouble(&format!("{id} was not {}: {error}", act.participle()));
+    }
+    if let Some(more) = skipped.len().checked_sub(SKIPPED_SHOWN).filter(|more| *more > 0) {
+        output::trouble(&format!("{more} more were not {}; --json names them", act.participle()));
     }
     match (act, done) {
         (Act::Replay, [Done { id, task: Some(task) }]) => {

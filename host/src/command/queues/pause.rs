@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::super::output;
 use super::super::session::{Session, broker_trouble, told};
-use crate::broker::{Error, TaskConsumer};
+use crate::broker::{Broker, Error, TaskConsumer};
 use crate::cli::{Configuration, QueueName};
 use crate::exit::Exit;
 
@@ -47,24 +47,14 @@ pub(super) async fn run(
         now.plus_ms(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
     });
     let tasks: BTreeSet<&Name> = meant.iter().map(|consumer| &consumer.task).collect();
-    let note = |paused: Option<PausedBy>| {
-        let (broker, tasks, plugin) = (&session.broker, &tasks, &queue.plugin);
-        async move {
-            for task in tasks {
-                let change = |limits: &mut LiveLimits| limits.paused.clone_from(&paused);
-                broker.change_live_limits(plugin, task, change).await?;
-            }
-            Ok(())
-        }
-    };
     if time.is_some() {
-        note(Some(PausedBy { by: author(), at: now })).await.map_err(trouble)?;
+        note(&session.broker, &queue.plugin, &tasks, Some(PausedBy { by: author(), at: now, until })).await;
     }
     for consumer in &meant {
         session.broker.pause_consumer(consumer, until).await.map_err(trouble)?;
     }
     if time.is_none() {
-        note(None).await.map_err(trouble)?;
+        note(&session.broker, &queue.plugin, &tasks, None).await;
     }
     let paused_until = time.map(|_| until);
     if json {
@@ -85,6 +75,19 @@ pub(super) async fn run(
         });
     }
     Ok(())
+}
+
+/// Writes down whose a pause is. Without it the pause is as good: an operator who stops a flood must not be held up by what the
+/// flood has filled.
+async fn note(broker: &Broker, plugin: &Name, tasks: &BTreeSet<&Name>, paused: Option<PausedBy>) {
+    for task in tasks {
+        let change = |limits: &mut LiveLimits| limits.paused.clone_from(&paused);
+        if let Err(error) = broker.change_live_limits(plugin, task, change).await {
+            output::trouble(&format!(
+                "whose the pause of {plugin}.{task} is cannot be written down: {error}"
+            ));
+        }
+    }
 }
 
 /// Who runs this command: the user, at the machine.

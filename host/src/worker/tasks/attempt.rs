@@ -195,7 +195,7 @@ impl Delivered<'_> {
                 },
                 Decision::Start(standing) => {
                     drop(claim);
-                    return self.start(standing, None, holding, slot).await;
+                    return self.start(standing, alone, holding, slot).await;
                 }
                 Decision::Append { mut write, attempt, lost } => {
                     match shared.write(&mut write, until).await {

@@ -65,8 +65,9 @@ pub(super) fn close(
         let is_it = |attempt: &Attempt| entry.attempt == 0 || attempt.n == entry.attempt;
         record.attempts.get(at).is_some_and(|attempt| is_it(attempt) && attempt.worker == *worker)
     };
-    // Another worker runs it: what died here was a copy that came too late.
-    if record.state.is_final() || open.is_some_and(|at| !mine(at)) {
+    // Another worker runs it: what died here was a copy that came too late. Of one that is parked the attempt was taken out, and
+    // its message is still owed to the parked ones.
+    if record.state.is_final() || record.state == State::Parked || open.is_some_and(|at| !mine(at)) {
         return None;
     }
     let Some((cause, error)) = said(fate, how) else {
@@ -79,9 +80,11 @@ pub(super) fn close(
     };
     let (ended_at, cause, error) = (Some(now), Some(cause), Some(error));
     let is_over = record.attempts.iter().any(|attempt| attempt.n >= entry.attempt);
+    let has_come_back = record.parked.as_ref().is_some_and(|parked| parked.back);
     match open.and_then(|at| record.attempts.get_mut(at)) {
         Some(attempt) => (attempt.ended_at, attempt.cause, attempt.error) = (ended_at, cause, error),
-        None if is_over => return None,
+        // Or parked, and it has come back since: whoever starts it then says so first.
+        None if is_over || has_come_back => return None,
         None => {
             // The board's clock is this machine's, the record's the broker's.
             let ran_ms = Timestamp::now().unix_ms().saturating_sub(entry.since_unix_ms);

@@ -39,6 +39,7 @@ async fn an_earlier_parking_does_not_take_the_place_of_a_later_one() {
     let message = async || parked(&broker, &envelope).await.unwrap().message;
     broker.publish_parked(&envelope, &first, "not read", WAIT).await.unwrap();
     assert_eq!(message().await, Some(5));
+    record(&broker, &envelope, State::Parked, &second).await;
     broker.publish_parked(&envelope, &second, "not read", WAIT).await.unwrap();
     assert_eq!(message().await, Some(7), "a later one does");
     // A copy that was parked before, by somebody who only now gets to it.

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use cardcage_harness::{Cardcage, Config, Launch, Nats, workspace_root};
+use cardcage_harness::{Cardcage, Config, Launch, Nats, plugin_library, workspace_root};
 use serde_json::{Value, json};
 
 use super::{config, greets, hello, is_refused, refusal, run, verbose};
@@ -60,6 +60,30 @@ async fn host_without_a_plugin_that_it_does_not_require_is_ready_and_degraded_an
         assert_eq!(ready["degraded"], json!([format!("plugin `extra` is refused: {sentence}")]), "{ready}");
         assert_eq!(ready["ready"], true);
     }
+}
+
+#[tokio::test]
+async fn plugin_that_describes_itself_once_and_never_again_takes_only_those_with_it_that_need_it() {
+    let folder = Folder::new();
+    let once = folder.file("once", "");
+    std::fs::remove_file(&once).unwrap();
+    let fickle = plugin_library("fickle").unwrap();
+    let config = config().plugin("hello").unwrap().plugin("chaos").unwrap().plugin_at("fickle", &fickle);
+    let config = config.set("plugins.fickle.required", false).set("plugins.chaos.required", false);
+    // The process that describes libraries has its answer, and the child that is to run it has not.
+    let launch = Launch::new(["api"]).config(&config).env("CARDCAGE_CHAOS_NEEDS", "fickle 0");
+    let launch = launch.env("CARDCAGE_FICKLE_DESCRIBE", format!("once={}", once.display()));
+    let api = launch.ready().await.unwrap();
+    greets(&api, "/hello/inline").await;
+    let ready = verbose(&api).await;
+    let (code, sentence) = refusal(&ready, "fickle");
+    assert!(code == "describe_failed" && sentence.contains("panicked as told"), "{code}: {sentence}");
+    let (code, sentence) = refusal(&ready, "chaos");
+    assert!(
+        code == "needs_plugin" && sentence.contains("needs the plugin `fickle` v0"),
+        "{code}: {sentence}"
+    );
+    assert_eq!(ready["plugins"].as_array().unwrap().len(), 1, "{ready}");
 }
 
 #[tokio::test]

@@ -29,8 +29,8 @@ impl World {
         let attempt = match step {
             Step::Running(standing) | Step::Ending { standing, .. } => standing.attempt,
             Step::Arrived => 0,
-            // Recorded already.
-            Step::Owing(..) => return self.hand_back(message),
+            // Recorded already, which its board does not say.
+            Step::Owing(debt) => debt.on_board,
         };
         let fates = [Fate::Crashed, Fate::Suspected, Fate::Interrupted, Fate::TimedOut, Fate::Lost];
         let fate = if attempt == 0 { Fate::Unstarted } else { fates[rng.usize(..fates.len())] };
@@ -52,13 +52,24 @@ impl World {
 enum Step {
     Arrived,
     Running(Standing),
-    Ending {
-        standing: Standing,
-        ended: Ended,
-        appended: bool,
-    },
-    /// With the parking that the record tells of.
-    Owing(VecDeque<FollowUp>, Last, Option<Parking>),
+    Ending { standing: Standing, ended: Ended, appended: bool },
+    Owing(Debt),
+}
+
+/// What follows a record, or the look at one.
+struct Debt {
+    owed: VecDeque<FollowUp>,
+    last: Last,
+    /// What the record says of its parking.
+    parking: Option<Parking>,
+    /// The attempt that still stands on the board; 0 for none.
+    on_board: u32,
+}
+
+impl Debt {
+    fn of(plan: Box<Plan>, parking: Option<Parking>, on_board: u32) -> Self {
+        Self { owed: plan.then.into(), last: plan.last, parking, on_board }
+    }
 }
 
 struct Worker {
@@ -93,24 +104,24 @@ impl Worker {
             Step::Ending { standing, ended, appended } => {
                 self.close(world, (&envelope, sequence), standing, ended, appended, rng)
             }
-            Step::Owing(mut owed, last, parking) => match owed.pop_front() {
+            Step::Owing(mut debt) => match debt.owed.pop_front() {
                 Some(FollowUp::ScheduleRetry { attempt, .. }) => {
                     world.schedule.push(attempt);
-                    Some(Step::Owing(owed, last, parking))
+                    Some(Step::Owing(debt))
                 }
                 Some(FollowUp::Park) => {
-                    parking.iter().for_each(|parking| world.park(attempt, parking));
-                    Some(Step::Owing(owed, last, parking))
+                    debt.parking.iter().for_each(|parking| world.park(attempt, parking));
+                    Some(Step::Owing(debt))
                 }
                 Some(FollowUp::Unknown) => panic!("no host of this world is newer"),
                 Some(FollowUp::DeadLetter { .. }) => {
                     world.letters += 1;
-                    Some(Step::Owing(owed, last, parking))
+                    Some(Step::Owing(debt))
                 }
                 Some(FollowUp::Children) => unreachable!("no handler of this model enqueues"),
                 Some(FollowUp::Exhausted) => unreachable!("no task of this model has a hook"),
                 None => {
-                    match last {
+                    match debt.last {
                         Last::Done => world.queue.retain(|other| other.sequence != message.sequence),
                         Last::HandBack => world.hand_back(&message),
                     }
@@ -127,7 +138,7 @@ impl Worker {
             Reception::Expired(plan) => {
                 let write = plan.write.as_ref()?;
                 if world.write(&write.record, write.fence, Writer::Refuser).is_ok() {
-                    return Some(Step::Owing(plan.then.into(), plan.last, None));
+                    return Some(Step::Owing(Debt::of(plan, None, 0)));
                 }
             }
             Reception::Read => {}
@@ -142,9 +153,9 @@ impl Worker {
                 if let Some(write) = &plan.write {
                     world.write(&write.record, write.fence, Writer::Refuser).ok()?;
                 }
-                let record = plan.write.map(|write| write.record).or_else(|| Some(world.record.clone()?.0));
-                let parking = record.and_then(|record| record.parked);
-                Some(Step::Owing(plan.then.into(), plan.last, parking))
+                let record = plan.write.as_ref().map(|write| write.record.clone());
+                let record = record.or_else(|| Some(world.record.clone()?.0));
+                Some(Step::Owing(Debt::of(plan, record.and_then(|record| record.parked), 0)))
             }
         }
     }
@@ -172,9 +183,12 @@ impl Worker {
             told,
         };
         let plan = end(&facts, standing.record, standing.fence, &ended, &LIMITS, rng);
-        let write = plan.write.unwrap();
+        let write = plan.write.as_ref().unwrap();
         match world.write(&write.record, write.fence, Writer::Holder) {
-            Ok(_) => Some(Step::Owing(plan.then.into(), plan.last, write.record.parked)),
+            Ok(_) => {
+                let parking = write.record.parked.clone();
+                Some(Step::Owing(Debt::of(Box::new(plan), parking, attempt)))
+            }
             Err(()) => still_mine(&facts, appended, world.record.clone()).map(|standing| Step::Ending {
                 standing,
                 ended,
@@ -182,6 +196,10 @@ impl Worker {
             }),
         }
     }
+}
+
+fn is_idle(workers: &[Worker]) -> bool {
+    workers.iter().all(|worker| worker.job.is_none())
 }
 
 fn any_end(rng: &mut fastrand::Rng) -> Ended {
@@ -232,6 +250,11 @@ fn live(seed: u64) -> HashSet<Change> {
                 troubles -= 1;
                 world.queue.iter_mut().for_each(|message| message.leased = false);
             }
+            // It was parked for longer than records are kept.
+            2 if troubles > 0 && is_idle(&workers) && world.is_parked_only() => {
+                troubles -= 1;
+                world.record = None;
+            }
             2 => {
                 if let Some(attempt) = world.schedule.pop() {
                     world.enqueue(attempt);
@@ -248,7 +271,7 @@ fn live(seed: u64) -> HashSet<Change> {
             }
             _ => workers[chosen].step(&mut world, &envelope, &mut rng),
         }
-        let idle = workers.iter().all(|worker| worker.job.is_none());
+        let idle = is_idle(&workers);
         if idle && unparking.is_none() && world.is_done() {
             break;
         }

@@ -69,7 +69,9 @@ fn silently(from: impl IntoIterator<Item = State>) -> HashSet<State> {
 /// Panics where the table knows no way from one record to the next.
 pub(super) fn assert_known((from, to): Change, writer: Writer) {
     assert!(!from.is_some_and(State::is_final), "after {from:?} came {to:?}");
-    let reached = silently(from.map_or(vec![State::Queued, State::Scheduled], |from| vec![from]));
+    // A task that has been parked for long has no record any more.
+    let unrecorded = || vec![State::Queued, State::Scheduled, State::Parked];
+    let reached = silently(from.map_or_else(unrecorded, |from| vec![from]));
     let is_step =
         |step: &&(State, Event, State)| writer.may_write(step) && reached.contains(&step.0) && step.2 == to;
     let is_amended = writer.may_amend() && (from == Some(to) || from.is_none() && reached.contains(&to));
@@ -83,9 +85,11 @@ pub(super) fn assert_known((from, to): Change, writer: Writer) {
 pub(super) fn assert_covered(seen: &HashSet<Change>) {
     // A record that says `scheduled` is a canceller's mark, after which nothing but the cancellation comes.
     let is_marked = |from: &State, to: &State| *from == State::Scheduled && *to != State::Cancelled;
+    // That takes a second message of a parked task whose workers were lost to the last time: seen once in many more lives.
+    let is_rare = |from: &State, to: &State| (*from, *to) == (State::Parked, State::Failed);
     let missing: Vec<_> = TRANSITIONS
         .iter()
-        .filter(|(from, event, to)| *event != Event::BecameDue && !is_marked(from, to))
+        .filter(|(from, event, to)| *event != Event::BecameDue && !is_marked(from, to) && !is_rare(from, to))
         .filter(|(from, _, to)| !seen.contains(&(Some(*from), *to)))
         .collect();
     assert!(missing.is_empty(), "never seen: {missing:?}");

@@ -68,9 +68,10 @@ impl World {
         is_new.then_some(self.stored)
     }
 
-    /// There is one per task, and no earlier parking takes the place of a later one.
+    /// There is one per task. It is made only while the record says so, and known by the message.
     pub(super) fn park(&mut self, attempt: u32, parking: &Parking) {
-        if self.parked.iter().any(|there| !parking.earlier.contains(&there.message)) {
+        let is_owed = self.record.as_ref().is_none_or(|(record, _)| record.parks(parking.message));
+        if !is_owed || self.parked.iter().any(|there| there.message == parking.message) {
             return;
         }
         let message = parking.message;
@@ -100,7 +101,8 @@ impl World {
     pub(super) fn mark(&mut self, envelope: &TaskEnvelope) {
         let (mut record, fence) = match self.record.clone() {
             Some((record, fence)) if !record.state.is_final() => (record, fence),
-            // Nobody has had it yet: it waits for its time, or in its queue.
+            // Parked for longer than records are kept, or nobody has had it yet: it waits for its time, or in its queue.
+            None if self.is_parked() => (TaskRecord::new(envelope, State::Parked), 0),
             None if self.queue.is_empty() => (TaskRecord::new(envelope, State::Scheduled), 0),
             None => (TaskRecord::new(envelope, State::Queued), 0),
             Some(_) => return,
@@ -115,6 +117,16 @@ impl World {
 
     pub(super) fn hand_back(&mut self, message: &Message) {
         self.queue.iter_mut().for_each(|m| m.leased &= m.sequence != message.sequence);
+    }
+
+    /// Whether the task is parked, and nowhere else.
+    fn is_parked(&self) -> bool {
+        self.queue.is_empty() && self.schedule.is_empty() && !self.parked.is_empty()
+    }
+
+    /// Whether it is, and its record says so.
+    pub(super) fn is_parked_only(&self) -> bool {
+        self.is_parked() && self.record.as_ref().is_some_and(|(record, _)| record.state == State::Parked)
     }
 
     pub(super) fn is_done(&self) -> bool {
@@ -133,15 +145,22 @@ impl Unparking {
     pub(super) fn step(self, world: &mut World, envelope: &TaskEnvelope) -> Option<Self> {
         match self {
             Self::Record(parked) => {
-                let found = world.record.clone();
-                let (record, fence) = found.unwrap_or_else(|| (TaskRecord::new(envelope, State::Parked), 0));
-                if record.parked.as_ref().is_some_and(|latest| latest.message != parked.message) {
+                let (record, fence) = world.record.clone().unwrap_or_else(|| {
+                    let mut record = TaskRecord::new(envelope, State::Parked);
+                    record.parked = Some(Parking::of(parked.message, vec!["s".into()], None));
+                    (record, 0)
+                });
+                if record.parked.as_ref().is_some_and(|latest| latest.is_after(parked.message)) {
                     return Some(Self::Remove(parked));
                 }
                 match record.state {
                     State::Parked => {
                         let back = crate::unpark::back(record, at(world.now_ms));
-                        world.write(&back, fence, Writer::Unparker).unwrap();
+                        if fence == 0 {
+                            world.write(&back, fence, Writer::Canceller).unwrap();
+                        } else {
+                            world.write(&back, fence, Writer::Unparker).unwrap();
+                        }
                         let next = if back.state.is_final() { Self::Remove } else { Self::Publish };
                         Some(next(parked))
                     }
