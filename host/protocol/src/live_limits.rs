@@ -51,6 +51,12 @@ impl LiveLimits {
         self.rate.is_none() && self.max_running.is_none()
     }
 
+    /// Whose the pause is that ends then.
+    #[must_use]
+    pub fn paused_by(&self, until: Timestamp) -> Option<&PausedBy> {
+        self.paused.as_ref().filter(|paused| paused.until == until)
+    }
+
     /// Whether it says nothing at all.
     #[must_use]
     pub fn is_empty(&self) -> bool {

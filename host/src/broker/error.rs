@@ -101,9 +101,9 @@ pub enum Error {
         /// Who has it.
         holder: TaskId,
     },
-    /// A dead letter has no body: the task's message was gone when a sweeper wrote the letter.
+    /// A dead letter has no body: the task's message was gone when a sweeper wrote the letter, or too large to keep.
     #[error(
-        "its body is not in the letter, for its message was gone before the letter was written; enqueue it anew"
+        "its body is not in the letter, for it was gone, or too large, when the letter was written; enqueue it anew"
     )]
     BodyLost,
     /// Somebody else has written in between. Nothing was stored; read again.

@@ -190,11 +190,7 @@ impl Broker {
         }
         let consumers = self.task_consumers(plugin).await?;
         let is_delivered = |message: &Waiting| {
-            let TaskAddress { major, task, priority, .. } = &message.address;
-            consumers.iter().any(|one| {
-                (&one.major, &one.task, &one.priority) == (major, task, priority)
-                    && message.sequence <= one.delivered
-            })
+            consumers.iter().any(|one| one.takes(&message.address) && message.sequence <= one.delivered)
         };
         Ok(messages.iter().any(is_delivered))
     }

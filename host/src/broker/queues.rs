@@ -37,6 +37,14 @@ pub struct TaskConsumer {
     pub(super) stream: String,
 }
 
+impl TaskConsumer {
+    /// Whether tasks of this address come by it.
+    #[must_use]
+    pub fn takes(&self, at: &TaskAddress) -> bool {
+        (self.major, &self.task, self.priority) == (at.major, &at.task, at.priority)
+    }
+}
+
 impl Broker {
     /// The consumers of one plugin's queue; none where the plugin has no queue.
     ///

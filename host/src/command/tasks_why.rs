@@ -199,13 +199,11 @@ async fn queued(
 ) -> Result<Why, Error> {
     let broker = &session.broker;
     let consumers = broker.task_consumers(&at.plugin).await?;
-    let consumer = consumers
-        .iter()
-        .find(|one| (one.major, &one.task, one.priority) == (at.major, &at.task, at.priority));
+    let consumer = consumers.iter().find(|one| one.takes(at));
     let live = broker.live_limits().await?;
     let live = live.iter().find(|set| set.plugin == at.plugin && set.task == at.task);
     if let Some(until) = consumer.and_then(|consumer| consumer.paused_until) {
-        return Ok(paused(at, until, live.and_then(|set| set.paused.as_ref())));
+        return Ok(paused(at, until, live.and_then(|set| set.paused_by(until))));
     }
     let position = broker.queue_position(at).await?;
     let pace = Pace::of(session, at, live.and_then(|set| set.rate)).await?;

@@ -81,12 +81,11 @@ fn set<'a>(queue: &Queue, live: &'a [LiveLimits]) -> Option<&'a LiveLimits> {
 
 /// Who paused a queue that is paused, if that is known.
 fn paused_by<'a>(queue: &Queue, live: &'a [LiveLimits]) -> Option<&'a PausedBy> {
-    set(queue, live)?.paused.as_ref().filter(|paused| queue.paused_until == Some(paused.until))
+    set(queue, live)?.paused_by(queue.paused_until?)
 }
 
 /// As in `until it is resumed, by alice@ops-1 since 2026-01-31T12:00:00.000Z`.
 pub(super) fn paused(until: Timestamp, by: Option<&PausedBy>) -> String {
-    let by = by.filter(|paused| paused.until == until);
     let by = by
         .map(|PausedBy { by, at, .. }| format!(", by {} since {at}", output::shown(by)))
         .unwrap_or_default();
