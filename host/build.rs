@@ -1,6 +1,8 @@
 //! Puts the SDK and the template of plugins into the binary, for `cardcage plugin new`.
 //!
 //! They are the files of this workspace themselves: what a new plugin gets is what the tests here compile and run.
+//!
+//! And has the binary export `pthread_create`, which libraries then find there (`src/crash/thread_start.rs`).
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -11,6 +13,7 @@ const FILES: [&str; 4] = ["Cargo.toml", "Cargo.lock", "LICENSE", "rustfmt.toml"]
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rustc-link-arg-bins=-Wl,--export-dynamic-symbol=pthread_create");
     let root = Path::new(&std::env::var("CARGO_MANIFEST_DIR")?).join("..").canonicalize()?;
     let mut files: Vec<PathBuf> = FILES.iter().map(|file| root.join(file)).collect();
     for (folder, tests) in FOLDERS {

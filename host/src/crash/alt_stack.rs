@@ -1,8 +1,8 @@
 //! A stack for signal handlers, for threads that have none.
 //!
-//! Where a thread's own stack has overflowed, the kernel can run a signal handler only on another one. The standard
-//! library gives one to the threads that the host starts; a library has a standard library of its own, which gives its
-//! threads none, and without one a stack overflow leaves no word of whose it was.
+//! Where a thread's own stack has overflowed, the kernel can run a signal handler only on another one. The host's standard
+//! library gives one to the threads that it starts; a library has a standard library of its own, which gives its
+//! threads none, and without one a stack overflow leaves no word of whose it was. `thread_start` gives it to all.
 //!
 //! Invariants: a thread that has an alternate stack keeps it. Ours is unmapped when its thread ends, after the kernel was
 //! told to forget it.

@@ -7,7 +7,6 @@
 //! Invariants: exactly one process, the living child, claims; the supervisor resets the board between
 //! two children, never under a living one. The board holds no payload and no secret: ids, names, subjects.
 
-use super::alt_stack;
 use super::entry::{Draft, Entry, Kind, TEXT_MAX};
 use super::fault::{self, Fault};
 use super::free_list::FreeList;
@@ -134,22 +133,14 @@ impl Board {
     /// thread ends. `None` when too many threads have one. Valid for the process's life.
     #[must_use]
     pub fn thread_slot(&self) -> Option<&'static ThreadSlot> {
-        if let Some(held) = self.held_slot() {
-            return Some(held);
-        }
-        alt_stack::ensure();
-        thread_slot::claim(&self.shared.region.threads, &self.shared.region.culprit)
+        let region = self.shared.region;
+        self.held_slot().or_else(|| thread_slot::claim(&region.threads, &region.culprit))
     }
 
     /// The slot that the calling thread has already, if it has one.
     #[must_use]
     pub fn held_slot(&self) -> Option<&'static ThreadSlot> {
         thread_slot::held(&self.shared.region.threads)
-    }
-
-    /// Sees to it that a fatal fault on the calling thread can be noted, also where its stack overflows.
-    pub fn greet_thread(&self) {
-        alt_stack::ensure();
     }
 
     /// What is being polled, by which threads.

@@ -128,6 +128,12 @@ pub(super) fn note(region: &'static Region) -> std::io::Result<()> {
     }
 }
 
+/// Whether fatal signals are noted in this process.
+#[cfg(not(cardcage_sanitize))]
+pub(super) fn is_noted() -> bool {
+    REGION.get().is_some()
+}
+
 /// Registered before any library is loaded, so that it runs after all that they have registered. What a handler polled has been
 /// noted already, by the end of its thread's hold on its slot.
 extern "C" fn exits() {

@@ -12,6 +12,7 @@
 //! What it refuses to do: its signal handler notes a few numbers and nothing else (`fault`); it reads no
 //! core file and never writes to a child's memory while that child lives.
 
+#[cfg(not(cardcage_sanitize))]
 mod alt_stack;
 mod board;
 mod entry;
@@ -20,6 +21,9 @@ mod free_list;
 mod libraries;
 mod region;
 mod thread_slot;
+// A sanitizer has a `pthread_create` of its own, and knows no thread that is started past it.
+#[cfg(not(cardcage_sanitize))]
+mod thread_start;
 
 pub use board::{Board, Claim, ClaimError, ENTRIES, OpenError};
 pub use entry::{Entry, Kind, TEXT_MAX};

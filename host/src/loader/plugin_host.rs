@@ -228,10 +228,9 @@ extern "C" fn polling(ctx: HostCtx, id: &[u8; 16]) {
     let host = host(ctx);
     let Some(board) = host.board.as_ref() else { return };
     if *id == [0; 16] {
-        match board.held_slot() {
-            Some(slot) => slot.leave(),
-            // A new thread of the plugin's, which may never poll a handler: it takes no slot.
-            None => board.greet_thread(),
+        // A new thread of the plugin's, which may never poll a handler, has no slot and takes none.
+        if let Some(slot) = board.held_slot() {
+            slot.leave();
         }
     } else if let Some(slot) = board.thread_slot() {
         slot.enter(host.index, *id);

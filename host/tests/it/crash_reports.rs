@@ -85,13 +85,18 @@ async fn crash_in_a_task_is_reported_with_plugin_version_task_id_and_offset() {
 async fn crash_on_a_thread_of_the_plugins_own_is_reported_with_the_plugin() {
     let (serving, worker) = Serving::both(config).await;
     let mut last = Value::Null;
-    for (mode, cause) in [("segfault_aside", "signal"), ("abort_aside", "signal"), ("exit_aside", "exit")] {
+    for (mode, cause) in [
+        ("segfault_aside", "signal"),
+        ("overflow_stack_aside", "signal"),
+        ("abort_aside", "signal"),
+        ("exit_aside", "exit"),
+    ] {
         accepted(&serving, json!({ "mode": mode, "ms": 100 })).await;
         let report = crash_after(&worker, &last).await;
         assert_eq!((&report["plugin"], &report["work"]), (&json!("chaos"), &Value::Null), "{report}");
         assert_eq!(
             (&report["cause"], &report["is_stack_overflow"]),
-            (&json!(cause), &json!(false)),
+            (&json!(cause), &json!(mode == "overflow_stack_aside")),
             "{report}"
         );
         assert_in_library(&report);

@@ -55,6 +55,8 @@ pub(crate) enum Mode {
     ReadBeyondEnd,
     /// Calls itself until its stack is used up.
     OverflowStack,
+    /// Calls itself until its stack is used up, after `ms`, on a thread of its own, while the handler waits.
+    OverflowStackAside,
     /// Fills `times` MiB of memory (at least 1), and holds them for `ms`.
     Hoard,
     /// Calls `exit(0)`.
@@ -155,7 +157,8 @@ impl Order {
             Mode::Segfault => segfault(),
             Mode::SegfaultAside => aside(self.time(), segfault).await,
             Mode::ReadBeyondEnd => read_beyond_end().unwrap_or_default(),
-            Mode::OverflowStack => drop(overflow_stack(1)),
+            Mode::OverflowStack => use_up_stack(),
+            Mode::OverflowStackAside => aside(self.time(), use_up_stack).await,
             Mode::Hoard => {
                 let hoard = self.text();
                 tokio::time::sleep(self.time()).await;
@@ -187,6 +190,10 @@ async fn aside(time: Duration, end: fn()) {
         end();
     });
     std::future::pending::<()>().await;
+}
+
+fn use_up_stack() {
+    let _ = overflow_stack(1);
 }
 
 #[expect(unconditional_recursion, reason = "that is what it was asked for")]

@@ -127,6 +127,7 @@ fn deadly_modes_end_the_process_as_they_are_called() {
         ("segfault_aside", Some(11), None),
         // The threads of a test are the standard library's own, which says what it was and aborts.
         ("overflow_stack", Some(6), None),
+        ("overflow_stack_aside", Some(6), None),
         ("exit", None, Some(0)),
         ("exit_aside", None, Some(0)),
     ] {
