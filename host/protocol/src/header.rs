@@ -79,6 +79,8 @@ pub const NATS_BATCH_COMMIT: &str = "Nats-Batch-Commit";
 pub const NATS_EXPECTED_LAST_SUBJECT_SEQUENCE: &str = "Nats-Expected-Last-Subject-Sequence";
 /// NATS: how long this message is kept, where that is less than its stream keeps messages.
 pub const NATS_TTL: &str = "Nats-TTL";
+/// A time to live that outlasts the stream's own.
+pub const NATS_TTL_NEVER: &str = "never";
 /// NATS: when a message schedule fires.
 pub const NATS_SCHEDULE: &str = "Nats-Schedule";
 /// NATS: the subject that a message schedule fires into.

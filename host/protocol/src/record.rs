@@ -288,7 +288,8 @@ impl TaskRecord {
         self.state == State::Parked && self.parked.as_ref().is_some_and(|parked| parked.message == message)
     }
 
-    /// The record of the envelope's task in `state`, with no attempts.
+    /// The record of the envelope's task in `state`, with no attempts. Those before the one that the envelope is for have been
+    /// all the same: they count as left out.
     #[must_use]
     pub fn new(envelope: &TaskEnvelope, state: State) -> Self {
         Self {
@@ -299,7 +300,7 @@ impl TaskRecord {
             task: envelope.task.clone(),
             state,
             attempts: Vec::new(),
-            attempts_omitted: 0,
+            attempts_omitted: envelope.attempt.saturating_sub(1),
             omitted: Omitted::default(),
             handed_back: 0,
             result: None,

@@ -50,6 +50,12 @@ impl Timestamp {
     pub const fn plus_ms(self, ms: u64) -> Self {
         Self::from_unix_ms(self.0.saturating_add(ms))
     }
+
+    /// So many milliseconds earlier.
+    #[must_use]
+    pub const fn minus_ms(self, ms: u64) -> Self {
+        Self::from_unix_ms(self.0.saturating_sub(ms))
+    }
 }
 
 impl fmt::Display for Timestamp {

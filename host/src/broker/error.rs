@@ -155,7 +155,7 @@ impl Error {
     /// Whether it is about this one task, and stays so until somebody does something about that one.
     #[must_use]
     pub fn is_of_one_task(&self) -> bool {
-        matches!(self, Self::BodyLost | Self::KeyHeld { .. })
+        matches!(self, Self::BodyLost | Self::KeyHeld { .. } | Self::Unreadable { .. })
     }
 
     /// What a full bucket says of itself, in the words of whoever needs a key.

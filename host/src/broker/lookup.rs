@@ -154,6 +154,15 @@ impl Broker {
         self.all_of(&self.subjects().tasks_stream(plugin), &self.subjects().task_by_id(id)).await
     }
 
+    /// Whether the message with this sequence stands in the plugin's queue.
+    ///
+    /// # Errors
+    /// As [`Broker::messages_of`].
+    pub async fn is_queued(&self, plugin: &Name, sequence: u64) -> Result<bool, Error> {
+        let found = self.message_at(&self.subjects().tasks_stream(plugin), sequence).await?;
+        Ok(found.is_some())
+    }
+
     /// Every message of a task that stands in the line of its serial key.
     ///
     /// # Errors

@@ -5,6 +5,8 @@
 //!
 //! A final record that owes publishes has a note beside it (`owed`), stored before it.
 //!
+//! A record is kept until its task has ended, and from then on for its time to live.
+//!
 //! Invariant: a write in doubt is settled by reading before it is reported, as far as the broker allows.
 
 use std::time::Duration;
@@ -41,7 +43,7 @@ impl Broker {
         self.write_record_for(record, expected_sequence, None).await
     }
 
-    /// As [`Broker::write_record`]; with `ttl` it is kept for less time than records are.
+    /// As [`Broker::write_record`]; with `ttl` a final one is kept for less time than records are.
     ///
     /// # Errors
     /// The same.
@@ -61,7 +63,10 @@ impl Broker {
         }
         let mut headers = HeaderMap::new();
         set(&mut headers, header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, &expected_sequence.to_string())?;
-        if let Some(ttl) = ttl {
+        if !record.state.is_final() {
+            // What a task has been through is needed for as long as it waits.
+            set(&mut headers, header::NATS_TTL, header::NATS_TTL_NEVER)?;
+        } else if let Some(ttl) = ttl {
             set(&mut headers, header::NATS_TTL, &format!("{}s", ttl.as_secs().max(1)))?;
         }
         let subject = self.subjects().state(id);

@@ -317,8 +317,8 @@ section! {
         rate: Option<Rate> = unset("10/s"), Kind::Rate;
         /// How long the task may wait to be started, from when it is due, before it ends `expired`.
         expires_ms: Option<u64> = unset(3_600_000), integer(100, 31_622_400_000);
-        /// How long its outcome can be looked up; at most `tasks.result_ttl_s`.
-        result_ttl_s: Option<u64> = unset(3_600), integer(60, 31_536_000);
+        /// How long its outcome can be looked up; at most `tasks.result_ttl_s`, and no less than four leases.
+        result_ttl_s: Option<u64> = unset(3_600), integer(120, 31_536_000);
         /// What becomes of it when its worker was lost: `fail` never starts it twice.
         on_lost: Option<OnLost> = unset("fail"), Kind::OneOf(&["retry", "fail"]);
         /// Field of the body of which one value is queued, retrying or running at a time; an empty text means none.

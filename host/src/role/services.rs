@@ -67,7 +67,11 @@ impl HostServices {
         };
         let json = match question {
             Question::OnceLook { key } => {
-                serde_json::to_vec(&once::look(&self.broker, task()?, asker.attempt, &key).await?)
+                let id = task()?;
+                if let Some(staging) = self.staging.get() {
+                    staging.note_once(id);
+                }
+                serde_json::to_vec(&once::look(&self.broker, id, asker.attempt, &key).await?)
             }
             Question::OnceKeep { key, value } => {
                 serde_json::to_vec(&once::keep(&self.broker, task()?, asker.attempt, &key, &value).await?)

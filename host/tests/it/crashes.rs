@@ -1,7 +1,7 @@
 //! What becomes of tasks whose worker's child is crashed by one of them, with real crashes.
 
 use crate::serving::{Serving, child, signal, soon, wait_metric};
-use cardcage_harness::{Config, Launch, Signal, eventually};
+use cardcage_harness::{Cardcage, Config, Launch, Signal, eventually};
 use serde_json::{Value, json};
 
 /// A lease so long that nothing in these tests waits for its end.
@@ -108,19 +108,25 @@ async fn task_whose_workers_are_lost_without_a_word_becomes_a_dead_letter_at_its
     assert!(done["error"]["message"].as_str().unwrap().contains("3 times"), "{done}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn suspect_that_waits_for_another_one_is_said_to_wait_in_its_worker() {
-    let (serving, worker) = Serving::both(config).await;
+/// Two tasks that take so long, each of which may have ended their worker's first child.
+async fn two_suspects(serving: &Serving, worker: &Cardcage, ms: u64) -> Vec<String> {
     let mut suspects = Vec::new();
     for _ in 0..2 {
-        suspects.push(accepted(&serving, "/chaos/task", json!({ "mode": "sleep", "ms": 8_000 })).await);
+        suspects.push(accepted(serving, "/chaos/task", json!({ "mode": "sleep", "ms": ms })).await);
     }
     for id in &suspects {
-        shows(&serving, id, "running").await;
+        shows(serving, id, "running").await;
     }
     // A thread that a call has started: of the tasks of its plugin each may have done it.
     assert_eq!(serving.order(json!({ "mode": "abort_aside", "ms": 100 })).await.status, 502);
-    wait_metric(&worker, "cardcage_child_restarts_total 1").await;
+    wait_metric(worker, "cardcage_child_restarts_total 1").await;
+    suspects
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn suspect_that_waits_for_another_one_is_said_to_wait_in_its_worker() {
+    let (serving, worker) = Serving::both(config).await;
+    let suspects = two_suspects(&serving, &worker, 8_000).await;
     let command = async |arguments: &[&str]| {
         let output =
             Launch::new(arguments.iter().copied()).config(&serving.config).run(soon()).await.unwrap();
@@ -141,6 +147,28 @@ async fn suspect_that_waits_for_another_one_is_said_to_wait_in_its_worker() {
         let done = serving.http.final_task(id, soon()).await.unwrap();
         assert_eq!(causes(&done), ["interrupted", "succeeded"], "{done}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn suspect_that_waits_for_its_turn_is_cancelled_while_the_one_before_it_runs() {
+    let (serving, worker) = Serving::both(config).await;
+    let suspects = two_suspects(&serving, &worker, 30_000).await;
+    let state = async |id: &str| serving.get(&format!("/tasks/{id}")).await.json().unwrap()["state"].clone();
+    let first = eventually(soon(), "one of them runs again", async || {
+        for (at, id) in suspects.iter().enumerate() {
+            if state(id).await == "running" {
+                return Some(at);
+            }
+        }
+        None
+    });
+    let first = first.await.unwrap();
+    let (runs, waits) = (&suspects[first], &suspects[1 - first]);
+    let cancel = serving.http.post_json(&format!("/tasks/{waits}/cancel"), &json!({})).await.unwrap();
+    assert!((200..300).contains(&cancel.status), "{}", cancel.text());
+    let done = serving.http.final_task(waits, soon()).await.unwrap();
+    assert_eq!((&done["state"], causes(&done)), (&json!("cancelled"), vec!["interrupted"]), "{done}");
+    assert_eq!(state(runs).await, "running", "the other one is still at it");
 }
 
 #[tokio::test(flavor = "multi_thread")]

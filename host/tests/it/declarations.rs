@@ -6,6 +6,7 @@ use cardcage_harness::{Cardcage, Config, Launch, eventually};
 use cardcage_protocol::Timestamp;
 use cardcage_protocol::exhausted::Exhausted;
 use serde_json::{Value, json};
+use std::time::Duration;
 
 pub(crate) fn quick(config: Config) -> Config {
     config.set("tasks.lease_ms", 3_000).set("drain.grace_ms", 2_000)
@@ -233,10 +234,10 @@ async fn a_task_that_waited_longer_than_its_expiry_ends_expired_and_is_not_start
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_a_task_with_a_result_time_of_its_own_has_it_on_its_record() {
-    let set = |config: Config| quick(config).set("plugins.chaos.tasks.short.result_ttl_s", 90);
+    let set = |config: Config| quick(config).set("plugins.chaos.tasks.short.result_ttl_s", 150);
     let (serving, _worker) = Serving::both(set).await;
     let records = stream(&serving, "STATE").await;
-    for (path, ttl) in [("/chaos/short", Some("90s")), ("/chaos/task", None)] {
+    for (path, ttl) in [("/chaos/short", Some("150s")), ("/chaos/task", None)] {
         let id = accepted(&serving, path, &json!({ "mode": "ok" })).await;
         serving.http.final_task(&id, soon()).await.unwrap();
         let subject = format!("{}.state.{id}", serving.config.namespace());
@@ -267,6 +268,75 @@ async fn a_task_that_must_not_run_twice_fails_when_its_worker_is_lost() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_must_not_run_twice_fails_when_only_its_child_ends_whatever_ended_it() {
+    let set = |config: Config| {
+        let config = quick(config).set("plugins.chaos.tasks.chaos.on_lost", "fail");
+        config.set("tasks.crash_limit", 3).set("tasks.quarantine_after", 0)
+    };
+    let (serving, worker) = Serving::both(set).await;
+    // Killed by somebody; by its own fault, seen or found out; by a neighbour's.
+    for (mode, end, code) in [
+        ("sleep", "kill", "lease_lost"),
+        ("segfault", "", "crashed"),
+        ("sleep", "/chaos/short", "interrupted"),
+        ("abort_aside", "", "crashed"),
+    ] {
+        let id = accepted(
+            &serving,
+            "/chaos/task",
+            &json!({ "mode": mode, "ms": if end.is_empty() { 200 } else { 20_000 } }),
+        )
+        .await;
+        match end {
+            "" => {}
+            "kill" => {
+                running(&serving, &id).await;
+                crate::serving::signal(crate::serving::child(&worker), cardcage_harness::Signal::KILL);
+            }
+            path => {
+                running(&serving, &id).await;
+                accepted(&serving, path, &json!({ "mode": "segfault", "times": 1 })).await;
+            }
+        }
+        let done = serving.http.final_task(&id, soon()).await.unwrap();
+        assert_eq!((&done["state"], &done["error"]["code"]), (&json!("failed"), &json!(code)), "{done}");
+        assert_eq!(done["attempts"].as_array().unwrap().len(), 1, "{done}");
+        assert!(done["error"]["message"].as_str().unwrap().contains("on_lost"), "{done}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn record_of_a_task_that_has_not_ended_outlives_those_that_have() {
+    let (serving, _worker) = Serving::both(quick).await;
+    let waiting = accepted(&serving, "/chaos/task", &json!({ "mode": "retry_after", "ms": 3_600_000 })).await;
+    eventually(soon(), "it waits for its next attempt", async || {
+        let task = serving.get(&format!("/tasks/{waiting}")).await.json().ok()?;
+        (task["state"] == "retrying").then_some(())
+    })
+    .await
+    .unwrap();
+    let ended = accepted(&serving, "/chaos/task", &json!({ "mode": "ok" })).await;
+    serving.http.final_task(&ended, soon()).await.unwrap();
+    // As after the time that outcomes are kept for.
+    let mut records = stream(&serving, "STATE").await;
+    let mut config = records.info().await.unwrap().config.clone();
+    (config.max_age, config.duplicate_window) = (Duration::from_secs(1), Duration::from_secs(1));
+    let client = async_nats::connect(serving.nats.url()).await.unwrap();
+    jetstream::new(client).update_stream(&config).await.unwrap();
+    eventually(soon(), "what has ended is forgotten", async || {
+        (serving.get(&format!("/tasks/{ended}")).await.status == 404).then_some(())
+    })
+    .await
+    .unwrap();
+    let task = serving.get(&format!("/tasks/{waiting}")).await.json().unwrap();
+    assert_eq!(
+        (&task["state"], task["attempts"].as_array().unwrap().len()),
+        (&json!("retrying"), 1),
+        "{task}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_task_that_must_not_run_twice_runs_when_it_was_lost_before_its_start() {
     let set = |config: Config| quick(config).set("plugins.chaos.tasks.chaos.on_lost", "fail");
     let serving = Serving::api(set).await;
@@ -277,7 +347,7 @@ async fn a_task_that_must_not_run_twice_runs_when_it_was_lost_before_its_start()
         let consumer = jetstream::consumer::pull::Config {
             durable_name: Some("chaos_v0_chaos".into()),
             filter_subject: format!("{}.task.chaos.v0.chaos.p5.*", config.namespace()),
-            ack_wait: std::time::Duration::from_secs(3),
+            ack_wait: Duration::from_secs(3),
             max_ack_pending: 10_000,
             max_waiting: 512,
             ..Default::default()

@@ -56,6 +56,47 @@ async fn what_was_done_before_kill_9_of_the_worker_is_known_to_the_next_one() {
     assert_eq!(done["attempts"].as_array().unwrap().len(), 2);
 }
 
+/// How long what the task did once is kept, by entry.
+async fn kept(serving: &Serving, id: &str) -> Vec<String> {
+    let client = async_nats::connect(serving.nats.url()).await.unwrap();
+    let context = async_nats::jetstream::new(client);
+    let entries = context.get_stream(format!("KV_{}_LIMITS", serving.config.namespace())).await.unwrap();
+    let last = entries.get_info().await.unwrap().state.last_sequence;
+    let mut kept = Vec::new();
+    for sequence in 1..=last {
+        if let Ok(entry) = entries.get_raw_message(sequence).await
+            && entry.subject.contains(&format!(".once.{id}."))
+        {
+            kept.push(entry.headers.get("Nats-TTL").unwrap().to_string());
+        }
+    }
+    kept
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_done_is_kept_while_its_task_waits_and_forgotten_with_its_outcome() {
+    let serving = Serving::api(|c| quick(c).set("tasks.result_ttl_s", 200)).await;
+    let worker = serving.worker().await;
+    // Far longer than outcomes are.
+    let (month, outcome) = ("2592000s", "200s");
+    let id = effects(&serving, &json!({ "keys": 2, "hold_ms": 600_000 })).await;
+    let recorded = eventually(soon(), "both are recorded", async || {
+        let kept = kept(&serving, &id).await;
+        (kept.len() == 2).then_some(kept)
+    });
+    assert_eq!(recorded.await.unwrap(), [month, month]);
+    // Its next attempt finds them done.
+    signal(child(&worker), Signal::KILL);
+    let done = ended(&serving, &id).await;
+    assert_eq!(done["result"], json!({ "by_attempt": [1, 1], "by_the_last": 0 }), "{done}");
+    let at_once = effects(&serving, &json!({ "keys": 1 })).await;
+    ended(&serving, &at_once).await;
+    for (id, keys) in [(id, 2), (at_once, 1)] {
+        let noted = async || (kept(&serving, &id).await == vec![outcome; keys]).then_some(());
+        eventually(soon(), "the end is noted", noted).await.unwrap();
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_too_large_or_too_much_to_be_recorded_ends_the_task_and_says_so() {
     let (serving, _worker) = Serving::both(quick).await;

@@ -304,27 +304,56 @@ async fn draining_worker_hands_back_at_once_what_it_cannot_finish() {
     assert_eq!((&done["state"], causes(&done)), (&json!("succeeded"), vec!["interrupted", "succeeded"]));
 }
 
+/// Stops a worker and its child, which it returns. The supervisor as well: it renews the lease for as long as the child's
+/// heartbeat is fresh.
+async fn suspend(worker: &Cardcage) -> u32 {
+    let stalled = child(worker);
+    worker.pause().await.unwrap();
+    pause(stalled).await;
+    stalled
+}
+
+async fn wake_and_be_refused(worker: &Cardcage, stalled: u32) {
+    signal(stalled, Signal::CONT);
+    worker.signal(Signal::CONT).unwrap();
+    wait_metric(worker, "cardcage_tasks_total{what=\"refused\"} 1").await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn late_completion_of_a_lost_lease_is_refused() {
     let (serving, first) = Serving::both(quick).await;
     let order = json!({ "mode": "sleep", "ms": 1_500, "times": 1 });
     let id = accepted(&serving, "/chaos/task", &order).await;
     running(&serving, &id).await;
-    let stalled = child(&first);
-    // The supervisor as well: it renews the lease for as long as the child's heartbeat is fresh.
-    first.pause().await.unwrap();
-    pause(stalled).await;
+    let stalled = suspend(&first).await;
     let _second = serving.worker().await;
     let done = serving.http.final_task(&id, soon()).await.unwrap();
     // With so short a lease the broker may first have offered it once more to the stalled worker's standing pull.
     let causes = causes(&done);
     assert_eq!(causes.last(), Some(&"succeeded"), "{done}");
     assert!(causes.len() > 1 && causes.iter().rev().skip(1).all(|cause| *cause == "lease_lost"), "{done}");
-    signal(stalled, Signal::CONT);
-    first.signal(Signal::CONT).unwrap();
-    wait_metric(&first, "cardcage_tasks_total{what=\"refused\"} 1").await;
+    wake_and_be_refused(&first, stalled).await;
     let after = serving.get(&format!("/tasks/{id}")).await.json().unwrap();
     assert_eq!(after, done, "the outcome stands");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn late_completion_is_refused_also_where_the_outcome_is_forgotten_already() {
+    let (serving, first) = Serving::both(quick).await;
+    let order = json!({ "mode": "sleep", "ms": 1_500 });
+    let id = accepted(&serving, "/chaos/task", &order).await;
+    running(&serving, &id).await;
+    let stalled = suspend(&first).await;
+    let _second = serving.worker().await;
+    serving.http.final_task(&id, soon()).await.unwrap();
+    wait_queue_empty(&serving).await;
+    // As after its time to live.
+    let client = async_nats::connect(serving.nats.url()).await.unwrap();
+    let context = async_nats::jetstream::new(client);
+    let records = context.get_stream(format!("{}_STATE", serving.config.namespace())).await.unwrap();
+    records.purge().filter(format!("{}.state.{id}", serving.config.namespace())).await.unwrap();
+    wake_and_be_refused(&first, stalled).await;
+    assert_eq!(serving.get(&format!("/tasks/{id}")).await.status, 404, "nobody wrote another outcome");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,8 @@
 //! Replaying and purging, one letter or many.
 
 use cardcage_protocol::TaskId;
-use futures_util::{StreamExt as _, stream};
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use serde_json::{Value, json};
 
 use super::super::output;
@@ -51,6 +52,13 @@ struct Done {
 /// A letter that nothing came of, and why.
 type Failed = (TaskId, Error);
 
+/// Why no more were begun.
+enum Stopped {
+    At(Failed),
+    /// They could not be read.
+    Unread(Error),
+}
+
 /// What came of many.
 #[derive(Default)]
 struct Outcome {
@@ -58,7 +66,7 @@ struct Outcome {
     /// For reasons of their own: the others are none the worse for them.
     skipped: Vec<Failed>,
     /// After which no more were begun.
-    failed: Option<Failed>,
+    stopped: Option<Stopped>,
 }
 
 pub(super) async fn run(action: DeadAction, act: Act) -> Result<(), Exit> {
@@ -90,14 +98,15 @@ pub(super) async fn run(action: DeadAction, act: Act) -> Result<(), Exit> {
         }
         return Err(told(Exit::Usage, "nothing was done: repeat the command with --yes"));
     }
-    let Outcome { done, skipped, failed } = all(&session, filter, limit, count, act).await;
+    let Outcome { done, skipped, stopped } = all(&session, filter, limit, count, act).await;
     report(act, &done, &skipped, json);
-    if let Some((id, error)) = failed {
-        let dealt_with = u64::try_from(done.len() + skipped.len()).unwrap_or(u64::MAX);
-        let left = count.saturating_sub(dealt_with);
-        let participle = act.participle();
-        let what =
-            format!("{id} could not be {participle}; {left} are left, and the command can be repeated");
+    if let Some(stopped) = stopped {
+        let left = count.saturating_sub(u64::try_from(done.len()).unwrap_or(u64::MAX));
+        let (what, error) = match stopped {
+            Stopped::At((id, error)) => (format!("{id} could not be {}", act.participle()), error),
+            Stopped::Unread(error) => ("dead letters cannot be read".to_owned(), error),
+        };
+        let what = format!("{what}; {left} are left, and the command can be repeated");
         return Err(broker_trouble(&what, &error));
     }
     if skipped.is_empty() { Ok(()) } else { Err(Exit::Unexpected) }
@@ -146,38 +155,45 @@ async fn count(session: &Session, filter: &LetterFilter, limit: u64) -> Result<u
     Ok(count.min(limit))
 }
 
-/// Acts on all. One that cannot be for a reason of its own is passed over; at any other failure no more are begun.
+/// Acts on `limit` of them. One that cannot be for a reason of its own is passed over; at any other failure no more are begun.
 async fn all(session: &Session, filter: LetterFilter, limit: u64, count: u64, act: Act) -> Outcome {
     let mut outcome = Outcome::default();
-    let mut begun = 0_u64;
     let mut progress = Progress::new(act.participle(), count);
-    let unread = |error| Some((TaskId::derive_from(0, &[]), error));
     let mut letters = match session.broker.letters(filter).await {
         Ok(letters) => letters,
-        Err(error) => return Outcome { failed: unread(error), ..outcome },
+        Err(error) => return Outcome { stopped: Some(Stopped::Unread(error)), ..outcome },
     };
-    while outcome.failed.is_none() {
-        let page = match letters.next_page().await {
-            Ok(page) => page,
-            Err(error) => return Outcome { failed: unread(error), ..outcome },
+    while outcome.stopped.is_none() {
+        let mut page = match letters.next_page().await {
+            Ok(page) if page.is_empty() => break,
+            Ok(page) => page.into_iter(),
+            Err(error) => return Outcome { stopped: Some(Stopped::Unread(error)), ..outcome },
         };
-        let left = usize::try_from(limit.saturating_sub(begun)).unwrap_or(usize::MAX);
-        if page.is_empty() || left == 0 {
-            break;
-        }
-        let page: Vec<Letter> = page.into_iter().take(left).collect();
-        begun += u64::try_from(page.len()).unwrap_or(0);
-        let acts = page.iter().map(|letter| async move {
-            perform(session, letter, act).await.map_err(|error| (letter.id, error))
-        });
-        let mut acts = stream::iter(acts).buffer_unordered(AT_ONCE);
-        while let Some(ended) = acts.next().await {
-            match ended {
-                Ok(one) => outcome.done.push(one),
-                Err(failed) if failed.1.is_of_one_task() => outcome.skipped.push(failed),
-                Err(failed) => outcome.failed = Some(failed),
+        let mut acts = FuturesUnordered::new();
+        loop {
+            // As many as may still be done: what is passed over makes room for another.
+            let begun = u64::try_from(outcome.done.len() + acts.len()).unwrap_or(u64::MAX);
+            if outcome.stopped.is_none()
+                && acts.len() < AT_ONCE
+                && begun < limit
+                && let Some(letter) = page.next()
+            {
+                acts.push(async move {
+                    let performed = perform(session, &letter, act).await;
+                    performed.map_err(|error| (letter.id, error))
+                });
+                continue;
+            }
+            match acts.next().await {
+                None => break,
+                Some(Ok(one)) => outcome.done.push(one),
+                Some(Err(failed)) if failed.1.is_of_one_task() => outcome.skipped.push(failed),
+                Some(Err(failed)) => outcome.stopped = Some(Stopped::At(failed)),
             }
             progress.at(u64::try_from(outcome.done.len()).unwrap_or(0));
+        }
+        if u64::try_from(outcome.done.len()).unwrap_or(u64::MAX) >= limit {
+            break;
         }
     }
     outcome

@@ -6,7 +6,7 @@
 use super::held::Message;
 use super::limits::TaskLimits;
 use super::plan::{Plan, Write};
-use super::{ending, history};
+use super::{ending, history, obituary};
 use cardcage_protocol::{
     Attempt, FollowUp, InstanceId, State, TaskEnvelope, TaskError, TaskRecord, Timestamp,
 };
@@ -116,12 +116,7 @@ pub(super) fn consider(
     let (envelope, now) = (arrival.envelope, arrival.now);
     let (mut record, fence) = match current {
         Some((record, fence)) => (record, fence),
-        None => {
-            let mut record = TaskRecord::new(envelope, State::Queued);
-            // A retry that waited longer than records are kept has had its earlier attempts all the same.
-            record.attempts_omitted = envelope.attempt.saturating_sub(1);
-            (record, 0)
-        }
+        None => (TaskRecord::new(envelope, State::Queued), 0),
     };
     if record.state.is_final() {
         return Decision::Finish(Box::new(Plan::redo(&record.follow_up)));
@@ -147,8 +142,12 @@ pub(super) fn consider(
         return Decision::Finish(Box::new(ending::follow(record, fence, now, limits)));
     }
     let lost_before = history::lost(&record);
-    if limits.lost_is_final && close_lost(&mut record, now) > 0 {
-        return Decision::Finish(Box::new(give_up_at_once(record, fence, now)));
+    if limits.lost_is_final {
+        close_lost(&mut record, now);
+        let cut_off = history::cut_off(&record, envelope.attempt).map(|attempt| attempt.error.clone());
+        if let Some(how) = cut_off {
+            return Decision::Finish(Box::new(give_up_at_once(record, fence, now, how)));
+        }
     }
     explain(&mut record, arrival, unknown, limits);
     let lost = history::lost(&record);
@@ -224,9 +223,14 @@ fn close_lost(record: &mut TaskRecord, now: Timestamp) -> usize {
     open.map(|attempt| history::lose(attempt, now)).count()
 }
 
-fn give_up_at_once(record: TaskRecord, fence: u64, now: Timestamp) -> Plan {
-    let reason = "its worker was lost while it ran, and it must not be started twice (on_lost = \"fail\")";
-    give_up(record, fence, now, "lease_lost", reason.to_owned())
+/// `how` its attempt was cut off.
+fn give_up_at_once(record: TaskRecord, fence: u64, now: Timestamp, how: Option<TaskError>) -> Plan {
+    let (code, how) =
+        how.as_ref().map_or(("lease_lost", "its worker was lost"), |error| (&*error.code, &*error.message));
+    // It is not tried again to find out whether it is why.
+    let code = if code == obituary::SUSPECTED { "interrupted" } else { code };
+    let reason = format!("{how}, and it must not be started twice (on_lost = \"fail\")");
+    give_up(record, fence, now, code, reason)
 }
 
 fn expire(mut record: TaskRecord, fence: u64, now: Timestamp) -> Plan {

@@ -8,7 +8,7 @@ use super::held::{Hold, Holding, Message, Signal};
 use super::history;
 use super::note::{BoardFull, Note, local_deadline};
 use super::plan::{Plan, Write};
-use super::unit::{Slot, Turn, Unit};
+use super::unit::{Shared, Slot, Turn, Unit};
 use super::unreadable::{self, Unreadable};
 use crate::broker::{Ack, Delivery, Waiting};
 use crate::crash::Kind;
@@ -176,11 +176,19 @@ impl Delivered<'_> {
         let mut alone = None;
         for _ in 0..ROUNDS {
             let Ok(current) = shared.read(envelope, until).await else { break };
-            if alone.is_none() && current.as_ref().is_some_and(|(record, _)| history::is_suspect(record)) {
-                alone = self.turn_alone(holding).await;
-                if alone.is_none() {
-                    let (record, fence) = current.map_or((None, 0), |(record, at)| (Some(record), at));
-                    return self.hand_back(record, fence).await;
+            // One that must not be started twice gets no turn.
+            if alone.is_none()
+                && !limits.lost_is_final
+                && current.as_ref().is_some_and(|(record, _)| history::runs_alone(record))
+            {
+                match self.turn_alone(holding).await {
+                    Ok(turn) => alone = Some(turn),
+                    // Its record says so.
+                    Err(Signal::Cancelled) => {}
+                    Err(Signal::Stopped) => {
+                        let (record, fence) = current.map_or((None, 0), |(record, at)| (Some(record), at));
+                        return self.hand_back(record, fence).await;
+                    }
                 }
                 until = Instant::now() + shared.lease;
                 continue;
@@ -273,8 +281,10 @@ impl Delivered<'_> {
         // The semaphore is never closed; while the broker is slow, this is what holds the slot.
         let ending = room.ending.acquire().await;
         drop((slot, running));
-        let until = started + limits.timeout + shared.lease;
-        Box::pin(self.end(&facts, standing, &ended, &children, until)).await;
+        let has_ended = Box::pin(self.end(&facts, standing, &ended, &children, started)).await;
+        if has_ended && (holding.does_once() || facts.attempt > 1) {
+            Box::pin(self.end_once()).await;
+        }
         drop((ending, claim));
     }
 
@@ -292,13 +302,13 @@ impl Delivered<'_> {
         turn
     }
 
-    /// The turn of a task that may have crashed a worker; `None`: this worker stops first.
-    async fn turn_alone(&self, holding: &Holding) -> Option<Box<Turn<'_>>> {
+    /// The turn of a task that may have crashed a worker, unless a signal comes first.
+    async fn turn_alone(&self, holding: &Holding) -> Result<Box<Turn<'_>>, Signal> {
         tokio::select! {
             biased;
-            () = self.unit.shared.stop.cancelled() => None,
-            turn = self.unit.turn_alone() => turn.map(Box::new),
-            () = holding.stopped() => None,
+            () = self.unit.shared.stop.cancelled() => Err(Signal::Stopped),
+            turn = self.unit.turn_alone() => turn.map(Box::new).ok_or(Signal::Stopped),
+            signal = holding.signalled() => Err(signal),
         }
     }
 
@@ -334,32 +344,58 @@ impl Delivered<'_> {
         shared.acknowledge(self.delivery, Ack::HandBack).await;
     }
 
-    /// Stores the outcome, with the fence of this attempt or not at all.
+    /// Whether the delivery's message is still in its queue. Without a record to fence with, that is how an attempt whose lease may
+    /// have ended knows that nobody has ended the task meanwhile: an outcome may have been kept for less time.
+    async fn is_there(&self, until: Instant) -> Result<bool, Carried> {
+        let Shared { broker, payer, .. } = &*self.unit.shared;
+        let says = "a task's message could not be looked for; trying again";
+        let (plugin, sequence) = (&self.envelope.plugin, self.delivery.stream_sequence);
+        payer.again(until, says, || broker.is_queued(plugin, sequence)).await
+    }
+
+    /// Has what the task did once forgotten with its outcome.
+    async fn end_once(&self) {
+        let id = self.envelope.id;
+        if let Err(error) = self.unit.shared.broker.end_once(id).await {
+            tracing::debug!(task = %id, %error, "what a task did once is kept for longer than its outcome");
+        }
+    }
+
+    /// Stores the outcome of the attempt that `started` then, with its fence or not at all. Says whether the task has ended with
+    /// it.
     async fn end(
         &self,
         facts: &Facts<'_>,
         standing: Standing,
         ended: &Ended,
         children: &[StagedTask],
-        until: Instant,
-    ) {
+        started: Instant,
+    ) -> bool {
         let (shared, limits) = (&*self.unit.shared, &self.unit.limits);
+        let until = started + limits.timeout + shared.lease;
         let (plugin, task, id) = (self.unit.room.name.as_str(), self.unit.name.as_str(), self.envelope.id);
         let mut rng = fastrand::Rng::new();
         let appended = standing.record.is_some();
         let mut standing = standing;
         for _ in 0..ROUNDS {
+            if standing.fence == 0 && started.elapsed() > shared.lease {
+                match Box::pin(self.is_there(until)).await {
+                    Ok(true) => {}
+                    Ok(false) | Err(_) => break,
+                }
+            }
             let plan = ending::end(facts, standing.record, standing.fence, ended, limits, &mut rng)
                 .with_children(children)
                 .with_hook(self.unit.hook.as_ref())
                 .kept_for(limits.result_ttl);
             log_end(plugin, task, facts, &plan);
+            let has_ended = plan.write.as_ref().is_some_and(|write| write.record.state.is_final());
             match shared.carry_out(self.envelope, self.delivery, plan, None, until).await {
-                Carried::Out => return,
+                Carried::Out => return has_ended,
                 Carried::GivenUp => {
                     bump(&shared.counters.given_up);
                     tracing::error!(plugin, task, %id, "an outcome could not be stored in time; the task runs again");
-                    return;
+                    return false;
                 }
                 Carried::Conflict => {}
             }
@@ -375,6 +411,7 @@ impl Delivered<'_> {
         bump(&shared.counters.refused);
         let attempt = facts.attempt;
         tracing::warn!(plugin, task, %id, attempt, "a completion was refused: the attempt is no longer this worker's");
+        false
     }
 }
 

@@ -176,7 +176,8 @@ pub(super) fn still_mine(
     current: Option<(TaskRecord, u64)>,
 ) -> Option<Standing> {
     let attempt = facts.attempt;
-    // The record is gone (its time to live is over, or somebody purged it), and nobody else has begun.
+    // The record is gone: its time to live is over, or somebody purged it. Whether another has ended the task meanwhile, its
+    // message tells, which is asked before an attempt writes without a fence.
     let Some((record, fence)) = current else { return Some(Standing { attempt, record: None, fence: 0 }) };
     let is_mine = |a: &Attempt| a.n == attempt && a.worker == *facts.me && a.cause.is_none();
     let of_others = record.attempts.iter().any(|a| a.n >= attempt && !is_mine(a));
@@ -268,6 +269,12 @@ fn judge(ended: &Ended, limits: &TaskLimits) -> Verdict {
             let text = format!("the attempt took longer than its limit of {} ms", limits.timeout.as_millis());
             said(Cause::Timeout, "timeout", &text, Next::Retry(None))
         }
+        Ended::HeldUp if limits.lost_is_final => said(
+            Cause::Interrupted,
+            "interrupted",
+            "another handler held the plugin's thread past its time limit, and it must not be started twice (on_lost = \"fail\")",
+            Next::Fail,
+        ),
         Ended::HeldUp => said(
             Cause::Interrupted,
             "interrupted",

@@ -45,6 +45,8 @@ pub(super) struct Holding {
     attempt: AtomicU32,
     stopped: AtomicBool,
     cancelled: AtomicBool,
+    /// Its handler does something once, of which an entry is kept until the task has ended.
+    does_once: AtomicBool,
     waker: AtomicWaker,
     progress: Mutex<Reported>,
     /// What the attempt enqueues.
@@ -82,6 +84,14 @@ impl Holding {
     fn cancel(&self) {
         self.cancelled.store(true, Ordering::Release);
         self.waker.wake();
+    }
+
+    pub(super) fn note_once(&self) {
+        self.does_once.store(true, Ordering::Release);
+    }
+
+    pub(super) fn does_once(&self) -> bool {
+        self.does_once.load(Ordering::Acquire)
     }
 
     /// Whether the task was cancelled, as far as this worker was told.
@@ -164,6 +174,7 @@ impl HeldTasks {
             attempt: AtomicU32::new(message.attempt),
             stopped: AtomicBool::new(stopped),
             cancelled: AtomicBool::new(cancelled),
+            does_once: AtomicBool::new(false),
             waker: AtomicWaker::new(),
             progress: Mutex::default(),
             staged: Staged::default(),

@@ -49,6 +49,18 @@ pub(super) fn since(record: &TaskRecord, message: u32) -> impl Iterator<Item = &
     record.attempts.iter().filter(move |attempt| attempt.n >= message)
 }
 
+/// The attempt of the message for attempt `message` that began and that nobody let come to its end; one is enough where a task
+/// must not be started twice.
+pub(super) fn cut_off(record: &TaskRecord, message: u32) -> Option<&Attempt> {
+    let is_cut_off = |cause| matches!(cause, Cause::LeaseLost | Cause::Crashed | Cause::Interrupted);
+    since(record, message).find(|attempt| attempt.cause.is_some_and(is_cut_off))
+}
+
+/// Whether it must have its turn alone: it may have crashed a worker, and nothing has settled what becomes of it.
+pub(super) fn runs_alone(record: &TaskRecord) -> bool {
+    !record.state.is_final() && record.cancel_requested_at.is_none() && is_suspect(record)
+}
+
 /// Whether the message for attempt `message` has had its outcome: another message follows it, or has followed.
 pub(super) fn is_concluded(record: &TaskRecord, message: u32) -> bool {
     let followed = record.follow_up.iter().any(

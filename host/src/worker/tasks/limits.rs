@@ -6,8 +6,11 @@ use crate::loader::TaskDescription;
 use cardcage_protocol::{Rate, RetryPolicy, limits};
 use std::time::Duration;
 
-/// The shortest time that an outcome is kept: whoever was given a receipt must be able to use it.
-const RESULT_TTL_MIN_S: u64 = 60;
+/// The shortest time that an outcome is kept. Whoever was given a receipt must be able to use it; and for as long as the broker
+/// remembers message ids, and a lease may run, it is how a repeat or a late worker learns that the task has ended.
+const RESULT_TTL_MIN: Duration = Duration::from_secs(120);
+/// The same, in leases.
+const RESULT_TTL_MIN_LEASES: u32 = 4;
 
 /// The bounds of one task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,10 +65,11 @@ impl TaskLimits {
             crash_limit: settings.crash_limit.max(1),
             lost_limit: settings.lost_limit.max(1),
             // The stream's own limit holds for everything in it.
-            result_ttl: task
-                .result_ttl_s
-                .filter(|ttl_s| *ttl_s < settings.result_ttl_s)
-                .map(|ttl_s| Duration::from_secs(ttl_s.max(RESULT_TTL_MIN_S))),
+            result_ttl: task.result_ttl_s.filter(|ttl_s| *ttl_s < settings.result_ttl_s).map(|ttl_s| {
+                let least =
+                    RESULT_TTL_MIN.max(Duration::from_millis(settings.lease_ms) * RESULT_TTL_MIN_LEASES);
+                Duration::from_secs(ttl_s).max(least)
+            }),
             concurrency: task.concurrency.map(|handlers| handlers.max(1)),
             max_running: task.max_running.map(|handlers| handlers.max(1)),
             priorities: task.priorities,

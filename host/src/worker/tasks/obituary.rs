@@ -15,6 +15,9 @@ use cardcage_protocol::{Attempt, Cause, InstanceId, Name, State, TaskError, Task
 /// How often somebody may write in between.
 const ROUNDS: usize = 4;
 
+/// A child and its supervisor know the broker's time about so well; the next child takes longer to come.
+const CLOCKS_AGREE_MS: u64 = 50;
+
 /// The code of an attempt that may have crashed its worker.
 pub(super) const SUSPECTED: &str = "suspected";
 
@@ -70,10 +73,18 @@ pub(super) fn close(
     if record.state.is_final() || record.state == State::Parked || open.is_some_and(|at| !mine(at)) {
         return None;
     }
+    // The board's clock is this machine's, the record's the broker's.
+    let began = now.minus_ms(Timestamp::now().unix_ms().saturating_sub(entry.since_unix_ms));
     let Some((cause, error)) = said(fate, how) else {
-        if open.is_some() {
+        match open.and_then(|at| record.attempts.get_mut(at)) {
+            // Of an earlier child of this worker, whose end could not be written down: that one may have started it.
+            Some(attempt) if attempt.started_at < began.minus_ms(CLOCKS_AGREE_MS) => {
+                history::lose(attempt, now);
+                record.state = State::Queued;
+            }
             // Announced, and the child died before it started.
-            history::withdraw(&mut record);
+            Some(_) => history::withdraw(&mut record),
+            None => {}
         }
         record.handed_back = record.handed_back.saturating_add(1);
         return Some(record);
@@ -86,11 +97,8 @@ pub(super) fn close(
         // Or parked, and it has come back since: whoever starts it then says so first.
         None if is_over || has_come_back => return None,
         None => {
-            // The board's clock is this machine's, the record's the broker's.
-            let ran_ms = Timestamp::now().unix_ms().saturating_sub(entry.since_unix_ms);
-            let started_at = Timestamp::from_unix_ms(now.unix_ms().saturating_sub(ran_ms));
             let (n, worker) = (entry.attempt, worker.clone());
-            record.attempts.push(Attempt { n, worker, started_at, ended_at, cause, error });
+            record.attempts.push(Attempt { n, worker, started_at: began, ended_at, cause, error });
         }
     }
     record.state = State::Queued;

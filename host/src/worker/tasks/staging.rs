@@ -69,7 +69,7 @@ impl Staged {
     }
 }
 
-/// Takes what handlers enqueue.
+/// Takes what handlers enqueue, and knows which of them do something once.
 #[derive(Debug, Clone)]
 pub struct Staging(pub(super) Arc<Shared>);
 
@@ -98,6 +98,13 @@ impl Staging {
         let count = children.len();
         let first = holding.staged.add(attempt, children)?;
         Ok((first..).take(count).map(|place| TaskId::derive(parent, place)).collect())
+    }
+
+    /// Notes that a task does something once.
+    pub fn note_once(&self, id: TaskId) {
+        if let Some(holding) = self.0.held.holding(id) {
+            holding.note_once();
+        }
     }
 
     /// The first task of the tree to which a task belongs that runs here.

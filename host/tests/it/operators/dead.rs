@@ -1,5 +1,6 @@
 //! Dead letters: what they keep, and what becomes of them.
 
+use bytes::Bytes;
 use cardcage::broker::{DeadLetter, replay_id};
 use cardcage_harness::{Launch, eventually};
 use cardcage_protocol::{TaskEnvelope, TaskId};
@@ -186,4 +187,41 @@ async fn several_are_counted_first_and_only_those_that_were_meant_are_touched() 
     wait_messages(&serving, "TASKS_chaos", 2).await;
     let cut = run(&serving, &["dead", "list", "--limit", "0"]).await;
     assert!(cut.stderr.contains("there are more"), "a cut list says so: {cut:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn letters_that_cannot_be_replayed_are_passed_over_and_take_no_others_place() {
+    let serving = Serving::api(quick).await;
+    // As they are where a task's message was gone before its letter was written.
+    let bodiless: Vec<_> =
+        many(3).into_iter().map(|task| TaskEnvelope { body: Bytes::new(), ..task }).collect();
+    letters(&serving, &bodiless, "failed").await;
+    letters(&serving, &many(4), "failed").await;
+    let replay = async |more: &[&str]| {
+        let output = run(&serving, &[&["dead", "replay", "--all", "--yes", "--json"], more].concat()).await;
+        let told = serde_json::from_str::<Value>(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
+        (output.status.code(), told)
+    };
+    let skipped = |told: &Value| {
+        let mut ids: Vec<_> = told["skipped"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|one| one["id"].as_str().unwrap().to_owned())
+            .collect();
+        ids.sort();
+        ids
+    };
+    let mut expected: Vec<_> = bodiless.iter().map(|task| task.id.to_string()).collect();
+    expected.sort();
+    // The oldest first, and two that can be.
+    let (code, told) = replay(&["--limit", "2"]).await;
+    assert_eq!((code, &told["count"], skipped(&told)), (Some(1), &json!(2), expected.clone()), "{told}");
+    let error = told["skipped"][0]["error"].as_str().unwrap();
+    assert!(error.contains("its body is not in the letter"), "{told}");
+    wait_messages(&serving, "TASKS_chaos", 2).await;
+    let (code, told) = replay(&[]).await;
+    assert_eq!((code, &told["count"], skipped(&told)), (Some(1), &json!(2), expected), "{told}");
+    wait_messages(&serving, "TASKS_chaos", 4).await;
+    wait_messages(&serving, "DEAD", 3).await;
 }

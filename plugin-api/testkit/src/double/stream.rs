@@ -134,7 +134,8 @@ impl Stream {
             let ttl = message.header("Nats-TTL").and_then(parse_duration);
             message.ends_ns = ttl.map(|ttl| at_ns.saturating_add(ttl));
         }
-        if let Some(age) = self.bound("max_age") {
+        let is_kept = self.is("allow_msg_ttl") && message.header("Nats-TTL") == Some("never");
+        if let Some(age) = self.bound("max_age").filter(|_| !is_kept) {
             let end = at_ns.saturating_add(age);
             message.ends_ns = Some(message.ends_ns.map_or(end, |earlier| earlier.min(end)));
         }

@@ -8,6 +8,11 @@ use crate::process::{Death, Fate};
 use cardcage_protocol::{Cause, FollowUp, State};
 
 pub(super) fn entry(envelope: &TaskEnvelope, attempt: u32) -> Entry {
+    entry_since(envelope, attempt, 0)
+}
+
+/// That stands on the board for so long.
+pub(super) fn entry_since(envelope: &TaskEnvelope, attempt: u32, since_ms: u64) -> Entry {
     Entry {
         kind: Kind::Task,
         id: *envelope.id.as_bytes(),
@@ -16,7 +21,7 @@ pub(super) fn entry(envelope: &TaskEnvelope, attempt: u32) -> Entry {
         name: "fulfil".into(),
         attempt,
         hard_deadline_unix_ms: u64::MAX,
-        since_unix_ms: Timestamp::now().unix_ms(),
+        since_unix_ms: Timestamp::now().unix_ms() - since_ms,
     }
 }
 
@@ -73,6 +78,23 @@ fn delivery_that_was_handed_back_unstarted_is_neither_an_attempt_nor_a_loss() {
 }
 
 #[test]
+fn attempt_of_an_earlier_child_that_nobody_ended_is_lost_and_not_taken_for_one_that_never_started() {
+    let envelope = envelope(1);
+    let queued = TaskRecord::new(&envelope, State::Queued);
+    // Announced at 5,000 ms: by this child, which stands at it since then, or by one before it.
+    let (announced, ..) = appended(decide(&arrival(&envelope, 2), Some((queued, 3)), "w1"));
+    for (stood_for_ms, causes) in
+        [(1_000, vec![Some(Cause::LeaseLost)]), (200, vec![Some(Cause::LeaseLost); 2])]
+    {
+        let entry = entry_since(&envelope, 0, stood_for_ms);
+        let record =
+            close(announced.clone(), &worker("w1"), &entry, Fate::Unstarted, &segv(), at(5_900)).unwrap();
+        let found: Vec<_> = record.attempts.iter().map(|attempt| attempt.cause).collect();
+        assert_eq!((found, record.state, record.handed_back), (causes, State::Queued, 1));
+    }
+}
+
+#[test]
 fn suspicion_lasts_until_an_attempt_comes_to_its_own_end() {
     let envelope = envelope(1);
     let suspected = die(&envelope, None, 1, Fate::Suspected);
@@ -98,4 +120,38 @@ fn an_end_that_is_recorded_or_somebody_elses_is_left_alone() {
     assert!(say(known.clone()).is_none(), "it was said before");
     let (others, ..) = appended(decide(&arrival(&envelope, 2), Some((known, 9)), "w2"));
     assert!(say(others).is_none());
+}
+
+#[test]
+fn task_that_must_not_be_started_twice_fails_whatever_cut_its_attempt_off() {
+    let envelope = envelope(1);
+    for (fate, code, how) in [
+        (Fate::Crashed, "crashed", "SIGSEGV"),
+        (Fate::Suspected, "interrupted", "SIGSEGV"),
+        (Fate::Interrupted, "interrupted", "only shared its process"),
+        (Fate::Lost, "lease_lost", "SIGSEGV"),
+    ] {
+        let record = die(&envelope, None, 1, fate);
+        let arrival = arrival(&envelope, 2);
+        let decision = consider(&arrival, Some((record, 9)), &worker("w2"), &worker("unknown"), &ONCE);
+        let plan = finished(decision);
+        let record = plan.write.unwrap().record;
+        assert_eq!((record.state, record.attempts.len()), (State::Failed, 1), "{fate:?}");
+        assert_eq!(record.error.unwrap().code, code, "{fate:?}");
+        let [FollowUp::DeadLetter { reason }] = &plan.then[..] else { panic!("{:?}", plan.then) };
+        assert!(reason.contains(how) && reason.contains("on_lost"), "{reason}");
+    }
+    // It was handed back unstarted, or ended by itself and is tried again.
+    let unstarted = die(&envelope, None, 1, Fate::Unstarted);
+    let timed_out = die(&envelope, None, 1, Fate::TimedOut);
+    for (record, is_started) in [(unstarted, true), (timed_out, false)] {
+        let arrival = arrival(&envelope, 2);
+        match consider(&arrival, Some((record, 9)), &worker("w2"), &worker("unknown"), &ONCE) {
+            Decision::Append { attempt: 1, .. } => assert!(is_started),
+            Decision::Finish(plan) => {
+                assert!(!is_started && matches!(plan.then[..], [FollowUp::ScheduleRetry { attempt: 2, .. }]));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
 }

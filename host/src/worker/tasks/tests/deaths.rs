@@ -9,11 +9,11 @@ use super::super::history;
 use super::super::obituary::close;
 use super::super::plan::Last;
 use super::transitions::{self, Change, Writer};
-use super::world::{Message, Unparking, World};
+use super::world::{Message, STEP_MS, Unparking, World};
 use super::*;
 use crate::loader::Outcome;
 use crate::process::{Death, Fate};
-use cardcage_protocol::{Attempt, FollowUp, Parking, State};
+use cardcage_protocol::{Attempt, Cause, FollowUp, Parking, State};
 use std::collections::{HashSet, VecDeque};
 
 impl World {
@@ -22,8 +22,7 @@ impl World {
         &mut self,
         envelope: &TaskEnvelope,
         name: &InstanceId,
-        message: &Message,
-        step: &Step,
+        Job { message, step, since }: &Job,
         rng: &mut fastrand::Rng,
     ) {
         let attempt = match step {
@@ -39,7 +38,8 @@ impl World {
             None => (TaskRecord::new(envelope, State::Queued), 0),
         };
         let how = Death::Signalled("SIGSEGV".into());
-        let closed = close(record, name, &super::crashes::entry(envelope, attempt), fate, &how, at(3));
+        let entry = super::crashes::entry_since(envelope, attempt, (self.steps - since) * STEP_MS);
+        let closed = close(record, name, &entry, fate, &how, self.now());
         if let Some(record) = closed {
             self.write(&record, fence, Writer::Undertaker).unwrap();
         }
@@ -72,25 +72,31 @@ impl Debt {
     }
 }
 
+struct Job {
+    message: Message,
+    step: Step,
+    since: u64,
+}
+
 struct Worker {
     name: InstanceId,
-    job: Option<(Message, Step)>,
+    job: Option<Job>,
 }
 
 impl Worker {
     fn step(&mut self, world: &mut World, envelope: &TaskEnvelope, rng: &mut fastrand::Rng) {
-        let Some((message, step)) = self.job.take() else {
+        let Some(Job { message, step, since }) = self.job.take() else {
             let Some(free) = world.queue.iter_mut().find(|message| !message.leased) else { return };
             free.leased = true;
             free.num_delivered += 1;
-            self.job = Some((free.clone(), Step::Arrived));
+            self.job = Some(Job { message: free.clone(), step: Step::Arrived, since: world.steps });
             return;
         };
         let Message { attempt, unparked, sequence, .. } = message;
         let envelope = TaskEnvelope { attempt, unparked, ..envelope.clone() };
         let next = match step {
             Step::Arrived => {
-                let now = at(world.now_ms);
+                let now = world.now();
                 let message = Arrival { message: sequence, now, ..arrival(&envelope, message.num_delivered) };
                 self.open(world, &message)
             }
@@ -129,11 +135,11 @@ impl Worker {
                 }
             },
         };
-        self.job = next.map(|step| (message, step));
+        self.job = next.map(|step| Job { message, step, since });
     }
 
     fn open(&self, world: &mut World, arrival: &Arrival<'_>) -> Option<Step> {
-        match receive(arrival, may_come_twice(arrival.envelope)) {
+        match receive(arrival, world.is_once || may_come_twice(arrival.envelope)) {
             Reception::Start(standing) => return Some(Step::Running(standing)),
             Reception::Expired(plan) => {
                 let write = plan.write.as_ref()?;
@@ -143,7 +149,7 @@ impl Worker {
             }
             Reception::Read => {}
         }
-        match consider(arrival, world.record.clone(), &self.name, &worker("unknown"), &LIMITS) {
+        match consider(arrival, world.record.clone(), &self.name, &worker("unknown"), world.limits()) {
             Decision::Start(standing) => Some(Step::Running(standing)),
             Decision::Append { write, attempt, .. } => {
                 let fence = world.write(&write.record, write.fence, Writer::Starter).ok()?;
@@ -170,7 +176,7 @@ impl Worker {
         rng: &mut fastrand::Rng,
     ) -> Option<Step> {
         let attempt = standing.attempt;
-        let ended_at = at(world.now_ms);
+        let ended_at = world.now();
         let told = world.is_marked() && rng.bool();
         let facts = Facts {
             envelope,
@@ -182,7 +188,7 @@ impl Worker {
             ended_at,
             told,
         };
-        let plan = end(&facts, standing.record, standing.fence, &ended, &LIMITS, rng);
+        let plan = end(&facts, standing.record, standing.fence, &ended, world.limits(), rng);
         let write = plan.write.as_ref().unwrap();
         match world.write(&write.record, write.fence, Writer::Holder) {
             Ok(_) => {
@@ -217,9 +223,9 @@ fn any_end(rng: &mut fastrand::Rng) -> Ended {
 fn live(seed: u64) -> HashSet<Change> {
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut envelope = envelope(1);
-    envelope.expires_at = (rng.u8(..4) == 0).then(|| at(rng.u64(..60)));
+    envelope.expires_at = (rng.u8(..4) == 0).then(|| at(rng.u64(..60) * STEP_MS));
     let mut cancels_at = (rng.u8(..4) == 0).then(|| rng.u64(..60));
-    let mut world = World { forgets: rng.u8(..4) == 0, ..World::default() };
+    let mut world = World { forgets: rng.u8(..4) == 0, is_once: rng.u8(..4) == 0, ..World::default() };
     match rng.u8(..4) {
         0 => world.schedule.push(1),
         _ => world.enqueue(1),
@@ -231,8 +237,8 @@ fn live(seed: u64) -> HashSet<Change> {
     let is_calm = troubles == 0;
     for _ in 0..10_000 {
         let chosen = rng.usize(..workers.len());
-        world.now_ms += 1;
-        if cancels_at.take_if(|cancels_at| world.now_ms >= *cancels_at).is_some() {
+        world.steps += 1;
+        if cancels_at.take_if(|cancels_at| world.steps >= *cancels_at).is_some() {
             world.mark(&envelope);
         }
         match rng.u8(..10) {
@@ -241,8 +247,8 @@ fn live(seed: u64) -> HashSet<Change> {
                 troubles -= 1;
                 let job = workers[chosen].job.take();
                 // Its supervisor may live, and say so.
-                if let Some((message, step)) = job.filter(|_| rng.bool()) {
-                    world.bury(&envelope, &workers[chosen].name, &message, &step, &mut rng);
+                if let Some(job) = job.filter(|_| rng.bool()) {
+                    world.bury(&envelope, &workers[chosen].name, &job, &mut rng);
                 }
             }
             // The lease runs out, and its holder does not know.
@@ -290,6 +296,18 @@ fn live(seed: u64) -> HashSet<Change> {
         "seed {seed}: {:?}",
         record.attempts
     );
+    if world.is_once {
+        let came_to_an_end = |attempt: &&Attempt| attempt.cause.is_some_and(Cause::counts);
+        let own = record.attempts.iter().filter(came_to_an_end).count();
+        let cut_off = record.attempts.len() - own;
+        let own = own + usize::try_from(record.attempts_omitted).unwrap();
+        assert!(
+            cut_off == 0 || cut_off == 1 && record.state.is_final(),
+            "seed {seed}: {:?}",
+            record.attempts
+        );
+        assert!(usize::try_from(world.starts).unwrap() <= own + 1, "seed {seed}: {:?}", record.attempts);
+    }
     if is_calm {
         // Nobody died: every start is an attempt with an end of its own, and none was lost. Where the body could not be
         // read, nothing was started, but a cancellation that came just then is told of.
@@ -299,8 +317,12 @@ fn live(seed: u64) -> HashSet<Change> {
         assert_eq!(usize::try_from(world.starts).unwrap(), started, "seed {seed}: {record:?}");
         assert_eq!(history::lost(&record), 0, "seed {seed}: {record:?}");
     }
-    assert!(history::counted(&record) <= LIMITS.retry.max_attempts, "seed {seed}: {:?}", record.attempts);
-    let starved = record.error.is_some_and(|error| ["lease_lost", "crashed"].contains(&error.code.as_str()));
+    // Those before a record was lost are taken to have counted.
+    let counted = history::counted(&record).saturating_sub(record.attempts_omitted);
+    assert!(counted <= LIMITS.retry.max_attempts, "seed {seed}: {:?}", record.attempts);
+    let starved = record
+        .error
+        .is_some_and(|error| ["lease_lost", "crashed", "interrupted"].contains(&error.code.as_str()));
     let unstarted = matches!(record.state, State::Cancelled | State::Expired);
     assert!(world.starts > 0 || starved || unstarted, "seed {seed}");
     world.changes

@@ -34,6 +34,9 @@ const LIMITS: TaskLimits = TaskLimits {
     lost_is_final: false,
 };
 
+/// Of a task that must not be started twice.
+const ONCE: TaskLimits = TaskLimits { lost_is_final: true, ..LIMITS };
+
 fn at(ms: u64) -> Timestamp {
     Timestamp::from_unix_ms(1_700_000_000_000 + ms)
 }

@@ -5,6 +5,9 @@ use super::*;
 use cardcage_protocol::{Parking, State};
 use std::collections::HashSet;
 
+/// What one step takes; longer than the clocks of a child and its supervisor differ.
+pub(super) const STEP_MS: u64 = 100;
+
 #[derive(Clone)]
 pub(super) struct Message {
     /// Its sequence in the queue.
@@ -49,12 +52,23 @@ pub(super) struct World {
     pub(super) letters: u32,
     pub(super) finals: u32,
     pub(super) starts: u32,
-    /// The broker's clock.
-    pub(super) now_ms: u64,
+    /// Steps so far.
+    pub(super) steps: u64,
     pub(super) changes: HashSet<Change>,
+    /// The task must not be started twice.
+    pub(super) is_once: bool,
 }
 
 impl World {
+    pub(super) const fn limits(&self) -> &'static TaskLimits {
+        if self.is_once { &ONCE } else { &LIMITS }
+    }
+
+    /// The broker's clock.
+    pub(super) fn now(&self) -> Timestamp {
+        at(self.steps * STEP_MS)
+    }
+
     pub(super) fn enqueue(&mut self, attempt: u32) {
         if let Some(sequence) = self.store(MessageId::Attempt(attempt)) {
             self.queue.push(Message { sequence, attempt, unparked: false, num_delivered: 0, leased: false });
@@ -102,12 +116,16 @@ impl World {
         let (mut record, fence) = match self.record.clone() {
             Some((record, fence)) if !record.state.is_final() => (record, fence),
             // Parked for longer than records are kept, or nobody has had it yet: it waits for its time, or in its queue.
-            None if self.is_parked() => (TaskRecord::new(envelope, State::Parked), 0),
+            None if self.is_parked() => {
+                let attempt = self.parked.last().map_or(1, |parked| parked.attempt);
+                let envelope = TaskEnvelope { attempt, ..envelope.clone() };
+                (TaskRecord::new(&envelope, State::Parked), 0)
+            }
             None if self.queue.is_empty() => (TaskRecord::new(envelope, State::Scheduled), 0),
             None => (TaskRecord::new(envelope, State::Queued), 0),
             Some(_) => return,
         };
-        record.cancel_requested_at.get_or_insert(at(self.now_ms));
+        record.cancel_requested_at.get_or_insert(self.now());
         self.write(&record, fence, Writer::Canceller).unwrap();
     }
 
@@ -146,7 +164,8 @@ impl Unparking {
         match self {
             Self::Record(parked) => {
                 let (record, fence) = world.record.clone().unwrap_or_else(|| {
-                    let mut record = TaskRecord::new(envelope, State::Parked);
+                    let envelope = TaskEnvelope { attempt: parked.attempt, ..envelope.clone() };
+                    let mut record = TaskRecord::new(&envelope, State::Parked);
                     record.parked = Some(Parking::of(parked.message, vec!["s".into()], None));
                     (record, 0)
                 });
@@ -155,7 +174,7 @@ impl Unparking {
                 }
                 match record.state {
                     State::Parked => {
-                        let back = crate::unpark::back(record, at(world.now_ms));
+                        let back = crate::unpark::back(record, world.now());
                         if fence == 0 {
                             world.write(&back, fence, Writer::Canceller).unwrap();
                         } else {
