@@ -96,6 +96,8 @@ pub struct PluginSet {
     pub declared: Vec<(Source, Arc<Description>)>,
     /// The others.
     pub refused: Vec<Refusal>,
+    /// How many were begun: each has a number of its own, also one that did not start, for its library and its threads stay.
+    pub begun: u32,
     /// A started plugin needs one that did not start, and what is to be said of it: this process is of no use.
     pub stranded: Option<String>,
 }

@@ -33,8 +33,9 @@ pub(super) fn all(
             set.refused.push(refusal);
             continue;
         }
-        // Its place among those that start, which is how the supervisor finds its name after a crash.
-        let index = u32::try_from(set.plugins.len() + 1).unwrap_or(0);
+        // How the supervisor finds its name after a crash.
+        set.begun += 1;
+        let index = set.begun;
         let Manifest { name, version, .. } = &plugin.manifest;
         on_step(Some(LoadStep { index: Some(index), ..LoadStep::before("init", name, version) }));
         let started = plugin.init(&InitOptions {

@@ -2,7 +2,7 @@
 //!
 //! The room knows neither callers nor the broker: whoever does is given from outside.
 
-use super::control::LoadedPlugin;
+use super::started::Begun;
 use super::{Death, Fate};
 use crate::crash::Entry;
 use futures_util::future::BoxFuture;
@@ -14,13 +14,8 @@ pub(super) const AFTERMATH_MAX: Duration = Duration::from_secs(5);
 /// What is owed to others when a child has died: an answer for each call, the return of each task.
 pub trait Aftermath: Send + Sync {
     /// Called once for each child that died while serving or left entries behind, with what its death means for each.
-    /// `plugins` are those that it had loaded. It is given five seconds, during which no new child starts.
-    fn child_died(
-        &self,
-        remains: Vec<(Entry, Fate)>,
-        plugins: Vec<LoadedPlugin>,
-        how: Death,
-    ) -> BoxFuture<'_, ()>;
+    /// `plugins` are those that it had begun. It is given five seconds, during which no new child starts.
+    fn child_died(&self, remains: Vec<(Entry, Fate)>, plugins: Vec<Begun>, how: Death) -> BoxFuture<'_, ()>;
 
     /// Called for a task that holds its thread past its limit where its child cannot give it up. The child is replaced.
     fn overran(&self, task: Entry) -> BoxFuture<'_, ()>;

@@ -4,9 +4,9 @@
 //! call costs that call. A plugin whose own thread crashes ends every child that loads it, whatever anybody asks of it. The
 //! third time within [`WINDOW`] it is left out, then tried again; each time that it crashes a child after that, for twice as long.
 //!
-//! Invariants: only what a plugin does by itself counts, so no caller can have one left out; while tasks of its own may be why,
-//! they are found out first. What others cannot do without is
-//! not left out for long: a child that cannot start for lack of it brings it back.
+//! Invariants: only what a plugin does by itself counts, so no caller can have one left out: what happens while a task or a call of
+//! its own is in flight may be that one's doing. What others cannot do without is not left out for long: a child that cannot start
+//! for lack of it brings it back.
 //!
 //! What it refuses: it loads and ends nothing, and it forgets everything with its supervisor.
 
@@ -33,8 +33,23 @@ struct Loop {
     crashes: Vec<Instant>,
     /// How long it was left out the last time.
     wait: Option<Duration>,
-    /// Until when it is, and what is said of it.
+    /// Until when it is or was, and what is said of it.
     out: Option<(Instant, Refusal)>,
+}
+
+impl Loop {
+    /// Notes a crash; how long it is left out for it, if it is.
+    fn wait_after(&mut self, now: Instant) -> Option<Duration> {
+        if let (Some(wait), Some((back, _))) = (self.wait, &self.out) {
+            if now.saturating_duration_since(*back) < WINDOW {
+                return Some((wait * 2).min(LONGEST));
+            }
+            *self = Self::default();
+        }
+        self.crashes.retain(|at| now.saturating_duration_since(*at) < WINDOW);
+        self.crashes.push(now);
+        (self.crashes.len() >= CRASHES).then_some(FIRST)
+    }
 }
 
 /// What is remembered of crashes, by plugin.
@@ -50,21 +65,10 @@ impl CrashLoops {
     pub(super) fn note(&mut self, report: &CrashReport, now: Instant) -> Option<Duration> {
         let is_own = matches!(report.cause, Cause::Signal | Cause::Exit)
             && report.work.is_none()
-            && !report.blames_tasks;
+            && !report.may_be_asked;
         let plugin = report.plugin.as_ref().filter(|_| is_own && !self.is_off)?;
         let known = self.plugins.entry(plugin.clone()).or_default();
-        known.crashes.retain(|at| now.saturating_duration_since(*at) < WINDOW);
-        if known.crashes.is_empty() {
-            known.wait = None;
-        }
-        known.crashes.push(now);
-        // As many as it takes, and no more: it is tried again and again for as long as the host lives.
-        let spare = known.crashes.len().saturating_sub(CRASHES);
-        known.crashes.drain(..spare);
-        if known.crashes.len() < CRASHES {
-            return None;
-        }
-        let wait = known.wait.map_or(FIRST, |wait| (wait * 2).min(LONGEST));
+        let wait = known.wait_after(now)?;
         known.wait = Some(wait);
         let refusal = refusal(plugin, report, wait);
         tracing::error!(
@@ -136,7 +140,7 @@ mod tests {
             work,
             library_offset: None,
             is_stack_overflow: false,
-            blames_tasks: false,
+            may_be_asked: false,
         }
     }
 
@@ -157,9 +161,16 @@ mod tests {
             out[0].message
         );
         assert!(loops.out(start + FIRST).is_empty(), "its time is over");
-        let waits: Vec<_> = (1..9).map(|n| loops.note(&own(), start + n * FIRST)).collect();
-        let seconds: Vec<u64> = waits.iter().map(|wait| wait.unwrap().as_secs()).collect();
+        // It crashes again as soon as it is back.
+        let (mut now, mut seconds) = (start + FIRST, Vec::new());
+        for _ in 0..8 {
+            let wait = loops.note(&own(), now + Duration::from_secs(1)).unwrap();
+            now += Duration::from_secs(1) + wait;
+            seconds.push(wait.as_secs());
+        }
         assert_eq!(seconds, [20, 40, 80, 160, 320, 600, 600, 600]);
+        // For a while it does not, and begins anew.
+        assert_eq!(loops.note(&own(), now + WINDOW), None);
     }
 
     #[tokio::test(start_paused = true)]
@@ -177,9 +188,13 @@ mod tests {
     async fn crashes_in_calls_and_tasks_and_kills_from_outside_are_not_the_plugins_own() {
         let (mut loops, now) = (CrashLoops::default(), Instant::now());
         let work = Work { kind: Some("route"), name: Some("call".into()), id: "7".into() };
-        for report in
-            [crash(Cause::Signal, Some(work)), crash(Cause::Killed, None), crash(Cause::Memory, None)]
-        {
+        let beside_a_call = CrashReport { may_be_asked: true, ..own() };
+        for report in [
+            beside_a_call,
+            crash(Cause::Signal, Some(work)),
+            crash(Cause::Killed, None),
+            crash(Cause::Memory, None),
+        ] {
             assert!((0..9).all(|_| loops.note(&report, now).is_none()), "{report:?}");
         }
     }

@@ -7,8 +7,8 @@
 //!
 //! Invariant: what it says decides nothing; which task a crash counts against is `fate`'s business.
 
-use super::control::LoadedPlugin;
 use super::life::OVER_CEILING;
+use super::started::{Begun, Started};
 use super::{Death, Fate, Scene, Seat};
 use crate::crash::{Board, Entry, Fault, Place};
 use cardcage_protocol::Timestamp;
@@ -79,8 +79,9 @@ pub struct CrashReport {
     pub library_offset: Option<String>,
     /// Whether the thread had used up its stack.
     pub is_stack_overflow: bool,
-    /// Whether a task had done it, or is among those that may have.
-    pub blames_tasks: bool,
+    /// Whether something that was asked of the plugin may have done it, from whatever thread: a task, or a call.
+    #[serde(skip)]
+    pub may_be_asked: bool,
 }
 
 /// What a dead child's board says of the fault.
@@ -106,14 +107,9 @@ impl Wound {
     }
 
     /// The plugin in whose library it happened, or that called where it happened.
-    pub(super) fn plugin<'a>(&self, plugins: &'a [LoadedPlugin]) -> Option<&'a LoadedPlugin> {
-        nth(plugins, self.at.or(self.from)?.plugin)
+    pub(super) fn plugin<'a>(&self, begun: &'a Started) -> Option<&'a Begun> {
+        begun.numbered(self.at.or(self.from)?.plugin)
     }
-}
-
-/// The plugin with this number on the board.
-fn nth(plugins: &[LoadedPlugin], number: u32) -> Option<&LoadedPlugin> {
-    plugins.get(usize::try_from(number).ok()?.checked_sub(1)?)
 }
 
 /// What is to be said of the death.
@@ -123,17 +119,19 @@ pub(super) fn report(
     wound: &Wound,
     entries: &[Entry],
     fates: &[Fate],
-    plugins: &[LoadedPlugin],
+    begun: &Started,
 ) -> CrashReport {
     let polled = scene.culprit.and_then(|tid| scene.polling.iter().find(|thread| thread.tid == tid));
-    let nth = |index: u32| nth(plugins, index);
     let entry = polled.and_then(|thread| entries.iter().find(|entry| entry.id == thread.id));
     let index = wound.at.map(|place| place.plugin).or(polled.map(|thread| thread.plugin));
     let plugin = index
-        .and_then(nth)
-        .or_else(|| entry.and_then(|entry| plugins.iter().find(|plugin| plugin.name == entry.plugin)))
-        .or_else(|| wound.from.and_then(|place| nth(place.plugin)));
-    let is_of = |place: &Place| plugin.is_some() && nth(place.plugin) == plugin;
+        .and_then(|number| begun.numbered(number))
+        .or_else(|| entry.and_then(|entry| begun.named(&entry.plugin)))
+        .or_else(|| wound.from.and_then(|place| begun.numbered(place.plugin)));
+    let is_of = |place: &Place| plugin.is_some() && begun.numbered(place.plugin) == plugin;
+    let is_asked = |entry: &Entry| !entry.kind.is_task() || entry.attempt > 0;
+    let of_it = |entry: &&Entry| plugin.is_some_and(|plugin| plugin.name == entry.plugin);
+    let is_blamed = fates.iter().any(|fate| matches!(fate, Fate::Crashed | Fate::Suspected));
     let place = wound.at.or(wound.from).filter(is_of);
     CrashReport {
         at: Timestamp::now(),
@@ -145,7 +143,7 @@ pub(super) fn report(
         work: polled.map(|thread| work(thread.id, entry)),
         library_offset: place.map(|place| format!("{:#x}", place.offset)),
         is_stack_overflow: wound.fault.is_some_and(|fault| fault.is_stack_overflow()),
-        blames_tasks: fates.iter().any(|fate| matches!(fate, Fate::Crashed | Fate::Suspected)),
+        may_be_asked: is_blamed || entries.iter().filter(of_it).any(is_asked),
     }
 }
 
@@ -175,17 +173,8 @@ mod tests {
     use super::*;
     use crate::crash::{Kind, Polling};
 
-    fn plugins() -> Vec<LoadedPlugin> {
-        let plugin = |name: &str| LoadedPlugin {
-            name: name.into(),
-            version: "1.2.3".into(),
-            is_loaded: true,
-            routes: 1,
-            tasks: 1,
-            task_names: vec![],
-            called: vec![],
-        };
-        vec![plugin("hello"), plugin("chaos")]
+    fn plugins() -> Started {
+        Started::from_iter([(1, "hello"), (2, "chaos")])
     }
 
     fn entry(kind: Kind, n: u8) -> Entry {
@@ -239,6 +228,27 @@ mod tests {
         }
         let nobody = told(&scene(None), &Wound::default(), &[]);
         assert_eq!((nobody.plugin, nobody.work, nobody.library_offset), (None, None, None));
+    }
+
+    #[test]
+    fn what_was_asked_of_the_plugin_that_is_named_may_have_done_it_from_another_thread() {
+        let mut unstarted = entry(Kind::Task, 3);
+        unstarted.attempt = 0;
+        let of_another = Entry { plugin: "hello".into(), ..entry(Kind::Call, 4) };
+        for (entries, may_be) in [
+            (vec![], false),
+            (vec![unstarted, of_another], false),
+            (vec![entry(Kind::Call, 3)], true),
+            (vec![entry(Kind::Inline, 3)], true),
+            (vec![entry(Kind::Task, 3)], true),
+        ] {
+            let report = told(&scene(Some(99)), &wound(Some(2), None), &entries);
+            assert_eq!(
+                (report.plugin.as_deref(), report.may_be_asked),
+                (Some("chaos"), may_be),
+                "{entries:?}"
+            );
+        }
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! What remains of a child: its board is read and emptied, it is said who died of what, and its debts are paid.
 
 use super::aftermath::{AFTERMATH_MAX, Aftermath};
-use super::control::LoadedPlugin;
-use super::crash_report::{self, CrashReport, Wound};
+use super::crash_report::{self, Cause, CrashReport, Wound};
 use super::fate::fates;
 use super::lease::now_unix_ms;
 use super::life::{Ending, Lived};
+use super::started::Started;
 use super::status::Status;
 use super::{Fate, Scene};
 use crate::crash::{Board, Entry, Kind};
@@ -15,8 +15,8 @@ use std::sync::Arc;
 pub(super) struct Grave {
     pub(super) board: Board,
     pub(super) hooks: Arc<dyn Aftermath>,
-    /// The plugins that it had loaded.
-    pub(super) plugins: Vec<LoadedPlugin>,
+    /// The plugins that it had begun.
+    pub(super) begun: Started,
     /// Where it is shown.
     pub(super) status: Status,
 }
@@ -26,16 +26,16 @@ impl Grave {
     pub(super) async fn bury(&self, lived: &Lived) -> Option<CrashReport> {
         let board = &self.board;
         // What is shown may be another child's, which serves.
-        let plugins = lived.plugins.as_ref().unwrap_or(&self.plugins);
+        let begun = lived.begun.as_ref().unwrap_or(&self.begun);
         let entries = board.live();
         let wound = Wound::of(board);
         let scene = Scene {
             polling: board.polling(),
             culprit: board.culprit(),
-            plugin: wound.plugin(plugins).map(|plugin| plugin.name.clone()),
+            plugin: wound.plugin(begun).map(|plugin| plugin.name.clone()),
             stopping: matches!(lived.ending, Ending::Stopped(_) | Ending::Replaced),
         };
-        let polled = polled(&scene, &entries, plugins);
+        let polled = polled(&scene, &entries, begun);
         // At once: while entries stand there, their leases are renewed.
         board.reset();
         let mut fates = fates(&entries, &scene, &lived.death);
@@ -47,9 +47,11 @@ impl Grave {
         }
         let of = |fate| fates.iter().filter(|known| **known == fate).count();
         let tasks = entries.iter().filter(|entry| entry.kind.is_task()).count();
-        let report = crash_report::report(&lived.death, &scene, &wound, &entries, &fates, plugins);
-        let is_own = lived.ending == Ending::Starting && report.plugin.is_some();
-        if entries.is_empty() && lived.ending != Ending::Serving && !is_own {
+        let report = crash_report::report(&lived.death, &scene, &wound, &entries, &fates, begun);
+        // Also where nothing was in flight: a plugin ended the child in its start, or while it was to stop.
+        let is_own = report.plugin.is_some() && matches!(report.cause, Cause::Signal | Cause::Exit);
+        let is_told = is_own && !matches!(lived.ending, Ending::Loading(_));
+        if entries.is_empty() && lived.ending != Ending::Serving && !is_told {
             return None;
         }
         tracing::error!(
@@ -70,12 +72,12 @@ impl Grave {
             suspected = of(Fate::Suspected),
             "the child died, or ended with work unfinished"
         );
-        if !scene.stopping {
+        if !scene.stopping || is_own {
             self.status.update(|now| now.report(report.clone()));
         }
         let owed = |(entry, _): &(Entry, Fate)| entry.kind != Kind::Inline;
         let remains = entries.into_iter().zip(fates).filter(owed).collect();
-        let hooks = self.hooks.child_died(remains, plugins.clone(), lived.death.clone());
+        let hooks = self.hooks.child_died(remains, begun.all(), lived.death.clone());
         if tokio::time::timeout(AFTERMATH_MAX, hooks).await.is_err() {
             tracing::error!("answering for the dead child took too long; its leases will run out instead");
         }
@@ -84,7 +86,7 @@ impl Grave {
 }
 
 /// What the child's threads were polling, in words; ids as the other logs write them.
-fn polled(scene: &Scene, entries: &[Entry], plugins: &[LoadedPlugin]) -> Vec<String> {
+fn polled(scene: &Scene, entries: &[Entry], begun: &Started) -> Vec<String> {
     let named = scene.polling.iter().map(|thread| {
         let id = uuid::Uuid::from_bytes(thread.id);
         let request = id.simple();
@@ -95,8 +97,7 @@ fn polled(scene: &Scene, entries: &[Entry], plugins: &[LoadedPlugin]) -> Vec<Str
             };
         }
         // Given up before, or more were in flight than there is room for.
-        let place = usize::try_from(thread.plugin).ok().and_then(|place| place.checked_sub(1));
-        match place.and_then(|place| plugins.get(place)) {
+        match begun.numbered(thread.plugin) {
             Some(plugin) => format!("{} {request}", plugin.name),
             None => format!("plugin {} {request}", thread.plugin),
         }

@@ -420,6 +420,7 @@ impl<'a, 'b> Life<'a, 'b> {
             now.status = Stage::Serving;
             now.responding = true;
             now.plugins = ready.plugins;
+            now.begun.clone_from(&self.started);
             now.blocked.clear();
             now.bound = ready.bound;
         });

@@ -71,6 +71,7 @@ pub use shutdown::{Shutdown, ShutdownHandle, hangup_stops};
 #[cfg(debug_assertions)]
 pub(crate) use spawn::SUBCOMMAND;
 pub use spawn::{Process, SelfExecutable, Spawn};
+pub use started::Begun;
 pub use status::{
     BlockedPlugin, ChildMetrics, DutyMetrics, Handle, QuarantinedPlugin, Snapshot, Stage, Status,
 };

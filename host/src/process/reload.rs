@@ -162,6 +162,8 @@ pub(super) struct Risen {
     pub(super) banned: Vec<Refusal>,
     /// The libraries that it has.
     pub(super) held: Held,
+    /// Somebody asked for it: its plan, and its libraries, may be others.
+    pub(super) is_new: bool,
     answer: oneshot::Sender<Result<Snapshot, Unfit>>,
 }
 
@@ -235,6 +237,7 @@ impl Reloading {
     ) {
         tracing::info!("another child is started, with the new plugin set");
         // With another plan libraries are judged anew, from where they lie.
+        let is_new = order.plan.is_some();
         let (plan, held) = match order.plan.take() {
             Some(plan) => (plan, self.held.anew()),
             None => (self.plan.clone(), self.held.clone()),
@@ -257,7 +260,7 @@ impl Reloading {
             {
                 if let Ok((child, now, plan, _)) = risen {
                     let status = Status::new(means.role, means.instance);
-                    let grave = Grave { board, hooks: means.hooks, plugins: now.plugins, status };
+                    let grave = Grave { board, hooks: means.hooks, begun: now.begun, status };
                     send_away(child, plan.grace, grave, stop).await;
                 }
                 let others = "another worker group does not take the new plugin set";
@@ -266,7 +269,7 @@ impl Reloading {
             }
             match risen {
                 Ok((child, now, plan, banned)) => {
-                    Some(Box::new(Risen { child, plan, now, banned, held, answer }))
+                    Some(Box::new(Risen { child, plan, now, banned, held, is_new, answer }))
                 }
                 Err(unfit) => {
                     tracing::error!(
@@ -350,7 +353,7 @@ impl Birth {
             let grave = Grave {
                 board: self.board,
                 hooks: self.means.hooks.clone(),
-                plugins: snapshot.plugins.clone(),
+                begun: snapshot.begun.clone(),
                 // What is shown is the host's, which serves.
                 status: status.clone(),
             };

@@ -1,41 +1,51 @@
-//! Plugins that a child has begun to start: who is who on its board before it serves, and whose doing its death was.
+//! Plugins that a child has begun to start: who is who on its board, and whose doing its death was.
 //!
-//! While one plugin is loaded, threads of those before it run already. A child that dies then need not have died of the one that
-//! was loaded: where the thread that faulted is not the one that loads, and stood in the library of another plugin, it was that
-//! one's doing.
+//! While one plugin is loaded, threads of those before it run already, also of one that did not start: its library stays. A child
+//! that dies then need not have died of the one that was loaded: where the thread that faulted is not the one that loads, and
+//! stood in the library of another plugin, it was that one's doing.
 //!
-//! Invariant: nobody but the plugin that is loaded is blamed without an address in their library.
+//! Invariants: a number means one plugin for as long as the child lives; nobody but the plugin that is loaded is blamed without an
+//! address in their library.
 
-use super::control::{LoadedPlugin, Phase};
+use super::control::Phase;
 use super::crash_report::Wound;
 use crate::crash::Board;
 
-/// Those that were begun, by their numbers.
-#[derive(Debug, Default)]
-pub(super) struct Started(Vec<LoadedPlugin>);
+/// A plugin that was begun.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Begun {
+    /// Its number on the board.
+    pub number: u32,
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+}
+
+/// Those that were begun.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Started(Vec<Begun>);
 
 impl Started {
     /// Notes whose step is next.
     pub(super) fn enter(&mut self, phase: &Phase) {
-        let Some(place) = phase.index.and_then(|index| usize::try_from(index).ok()?.checked_sub(1)) else {
-            return;
-        };
-        // One that did not start has given up its number.
-        self.0.truncate(place);
-        self.0.push(LoadedPlugin {
-            name: phase.plugin.clone(),
-            version: phase.version.clone(),
-            is_loaded: true,
-            routes: 0,
-            tasks: 0,
-            task_names: Vec::new(),
-            called: Vec::new(),
-        });
+        let Some(number) = phase.index else { return };
+        self.0.push(Begun { number, name: phase.plugin.clone(), version: phase.version.clone() });
     }
 
-    /// All of them, as the board numbers them.
-    pub(super) fn into_plugins(self) -> Vec<LoadedPlugin> {
-        self.0
+    /// The plugin with this number on the board.
+    pub(super) fn numbered(&self, number: u32) -> Option<&Begun> {
+        self.0.iter().find(|one| one.number == number)
+    }
+
+    /// The plugin of this name.
+    pub(super) fn named(&self, name: &str) -> Option<&Begun> {
+        self.0.iter().find(|one| one.name == name)
+    }
+
+    /// All of them.
+    pub(super) fn all(&self) -> Vec<Begun> {
+        self.0.clone()
     }
 
     /// Whether the child died of another plugin than the one that was in this step.
@@ -44,7 +54,16 @@ impl Started {
         let is_loading = board.culprit() == Some(phase.thread);
         // What loads has the addresses of all that were loaded before on its stack.
         let place = wound.at.or(wound.from.filter(|_| !is_loading));
-        let place = place.and_then(|place| usize::try_from(place.plugin).ok()?.checked_sub(1));
-        place.and_then(|place| self.0.get(place)).is_some_and(|one| one.name != phase.plugin)
+        let of = place.and_then(|place| self.numbered(place.plugin));
+        of.is_some_and(|one| one.name != phase.plugin)
+    }
+}
+
+#[cfg(test)]
+impl FromIterator<(u32, &'static str)> for Started {
+    fn from_iter<T: IntoIterator<Item = (u32, &'static str)>>(plugins: T) -> Self {
+        let begun =
+            |(number, name): (u32, &str)| Begun { number, name: name.into(), version: "1.2.3".into() };
+        Self(plugins.into_iter().map(begun).collect())
     }
 }

@@ -1,6 +1,7 @@
 //! What a supervisor shows of itself: the source of readiness and of the supervisor's own metrics.
 
 use super::control::{LoadedPlugin, Refusal, Role};
+use super::started::Started;
 use super::{Cause, CrashReport, Seat};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -75,6 +76,9 @@ pub struct Snapshot {
     pub refused: Vec<Refusal>,
     /// Plugins that are.
     pub plugins: Vec<LoadedPlugin>,
+    /// Those that the child has begun, by their numbers on its board.
+    #[serde(skip)]
+    pub(super) begun: Started,
     /// Those of them that take no work, because they crashed too often.
     pub quarantined: Vec<QuarantinedPlugin>,
     /// Those of them whose runtime is held up by a handler, or by something that it started.
@@ -115,6 +119,7 @@ impl Snapshot {
             lacks: Vec::new(),
             refused: Vec::new(),
             plugins: Vec::new(),
+            begun: Started::default(),
             quarantined: Vec::new(),
             blocked: Vec::new(),
             bound: Vec::new(),
@@ -146,7 +151,7 @@ impl Snapshot {
     pub(super) fn take_over(&mut self, seen: Snapshot) {
         (self.status, self.responding) = (Stage::Serving, true);
         (self.consuming, self.lacks) = (seen.consuming, seen.lacks);
-        (self.refused, self.plugins) = (seen.refused, seen.plugins);
+        (self.refused, self.plugins, self.begun) = (seen.refused, seen.plugins, seen.begun);
         (self.quarantined, self.bound) = (seen.quarantined, seen.bound);
         self.blocked = seen.blocked;
         self.reloads += 1;

@@ -30,6 +30,7 @@ use super::reload::{Means, Plan, Reloading, Reloads, Risen};
 use super::replacement::{self, Why};
 use super::retiree::Retiree;
 use super::spawn::Spawn;
+use super::started::Started;
 use super::status::{ChildMetrics, DutyMetrics, Handle, Snapshot, Stage, Status};
 use super::{CrashReport, Death, Seat, Shutdown};
 use crate::crash::Board;
@@ -159,7 +160,7 @@ impl Supervisor {
         if let Some(risen) = self.reloading.outcome().await {
             let board = self.reloading.board;
             let (hooks, status) = (self.options.hooks.clone(), self.status.clone());
-            let grave = Grave { board, hooks, plugins: risen.now.plugins, status };
+            let grave = Grave { board, hooks, begun: risen.now.begun, status };
             send_away(risen.child, risen.plan.grace, grave, shutdown.clone()).await;
         }
         // Nobody follows any more: what is retiring drains now, if it does not yet.
@@ -307,6 +308,11 @@ impl Supervisor {
         self.options.plan = risen.plan.clone();
         (self.reloading.plan, self.reloading.held) = (risen.plan.clone(), risen.held.clone());
         self.banned.clone_from(&risen.banned);
+        if risen.is_new {
+            // Whoever put another set in place has seen to what was left out.
+            self.loops = CrashLoops::default();
+            self.returning.abort_all();
+        }
         let (pid, seen) = (risen.child.process.id(), risen.now.clone());
         self.status.update(|now| {
             now.take_over(seen);
@@ -367,8 +373,8 @@ impl Supervisor {
     }
 
     fn grave(&self, board: Board) -> Grave {
-        let (hooks, plugins) = (self.options.hooks.clone(), self.status.snapshot().plugins);
-        Grave { board, hooks, plugins, status: self.status.clone() }
+        let (hooks, begun) = (self.options.hooks.clone(), self.status.snapshot().begun);
+        Grave { board, hooks, begun, status: self.status.clone() }
     }
 
     /// Sends a child away that a handler holds up, or that has served its time; another one takes its place first.
@@ -434,6 +440,7 @@ fn renew(now: &mut Snapshot, banned: &[Refusal]) {
     now.refused = banned.to_vec();
     now.lacks.clear();
     now.plugins.clear();
+    now.begun = Started::default();
     now.blocked.clear();
     now.bound.clear();
 }

@@ -2,8 +2,7 @@
 
 use crate::broker::{Ack, Broker, Error, Options};
 use crate::crash::Entry;
-use crate::process::control::LoadedPlugin;
-use crate::process::{Aftermath, Death, Fate, Renewer};
+use crate::process::{Aftermath, Begun, Death, Fate, Renewer};
 use crate::worker::tasks::obituary;
 use bytes::Bytes;
 use cardcage_protocol::{
@@ -32,12 +31,7 @@ pub(super) struct BrokerAftermath {
 }
 
 impl Aftermath for BrokerAftermath {
-    fn child_died(
-        &self,
-        remains: Vec<(Entry, Fate)>,
-        plugins: Vec<LoadedPlugin>,
-        how: Death,
-    ) -> BoxFuture<'_, ()> {
+    fn child_died(&self, remains: Vec<(Entry, Fate)>, plugins: Vec<Begun>, how: Death) -> BoxFuture<'_, ()> {
         Box::pin(async move {
             let (tasks, calls): (Vec<_>, Vec<_>) =
                 remains.into_iter().partition(|(entry, _)| entry.kind.is_task());
@@ -96,7 +90,7 @@ impl BrokerAftermath {
     }
 
     /// Counts a crash against the plugin's version.
-    async fn note_crash(&self, task: &Entry, plugins: &[LoadedPlugin], how: &Death) {
+    async fn note_crash(&self, task: &Entry, plugins: &[Begun], how: &Death) {
         // The board may have been scribbled on.
         let Some(plugin) = plugins.iter().find(|plugin| plugin.name == task.plugin) else { return };
         let (Ok(task_id), Ok(name), Ok(of)) =
@@ -141,7 +135,7 @@ impl BrokerAftermath {
 pub(super) struct NoAftermath;
 
 impl Aftermath for NoAftermath {
-    fn child_died(&self, _: Vec<(Entry, Fate)>, _: Vec<LoadedPlugin>, _: Death) -> BoxFuture<'_, ()> {
+    fn child_died(&self, _: Vec<(Entry, Fate)>, _: Vec<Begun>, _: Death) -> BoxFuture<'_, ()> {
         Box::pin(std::future::ready(()))
     }
 

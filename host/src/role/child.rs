@@ -249,7 +249,6 @@ impl Context {
         bound: Vec<String>,
         called: impl Fn(&Source, &Description) -> Vec<String>,
     ) {
-        // Those that run here come first: the board knows them by their places.
         let plugins = set.descriptions().enumerate().map(|(place, (source, description))| LoadedPlugin {
             name: description.name.clone(),
             version: description.version.clone(),

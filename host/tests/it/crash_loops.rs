@@ -1,7 +1,9 @@
 //! A plugin that crashes its host's child again and again by itself is left out for a while, and the others go on.
 
-use crate::serving::{Serving, restored};
-use cardcage_harness::{Cardcage, Deadline, eventually};
+use crate::crash_reports::crash_after;
+use crate::reload::{Installation, followed};
+use crate::serving::{Serving, child, restored, signal};
+use cardcage_harness::{Cardcage, Deadline, Signal, eventually};
 use serde_json::{Value, json};
 
 async fn status(host: &Cardcage) -> Option<Value> {
@@ -52,4 +54,69 @@ async fn plugin_that_crashes_by_itself_is_left_out_the_others_go_on_and_it_comes
     assert_eq!(back["last_crash"], left_out["last_crash"], "nothing has crashed meanwhile");
     let done = serving.http.final_task(&waiting.task_id().unwrap(), Deadline::seconds(60)).await.unwrap();
     assert_eq!(done["state"], "succeeded", "{done}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn plugin_whose_init_failed_and_left_a_thread_is_blamed_for_what_that_does_and_no_other_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let doom = folder.path().join("doom");
+    let serving = Serving::api(|c| c).await;
+    restored(&serving.api).await;
+    std::fs::write(&doom, "").unwrap();
+    // Its thread runs when it finds that its trace cannot be opened. What starts after it gets another number.
+    let config = serving.config.clone().plugin_set("chaos", "doom", doom.to_str().unwrap());
+    let config = config.plugin_set("chaos", "trace", folder.path().to_str().unwrap());
+    let config = config.set("plugins.chaos.required", false);
+    let worker = Cardcage::worker(&config).await.unwrap();
+    let shown = until(&worker, "chaos is left out", |now| {
+        now["ready"] == true && now["refused"][0]["code"] == "crash_loop"
+    })
+    .await;
+    assert_eq!((names(&shown), &shown["refused"][0]["plugin"]), (vec!["hello"], &json!("chaos")), "{shown}");
+    assert_eq!(
+        (&shown["last_crash"]["plugin"], shown["refused"].as_array().unwrap().len()),
+        (&json!("chaos"), 1)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_can_have_a_plugin_left_out_by_what_he_asks_of_it() {
+    let (serving, worker) = Serving::both(|c| c).await;
+    let mut last = Value::Null;
+    for _ in 0..4 {
+        // A thread that the handler started, which nothing says is the handler's.
+        assert_eq!(serving.order(json!({ "mode": "segfault_aside", "ms": 50 })).await.status, 502);
+        last = crash_after(&worker, &last).await;
+        assert_eq!((&last["plugin"], &last["work"]), (&json!("chaos"), &Value::Null), "{last}");
+    }
+    let now = status(&worker).await.unwrap();
+    assert_eq!((&now["refused"], names(&now)), (&json!([]), vec!["chaos", "hello"]), "{now}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reload_brings_back_what_was_left_out_for_good() {
+    let doom = |folder: &std::path::Path| folder.join("doom");
+    let installation = Installation::new(|config, folder| {
+        config.plugin_set("chaos", "doom", doom(folder.path()).to_str().unwrap())
+    })
+    .await;
+    let worker = &installation.worker;
+    std::fs::write(doom(installation.folder.path()), "").unwrap();
+    signal(child(worker), Signal::KILL);
+    until(worker, "chaos is left out", |now| {
+        now["ready"] == true && now["refused"][0]["code"] == "crash_loop"
+    })
+    .await;
+    std::fs::remove_file(doom(installation.folder.path())).unwrap();
+    let before = child(worker);
+    let reload = installation.reload(&[worker]).await;
+    assert!(reload.status.success(), "{reload:?}");
+    followed(worker, before).await;
+    // Another child begins with it, too, although the time for which it was left out is not over.
+    signal(child(worker), Signal::KILL);
+    let now = until(worker, "another child serves", |now| {
+        now["ready"] == true && now["last_crash"]["cause"] == "killed"
+    })
+    .await;
+    assert_eq!((&now["refused"], names(&now)), (&json!([]), vec!["chaos", "hello", "skew"]), "{now}");
 }

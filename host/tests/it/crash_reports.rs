@@ -1,5 +1,6 @@
 //! What a supervisor says of a child that died: of what, by whose doing, and where.
 
+use crate::reload::Installation;
 use crate::serving::{Serving, child, signal, soon};
 use cardcage_harness::{Cardcage, Config, Signal, eventually};
 use serde_json::{Value, json};
@@ -134,4 +135,22 @@ async fn kill_by_somebody_and_an_exit_are_told_apart_from_faults() {
     assert_eq!((&exited["cause"], &exited["plugin"]), (&json!("exit"), &json!("chaos")), "{exited}");
     assert_eq!(exited["work"]["id"], id, "{exited}");
     assert_in_library(&exited);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn crash_in_a_plugins_stop_is_reported_with_the_plugin_though_nothing_was_in_flight() {
+    let installation = Installation::new(|config, _| {
+        let fickle = config.plugin("fickle").unwrap();
+        fickle.plugin_set("fickle", "fault", "crash_at_stop")
+    })
+    .await;
+    let worker = &installation.worker;
+    let reload = installation.reload(&[worker]).await;
+    assert!(reload.status.success(), "{reload:?}");
+    // The child before the reload.
+    let report = crash_after(worker, &Value::Null).await;
+    assert_eq!((&report["cause"], &report["plugin"]), (&json!("signal"), &json!("fickle")), "{report}");
+    let line = "cardcage_child_crashes_total{cause=\"signal\",plugin=\"fickle\"} 1";
+    let metrics = metrics(worker).await;
+    assert!(metrics.lines().any(|found| found == line), "{metrics}");
 }

@@ -3,7 +3,7 @@
 use super::Life;
 use crate::exit::Exit;
 use crate::process::Death;
-use crate::process::control::{LoadedPlugin, Phase};
+use crate::process::control::Phase;
 use crate::process::started::Started;
 use std::time::Duration;
 
@@ -33,13 +33,13 @@ pub(in crate::process) struct Lived {
     pub(in crate::process) death: Death,
     pub(in crate::process) alive: Duration,
     /// The plugins that its board knows, where it did not serve.
-    pub(in crate::process) plugins: Option<Vec<LoadedPlugin>>,
+    pub(in crate::process) begun: Option<Started>,
 }
 
 impl Lived {
     /// The life of one that another child has taken the place of.
     pub(in crate::process) fn replaced(death: Death, alive: Duration) -> Self {
-        Self { ending: Ending::Replaced, death, alive, plugins: None }
+        Self { ending: Ending::Replaced, death, alive, begun: None }
     }
 }
 
@@ -49,7 +49,7 @@ impl Life<'_, '_> {
         let started = std::mem::take(&mut self.started);
         let served = self.served;
         let ending = self.ending(&death, &started);
-        Lived { ending, death, alive, plugins: (!served).then(|| started.into_plugins()) }
+        Lived { ending, death, alive, begun: (!served).then_some(started) }
     }
 
     fn ending(self, death: &Death, started: &Started) -> Ending {
