@@ -114,7 +114,7 @@ async fn waiting_bodies_that_a_candidate_cannot_read_are_counted_by_version_befo
     assert!(of_kind("task_schema_narrowed").2.contains("`amount` "), "{report}");
     assert_eq!(of_kind("request_narrowed").1, "POST /skew/pay");
     let tasks = json!([{ "plugin": "skew", "major": 1, "task": "pay", "version": "1.1.0", "queued": 3, "delayed": 0,
-        "parked": 0, "dead": 0, "unfit": 2, "fit_parked": 0, "unfit_dead": 0, "lost_dead": 0, "is_taken": true, "is_upcast": false, "fault": report["tasks"][0]["fault"] }]);
+        "parked": 0, "dead": 0, "unfit": 2, "fit_parked": 0, "unfit_dead": 0, "lost_dead": 0, "is_taken": true, "is_upcast": false, "fault": report["tasks"][0]["fault"], "dead_fault": null }]);
     assert_eq!(report["tasks"], tasks);
 
     // 1.2 has an upcaster for them; callers of the route still have to change.

@@ -87,7 +87,7 @@ pub(super) fn judge_tasks(
 fn judge_dead(group: &Group, count: &Count) -> Option<Finding> {
     let Group { plugin, major, task, version } = group;
     let (unfit, dead) = (count.unfit_dead, count.dead);
-    let fault = count.fault.as_deref().unwrap_or("no reason given");
+    let fault = count.dead_fault.as_deref().unwrap_or("no reason given");
     let (kind, message) = if !count.is_taken && dead > 0 {
         let message = format!(
             "{dead} dead letters of v{major}, enqueued by {version}, would find no worker when replayed"
@@ -119,8 +119,9 @@ mod tests {
 
     #[test]
     fn dead_letters_are_told_and_break_where_a_replay_would_be_worse_off_than_today() {
-        let fault = Some("it is no JSON".to_owned());
-        let unfit = Count { dead: 3, unfit_dead: 2, lost_dead: 2, is_taken: true, fault, ..Count::default() };
+        let dead_fault = Some("it is no JSON".to_owned());
+        let none = Count::default();
+        let unfit = Count { dead: 3, unfit_dead: 2, lost_dead: 2, is_taken: true, dead_fault, ..none };
         let words = "2 of 3 dead letters of 1.2.0 would be parked when replayed: it is no JSON".to_owned();
         assert_eq!(told(&unfit), Some((true, Kind::DeadLettersUnfit, words.clone())));
         let as_today = Count { lost_dead: 0, ..unfit.clone() };

@@ -43,8 +43,10 @@ pub(super) struct Count {
     pub(super) unfit_dead: u64,
     /// Dead ones that what is deployed would take in a replay, and the candidate would not.
     pub(super) lost_dead: u64,
-    /// What is wrong with the first that does not fit.
+    /// What is wrong with the first queued or delayed one that does not fit.
     pub(super) fault: Option<String>,
+    /// What is wrong with the first dead one that does not fit.
+    pub(super) dead_fault: Option<String>,
     /// The candidate has the plugin, in this major, with this task.
     pub(super) is_taken: bool,
     /// The candidate's task has an upcaster, which may take what does not fit.
@@ -212,10 +214,11 @@ impl Waiting {
         let Some(fault) = fault else { return };
         if place == In::Dead {
             count.unfit_dead += 1;
+            count.dead_fault.get_or_insert(fault);
         } else {
             count.unfit += 1;
+            count.fault.get_or_insert(fault);
         }
-        count.fault.get_or_insert(fault);
     }
 }
 
