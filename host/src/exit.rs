@@ -81,7 +81,7 @@ impl Exit {
             }
             Self::TaskDiscarded => "`tasks run`: the task said that it is no longer wanted.",
             Self::Breaks => {
-                "`check --against`: callers, waiting tasks or schedules of what is deployed would be let down, as the report says."
+                "`check --against`: callers, waiting or dead tasks, or schedules of what is deployed would be let down, as the report says."
             }
             Self::Unavailable => {
                 "A port is taken, the broker was not reachable or is unfit, or a program that `dev` runs (cargo, nats-server) is missing: start again once that is put right."

@@ -74,6 +74,7 @@ impl Described {
         if let Some(operation) = operation.as_object_mut() {
             operation.insert("operationId".into(), name.clone().into());
         }
+        tell_bytes_as_bytes(&mut operation);
         self.routes.push(json!({
             "name": name,
             "method": method.to_ascii_uppercase(),
@@ -120,6 +121,26 @@ impl Described {
             "openapi": { "paths": self.paths, "schemas": schemas },
         })
     }
+}
+
+/// Takes the schema from every body of raw bytes: OpenAPI 3.1 writes them as a media type without one.
+///
+/// A handler says `content = Vec<u8>`, of which utoipa makes an array of numbers, and clients a body of JSON.
+fn tell_bytes_as_bytes(operation: &mut Value) {
+    let numbers = json!({ "type": "array", "items": { "type": "integer", "format": "int32", "minimum": 0 } });
+    let tell = |body: &mut Value| {
+        let media = body.pointer_mut("/content/application~1octet-stream").and_then(Value::as_object_mut);
+        if let Some(media) = media
+            && media.get("schema") == Some(&numbers)
+        {
+            media.remove("schema");
+        }
+    };
+    if let Some(body) = operation.get_mut("requestBody") {
+        tell(body);
+    }
+    let responses = operation.get_mut("responses").and_then(Value::as_object_mut);
+    responses.into_iter().flat_map(Map::values_mut).for_each(tell);
 }
 
 fn task_schema(task: &str) -> String {

@@ -70,6 +70,14 @@ impl Deployed {
     fn candidate(&self, skew: &Path) -> Config {
         self.config.clone().plugin_at("skew", skew)
     }
+
+    fn without_skew(&self) -> Config {
+        Config::default()
+            .set("broker.url", self.nats.url())
+            .set("broker.namespace", self.config.namespace())
+            .plugin("hello")
+            .unwrap()
+    }
 }
 
 #[tokio::test]
@@ -106,7 +114,7 @@ async fn waiting_bodies_that_a_candidate_cannot_read_are_counted_by_version_befo
     assert!(of_kind("task_schema_narrowed").2.contains("`amount` "), "{report}");
     assert_eq!(of_kind("request_narrowed").1, "POST /skew/pay");
     let tasks = json!([{ "plugin": "skew", "major": 1, "task": "pay", "version": "1.1.0", "queued": 3, "delayed": 0,
-        "parked": 0, "dead": 0, "unfit": 2, "fit_parked": 0, "unfit_dead": 0, "is_taken": true, "is_upcast": false, "fault": report["tasks"][0]["fault"] }]);
+        "parked": 0, "dead": 0, "unfit": 2, "fit_parked": 0, "unfit_dead": 0, "lost_dead": 0, "is_taken": true, "is_upcast": false, "fault": report["tasks"][0]["fault"], "dead_fault": null }]);
     assert_eq!(report["tasks"], tasks);
 
     // 1.2 has an upcaster for them; callers of the route still have to change.
@@ -162,28 +170,36 @@ async fn delayed_and_dead_tasks_are_counted_too_each_by_the_version_that_enqueue
     assert_eq!(code, 6, "{report}");
     let unfit = breaking(&report).into_iter().find(|(kind, ..)| *kind == "waiting_tasks_unfit").unwrap();
     assert!(unfit.2.starts_with("1 of 1 that wait, enqueued by 1.1.0, would be parked"), "{report}");
+    let dead = breaking(&report).into_iter().find(|(kind, ..)| *kind == "dead_letters_unfit").unwrap();
+    let words = "1 of 1 dead letters of 1.1.0 would be parked when replayed: at `amount`";
+    assert!(dead.2.starts_with(words) && dead.1 == "task pay", "{report}");
+
+    // An upcaster may take it; and without the plugin nobody does.
+    let (report, _) = self::report(&deployed.candidate(&skew("upcast")), "broker").await;
     let dead = notes(&report, "dead_letters_unfit");
-    assert!(
-        dead[0].starts_with("1 of 1 dead letters of 1.1.0 could not be replayed: at `amount`"),
-        "{report}"
-    );
+    let words = "1 of 1 dead letters of 1.1.0 are left to its upcaster: ";
+    assert!(dead.len() == 1 && dead[0].starts_with(words), "{report}");
+    let (report, code) = self::report(&deployed.without_skew(), "broker").await;
+    let orphaned = "1 dead letters of v1, enqueued by 1.1.0, would find no worker when replayed";
+    let is_told = breaking(&report).contains(&("dead_letters_orphaned", "task pay", orphaned));
+    assert!(is_told && code == 6, "{report}");
 }
 
 #[tokio::test]
 async fn plugin_that_is_left_out_is_told_with_the_tasks_that_would_find_no_worker() {
     let deployed = Deployed::new().await;
     deployed.pay(json!(7)).await;
-    let nats_and_hello = Config::default()
-        .set("broker.url", deployed.nats.url())
-        .set("broker.namespace", deployed.config.namespace())
-        .plugin("hello")
-        .unwrap();
-    let (report, code) = report(&nats_and_hello, "broker").await;
+    let (report, code) = report(&deployed.without_skew(), "broker").await;
     assert_eq!(code, 6, "{report}");
     assert_eq!(
         breaking(&report),
         [
-            ("plugin_removed", "", "is not in the configuration: 1 routes and 1 tasks go with it"),
+            (
+                "plugin_removed",
+                "",
+                "is not in the configuration: 1 routes, 1 tasks and 0 schedules go with it"
+            ),
+            ("route_removed", "POST /skew/pay", "is gone: callers get 404 or 405"),
             (
                 "waiting_tasks_orphaned",
                 "task pay",
@@ -269,12 +285,42 @@ async fn schedules_and_tasks_are_held_against_a_saved_set_too() {
     let saved = save.env("CARDCAGE_CHAOS_SCHEDULES", nightly).run(soon()).await.unwrap();
     assert_eq!(saved.status.code(), Some(0), "{saved:?}");
     // The candidate has no schedule, and takes less.
-    let (told, code) = report(&config.plugin_at("skew", &skew("old")), file.to_str().unwrap()).await;
+    let less = config.clone().plugin_at("skew", &skew("old"));
+    let (told, code) = report(&less, file.to_str().unwrap()).await;
     let kinds: Vec<(&str, &str)> = breaking(&told).iter().map(|(kind, of, _)| (*kind, *of)).collect();
     assert_eq!(code, 6, "{told}");
     for found in [("schedule_removed", "schedule nightly"), ("task_schema_narrowed", "task pay")] {
         assert!(kinds.contains(&found), "{found:?}: {told}");
     }
+}
+
+#[tokio::test]
+async fn plugin_that_is_left_out_is_told_with_each_of_its_routes_tasks_and_schedules() {
+    let folder = tempfile::tempdir().unwrap();
+    let nats = Nats::start().await.unwrap();
+    let skew = Config::new(&nats).plugin_at("skew", &skew("new"));
+    let config = skew.clone().plugin("chaos").unwrap().set("plugins.chaos.schedules.weekly.enabled", false);
+    let file = folder.path().join("deployed.json");
+    let schedule = |every: &str| json!({ "every": every, "order": { "mode": "ok" } });
+    let both = json!({ "nightly": schedule("24h"), "weekly": schedule("168h") }).to_string();
+    let save = Launch::new(["check", "--save-manifest", file.to_str().unwrap()]).config(&config);
+    let saved = save.env("CARDCAGE_CHAOS_SCHEDULES", both).run(soon()).await.unwrap();
+    assert_eq!(saved.status.code(), Some(0), "{saved:?}");
+    let deployed: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    let chaos = &deployed["plugins"][0]["description"];
+    let declared = ["routes", "tasks"].map(|what| chaos[what].as_array().unwrap().len());
+
+    let (told, code) = report(&skew, file.to_str().unwrap()).await;
+    let breaks = breaking(&told);
+    let of_kind = |kind: &str| breaks.iter().filter(|(one, ..)| *one == kind).count();
+    assert_eq!((code, ["route_removed", "task_removed"].map(of_kind)), (6, declared), "{told}");
+    // The one that is switched off starts nothing today.
+    let gone = ("schedule_removed", "schedule nightly", "is gone: nothing starts chaos by itself any more");
+    assert!(breaks.contains(&gone) && of_kind("schedule_removed") == 1, "{told}");
+    let [routes, tasks] = declared;
+    let whole =
+        format!("is not in the configuration: {routes} routes, {tasks} tasks and 1 schedules go with it");
+    assert!(breaks.contains(&("plugin_removed", "", &whole)), "{told}");
 }
 
 #[tokio::test]

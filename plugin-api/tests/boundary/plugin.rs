@@ -41,12 +41,15 @@ async fn fine(ctx: RequestContext) -> Response {
     response
 }
 
-#[utoipa::path(post, path = "/size", request_body(content = Vec<u8>, content_type = "application/octet-stream"), responses((status = 200)))]
+#[utoipa::path(post, path = "/size",
+    request_body(content((Vec<u8> = "application/octet-stream"), (Vec<u8> = "application/json"))),
+    responses((status = 200)))]
 async fn size(body: Bytes) -> String {
     body.len().to_string()
 }
 
-#[utoipa::path(post, path = "/back", request_body(content = Vec<u8>, content_type = "application/octet-stream"), responses((status = 200)))]
+#[utoipa::path(post, path = "/back", request_body(content = Vec<u8>, content_type = "application/octet-stream"),
+    responses((status = 200, body = Vec<u8>, content_type = "application/octet-stream")))]
 async fn back(body: Body) -> Body {
     body
 }

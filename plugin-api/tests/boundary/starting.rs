@@ -42,6 +42,20 @@ fn description_lists_routes_with_names_of_their_own_and_placements() {
 }
 
 #[test]
+fn raw_bytes_are_described_by_their_media_type_and_not_as_an_array_of_numbers() {
+    let described = described();
+    let operation = |path: &str| &described["openapi"]["paths"][path]["post"];
+    let bytes = json!({ "application/octet-stream": {} });
+    let body = &operation("/back")["requestBody"];
+    assert_eq!((&body["content"], &body["required"]), (&bytes, &json!(true)));
+    assert_eq!(operation("/back")["responses"]["200"]["content"], bytes);
+    // Numbers that are sent as JSON stay numbers.
+    let numbers = json!({ "type": "array", "items": { "type": "integer", "format": "int32", "minimum": 0 } });
+    let either = json!({ "application/octet-stream": {}, "application/json": { "schema": numbers } });
+    assert_eq!(operation("/size")["requestBody"]["content"], either);
+}
+
+#[test]
 fn description_of_a_task_has_its_options_and_schemas() {
     let described = described();
     let task = &described["tasks"][0];

@@ -17,6 +17,7 @@ pub(super) enum Kind {
     WaitingTasksUnfit,
     WaitingTasksOrphaned,
     DeadLettersUnfit,
+    DeadLettersOrphaned,
     ParkedTasksFit,
     ScheduleRemoved,
     ScheduleChanged,
@@ -30,7 +31,7 @@ pub(super) struct Finding {
     pub(super) kind: Kind,
     /// The route, task or schedule.
     pub(super) of: String,
-    /// Whether somebody who uses what is deployed, or a task that waits, would be let down.
+    /// Whether somebody who uses what is deployed, a task that waits, or the replay of a dead one would be let down.
     pub(super) breaks: bool,
     pub(super) message: String,
 }

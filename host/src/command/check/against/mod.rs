@@ -4,7 +4,7 @@
 //! broker: which versions do live workers have? ─▶ how do they describe themselves? ─┐
 //! or a saved set                                                                    ├▶ routes, tasks, schedules
 //! the candidate's descriptions ─────────────────────────────────────────────────────┘
-//! broker: bodies of tasks that wait ─▶ do they fit the candidate's schemas?
+//! broker: bodies of tasks that wait or are dead ─▶ do they fit the candidate's schemas?
 //! ```
 //!
 //! Invariants: nothing is changed at the broker; what could not be compared is told, never passed over as good.
@@ -14,6 +14,7 @@
 mod comparison;
 mod finding;
 mod misfit;
+mod plugin;
 mod routes;
 mod schedules;
 mod schema;
@@ -36,8 +37,8 @@ use crate::exit::Exit;
 use crate::loader::Description;
 use crate::regular_file;
 use finding::{Finding, Kind};
-use routes::Served;
-use tasks::{judge_task, judge_tasks};
+use plugin::judge_plugin;
+use tasks::judge_tasks;
 use waiting::{Count, Group, Waiting};
 
 /// The source that is no file.
@@ -193,8 +194,9 @@ async fn ask(broker: &Broker, candidate: &Candidate<'_>) -> Result<Found, Error>
     let (current, previous) = (live(false), live(true));
     let live = &current | &previous;
     let takers = candidate.descriptions.values().chain(candidate.previous.iter().copied());
-    let waiting = waiting::count(broker, takers).await?;
     let deployed = pick(described, &live);
+    let today = deployed.iter().map(|one| &one.description);
+    let waiting = waiting::count(broker, today, takers).await?;
     let told: BTreeSet<Version> = deployed.iter().map(Version::of).collect();
     Ok(Found {
         undescribed: &live - &told,
@@ -236,7 +238,7 @@ impl AgainstReport {
         for one in deployed {
             let version = Version::of(one);
             if !only_previous.contains(&version) {
-                self.findings.extend(judge_plugin(one, waiting, candidate));
+                self.findings.extend(judge_plugin(one, waiting.is_some(), candidate));
             }
             self.deployed.push(version);
         }
@@ -265,47 +267,7 @@ impl AgainstReport {
         self.findings.dedup();
         self.breaks = self.findings.iter().filter(|finding| finding.breaks).count();
     }
-}
 
-/// Routes, tasks and schedules of one deployed version.
-fn judge_plugin(deployed: &Deployed, waiting: Option<&Waiting>, candidate: &Candidate<'_>) -> Vec<Finding> {
-    let before = &deployed.description;
-    let plugin = before.name.as_str();
-    let (Some(settings), Some(after)) =
-        (candidate.settings.plugins.get(plugin), candidate.descriptions.get(plugin))
-    else {
-        return vec![if candidate.settings.plugins.contains_key(plugin) {
-            let message = "was refused, so it could not be compared";
-            Finding::breaking(plugin, Kind::PluginNotCompared, "", message)
-        } else {
-            let (routes, tasks) = (before.routes.len(), before.tasks.len());
-            let message =
-                format!("is not in the configuration: {routes} routes and {tasks} tasks go with it");
-            Finding::breaking(plugin, Kind::PluginRemoved, "", message)
-        }];
-    };
-    let served = Served::new(&deployed.prefix, before);
-    let mut findings =
-        routes::compare(plugin, &served, &Served::new(&settings.prefix, after), deployed.is_cut);
-    if deployed.is_cut {
-        let message = format!(
-            "the OpenAPI document of {} was too long to be kept: its routes are compared by method and path alone",
-            before.version
-        );
-        findings.push(Finding::note(plugin, Kind::NotAllSeen, "", message));
-    }
-    // A major that stays beside the new one takes its tasks as it did.
-    let stays =
-        candidate.previous.iter().find(|one| one.name == before.name && one.major() == before.major());
-    let taker = stays.copied().unwrap_or(after);
-    for task in &before.tasks {
-        findings.extend(judge_task(plugin, task, taker, waiting.is_some()));
-    }
-    findings.extend(schedules::compare(plugin, before, after));
-    findings
-}
-
-impl AgainstReport {
     /// For people.
     pub(super) fn section(&self) -> String {
         let source = output::shown(&self.source);

@@ -125,10 +125,10 @@ fn parameters<'a>(path: &str, operation: &'a Value) -> Vec<(String, &'a Value)> 
     named.collect()
 }
 
-/// The schemas of a body by content type.
-fn content(body: &Value) -> impl Iterator<Item = (&String, &Value)> {
+/// A body's content types, each with its schema. Raw bytes have none, and then anything of that type is meant.
+fn content(body: &Value) -> impl Iterator<Item = (&String, Option<&Value>)> {
     let types = body.get("content").and_then(Value::as_object).into_iter().flatten();
-    types.filter_map(|(content_type, media)| Some((content_type, media.get("schema")?)))
+    types.map(|(content_type, media)| (content_type, media.get("schema")))
 }
 
 fn is_required(value: &Value) -> bool {
@@ -177,15 +177,25 @@ impl Operations<'_> {
             let message = "a body is no longer documented: it may be passed over";
             findings.push(self.notes(Kind::RequestNarrowed, message));
         }
-        let taken: BTreeMap<&String, &Value> = content(&after).collect();
+        let taken: BTreeMap<&String, Option<&Value>> = content(&after).collect();
         for (content_type, sent) in content(&before) {
             // Without a body in the document it takes what it took.
-            let Some(taken) = taken.get(content_type) else {
+            let Some(taken) = taken.get(content_type).copied() else {
                 if !taken.is_empty() {
                     let message = format!("a body of {content_type} is not taken any more");
                     findings.push(self.breaks(Kind::RequestNarrowed, message));
                 }
                 continue;
+            };
+            let (sent, taken) = match (sent, taken) {
+                (Some(sent), Some(taken)) => (sent, taken),
+                (None, Some(_)) => {
+                    let message =
+                        format!("a body of {content_type} has a schema, and had none: it may take less");
+                    findings.push(self.notes(Kind::RequestNarrowed, message));
+                    continue;
+                }
+                (_, None) => continue,
             };
             for misfit in misfits(self.deployed.schema(sent), self.candidate.schema(taken)) {
                 findings
@@ -208,12 +218,22 @@ impl Operations<'_> {
                     .push(self.breaks(Kind::ResponseChanged, format!("{status} is not answered any more")));
                 continue;
             };
-            let sent: BTreeMap<&String, &Value> = content(sent).collect();
+            let sent: BTreeMap<&String, Option<&Value>> = content(sent).collect();
             for (content_type, known) in content(known) {
-                let Some(sent) = sent.get(content_type) else {
+                let Some(sent) = sent.get(content_type).copied() else {
                     let message = format!("{status} is no longer {content_type}");
                     findings.push(self.breaks(Kind::ResponseChanged, message));
                     continue;
+                };
+                let (sent, known) = match (sent, known) {
+                    (Some(sent), Some(known)) => (sent, known),
+                    (None, Some(_)) => {
+                        let message =
+                            format!("{status} of {content_type} has no schema any more: it may be anything");
+                        findings.push(self.notes(Kind::ResponseChanged, message));
+                        continue;
+                    }
+                    (_, None) => continue,
                 };
                 let misfits = misfits(self.candidate.schema(sent), self.deployed.schema(known));
                 for lost in misfits.iter().filter_map(Misfit::for_receiver) {
@@ -263,6 +283,44 @@ mod tests {
             |status: &str| description("/orders", &json!({ "responses": { status: { "description": "" } } }));
         assert_eq!(told(&with("201"), &with("2XX")), []);
         assert_eq!(told(&with("201"), &with("204")), [(true, "201 is not answered any more".to_owned())]);
+    }
+
+    /// A description whose one route takes, or answers with, a body of this content.
+    fn with_content(place: &str, content: &Value) -> Description {
+        let body = json!({ "description": "", "content": content });
+        let operation = match place {
+            "responses" => json!({ "responses": { "200": body } }),
+            _ => json!({ "requestBody": body, "responses": {} }),
+        };
+        description("/files", &operation)
+    }
+
+    #[test]
+    fn content_type_without_a_schema_is_one_that_callers_send_and_know() {
+        let (bytes, text) = (json!({ "application/octet-stream": {} }), json!({ "text/html": {} }));
+        for (place, words) in [
+            ("responses", "200 is no longer application/octet-stream"),
+            ("requestBody", "a body of application/octet-stream is not taken any more"),
+        ] {
+            let before = with_content(place, &bytes);
+            assert_eq!(told(&before, &before), [], "{place}");
+            assert_eq!(told(&before, &with_content(place, &text)), [(true, words.to_owned())]);
+        }
+    }
+
+    #[test]
+    fn schema_that_comes_or_goes_under_the_same_content_type_is_no_other_type() {
+        let bytes = json!({ "application/octet-stream": {} });
+        let numbers = json!({ "type": "array", "items": { "type": "integer" } });
+        let described = json!({ "application/octet-stream": { "schema": numbers } });
+        let comes = |place| told(&with_content(place, &bytes), &with_content(place, &described));
+        let goes = |place| told(&with_content(place, &described), &with_content(place, &bytes));
+        let words = "a body of application/octet-stream has a schema, and had none: it may take less";
+        assert_eq!(comes("requestBody"), [(false, words.to_owned())]);
+        assert_eq!(goes("requestBody"), [], "it takes more");
+        assert_eq!(comes("responses"), [], "it promises more");
+        let words = "200 of application/octet-stream has no schema any more: it may be anything";
+        assert_eq!(goes("responses"), [(false, words.to_owned())]);
     }
 
     /// A description whose one route takes an order, of which a line's amount is at least so much.

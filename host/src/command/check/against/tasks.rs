@@ -33,7 +33,7 @@ pub(super) fn judge_task(
     told.iter().map(narrowed).collect()
 }
 
-/// Tasks of one kind and version that wait.
+/// Tasks of one kind and version that wait, and those that are dead.
 pub(super) fn judge_tasks(
     group: &Group,
     count: &Count,
@@ -61,12 +61,6 @@ pub(super) fn judge_tasks(
             format!("{fit} of {parked} that are parked, enqueued by {version}, would come back and run");
         findings.push(Finding::note(plugin, Kind::ParkedTasksFit, of.clone(), message));
     }
-    if count.unfit_dead > 0 {
-        let (unfit, dead) = (count.unfit_dead, count.dead);
-        let fault = count.fault.as_deref().unwrap_or("no reason given");
-        let message = format!("{unfit} of {dead} dead letters of {version} could not be replayed: {fault}");
-        findings.push(Finding::note(plugin, Kind::DeadLettersUnfit, of.clone(), message));
-    }
     // A plugin that was refused is told as that.
     let is_known =
         candidate.descriptions.contains_key(plugin) || !candidate.settings.plugins.contains_key(plugin);
@@ -85,5 +79,61 @@ pub(super) fn judge_tasks(
         finding.breaks = deployed.iter().any(is_deployed);
         findings.push(finding);
     }
+    findings.extend(judge_dead(group, count).filter(|_| is_known || count.is_taken));
     findings
+}
+
+/// What a replay of the dead ones would come to.
+fn judge_dead(group: &Group, count: &Count) -> Option<Finding> {
+    let Group { plugin, major, task, version } = group;
+    let (unfit, dead) = (count.unfit_dead, count.dead);
+    let fault = count.dead_fault.as_deref().unwrap_or("no reason given");
+    let (kind, message) = if !count.is_taken && dead > 0 {
+        let message = format!(
+            "{dead} dead letters of v{major}, enqueued by {version}, would find no worker when replayed"
+        );
+        (Kind::DeadLettersOrphaned, message)
+    } else if unfit > 0 {
+        let which = format!("{unfit} of {dead} dead letters of {version}");
+        let what = if count.is_upcast { "are left to its upcaster" } else { "would be parked when replayed" };
+        (Kind::DeadLettersUnfit, format!("{which} {what}: {fault}"))
+    } else {
+        return None;
+    };
+    let mut finding = Finding::note(plugin, kind, format!("task {task}"), message);
+    // Of what nobody could replay today nothing is taken away.
+    finding.breaks = count.lost_dead > 0;
+    Some(finding)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether it breaks, its kind and its words.
+    fn told(count: &Count) -> Option<(bool, Kind, String)> {
+        let (plugin, task) = ("shop".to_owned(), "pay".to_owned());
+        let group = Group { plugin, major: 1, task, version: "1.2.0".to_owned() };
+        judge_dead(&group, count).map(|finding| (finding.breaks, finding.kind, finding.message))
+    }
+
+    #[test]
+    fn dead_letters_are_told_and_break_where_a_replay_would_be_worse_off_than_today() {
+        let dead_fault = Some("it is no JSON".to_owned());
+        let none = Count::default();
+        let unfit = Count { dead: 3, unfit_dead: 2, lost_dead: 2, is_taken: true, dead_fault, ..none };
+        let words = "2 of 3 dead letters of 1.2.0 would be parked when replayed: it is no JSON".to_owned();
+        assert_eq!(told(&unfit), Some((true, Kind::DeadLettersUnfit, words.clone())));
+        let as_today = Count { lost_dead: 0, ..unfit.clone() };
+        assert_eq!(told(&as_today), Some((false, Kind::DeadLettersUnfit, words)));
+        let upcast = Count { is_upcast: true, ..as_today };
+        let words = "2 of 3 dead letters of 1.2.0 are left to its upcaster: it is no JSON".to_owned();
+        assert_eq!(told(&upcast), Some((false, Kind::DeadLettersUnfit, words)));
+        let orphaned = Count { dead: 3, lost_dead: 3, ..Count::default() };
+        let words = "3 dead letters of v1, enqueued by 1.2.0, would find no worker when replayed".to_owned();
+        assert_eq!(told(&orphaned), Some((true, Kind::DeadLettersOrphaned, words.clone())));
+        let long_gone = Count { lost_dead: 0, ..orphaned };
+        assert_eq!(told(&long_gone), Some((false, Kind::DeadLettersOrphaned, words)));
+        assert_eq!(told(&Count { dead: 3, is_taken: true, ..Count::default() }), None, "all fit");
+    }
 }

@@ -1,5 +1,5 @@
-//! Tasks that wait at the broker, held against what the candidate takes: counted by plugin, task and the version that
-//! enqueued them.
+//! Tasks that wait at the broker, and dead letters, held against what the candidate takes: counted by plugin, task and the
+//! version that enqueued them.
 //!
 //! Here nothing is compared in theory. Each body is held against the candidate's schema, as a host would do it.
 //!
@@ -41,8 +41,12 @@ pub(super) struct Count {
     pub(super) fit_parked: u64,
     /// Dead ones whose body does not fit.
     pub(super) unfit_dead: u64,
-    /// What is wrong with the first that does not fit.
+    /// Dead ones that what is deployed would take in a replay, and the candidate would not.
+    pub(super) lost_dead: u64,
+    /// What is wrong with the first queued or delayed one that does not fit.
     pub(super) fault: Option<String>,
+    /// What is wrong with the first dead one that does not fit.
+    pub(super) dead_fault: Option<String>,
     /// The candidate has the plugin, in this major, with this task.
     pub(super) is_taken: bool,
     /// The candidate's task has an upcaster, which may take what does not fit.
@@ -73,7 +77,7 @@ enum In {
     Dead,
 }
 
-/// What the candidate takes, by plugin, major and task.
+/// The tasks that one set of libraries takes, by plugin, major and task.
 struct Takers(BTreeMap<(String, u32, String), Taker>);
 
 struct Taker {
@@ -81,10 +85,17 @@ struct Taker {
     upcasts: bool,
 }
 
+impl Taker {
+    /// Whether a body can be anything but parked. What an upcaster makes of it only its code knows.
+    fn may_take(&self, body: &[u8]) -> bool {
+        self.upcasts || misfit(&self.schema, body).is_none()
+    }
+}
+
 impl Takers {
-    fn new<'a>(candidate: impl IntoIterator<Item = &'a Description>) -> Self {
+    fn new<'a>(descriptions: impl IntoIterator<Item = &'a Description>) -> Self {
         let mut takers = BTreeMap::new();
-        for description in candidate {
+        for description in descriptions {
             for task in &description.tasks {
                 // One that no host could read would refuse nothing either.
                 let Ok(schema) = jsonschema::validator_for(&task.input_schema) else { continue };
@@ -94,21 +105,45 @@ impl Takers {
         }
         Self(takers)
     }
+
+    fn get(&self, envelope: &TaskEnvelope) -> Option<&Taker> {
+        self.0.get(&(text(&envelope.plugin), envelope.major, text(&envelope.task)))
+    }
 }
 
-/// Counts everything that waits.
+/// Who takes tasks today, and who would.
+struct Both {
+    /// By version: two of one major may be live side by side.
+    deployed: Vec<Takers>,
+    candidate: Takers,
+}
+
+impl Both {
+    /// Whether a replay of this task has somebody today whom it would not have any more.
+    fn lose(&self, dead: &TaskEnvelope) -> bool {
+        let may_take = |takers: &Takers| takers.get(dead).is_some_and(|taker| taker.may_take(&dead.body));
+        !may_take(&self.candidate) && self.deployed.iter().any(may_take)
+    }
+}
+
+/// Counts everything that waits, and the dead letters.
+///
+/// # Errors
+/// As [`Broker`] has them: it could not be read.
 pub(super) async fn count<'a>(
     broker: &Broker,
+    deployed: impl IntoIterator<Item = &'a Description>,
     candidate: impl IntoIterator<Item = &'a Description>,
 ) -> Result<Waiting, Error> {
-    let takers = Takers::new(candidate);
+    let deployed = deployed.into_iter().map(|one| Takers::new([one])).collect();
+    let both = Both { deployed, candidate: Takers::new(candidate) };
     let mut waiting = Waiting { is_complete: true, ..Waiting::default() };
     let mut extents: Vec<Extent> = Vec::new();
     let found = &mut waiting;
     extents.push(
         broker
             .look_at_queues(None, |_, one| {
-                found.add(&takers, In::Queue, one.envelope.as_ref());
+                found.add(&both, In::Queue, one.envelope.as_ref());
                 ControlFlow::Continue(())
             })
             .await?,
@@ -117,7 +152,7 @@ pub(super) async fn count<'a>(
     extents.push(
         broker
             .look_at_lines(|one| {
-                found.add(&takers, In::Queue, one.envelope.as_ref());
+                found.add(&both, In::Queue, one.envelope.as_ref());
                 ControlFlow::Continue(())
             })
             .await?,
@@ -126,7 +161,7 @@ pub(super) async fn count<'a>(
         broker
             .look_at_schedule(|place| {
                 if let Place::Scheduled(one, _) | Place::Due(one) = place {
-                    found.add(&takers, In::Schedule, one.envelope.as_ref());
+                    found.add(&both, In::Schedule, one.envelope.as_ref());
                 }
                 ControlFlow::Continue(())
             })
@@ -135,14 +170,14 @@ pub(super) async fn count<'a>(
     extents.push(
         broker
             .look_at_parked(|one| {
-                found.add(&takers, In::Parked, one.envelope.as_ref());
+                found.add(&both, In::Parked, one.envelope.as_ref());
                 ControlFlow::Continue(())
             })
             .await?,
     );
     let (letters, extent) = broker.newest_letters(&LetterFilter::default(), LETTERS_MAX).await?;
     for letter in &letters {
-        found.add(&takers, In::Dead, letter.envelope.as_ref().ok());
+        found.add(&both, In::Dead, letter.envelope.as_ref().ok());
     }
     extents.push(extent);
     waiting.is_complete = extents.iter().all(|extent| extent.complete);
@@ -150,13 +185,13 @@ pub(super) async fn count<'a>(
 }
 
 impl Waiting {
-    fn add(&mut self, takers: &Takers, place: In, envelope: Option<&TaskEnvelope>) {
+    fn add(&mut self, both: &Both, place: In, envelope: Option<&TaskEnvelope>) {
         let Some(envelope) = envelope else {
             self.unreadable += 1;
             return;
         };
         let (plugin, task) = (text(&envelope.plugin), text(&envelope.task));
-        let taker = takers.0.get(&(plugin.clone(), envelope.major, task.clone()));
+        let taker = both.candidate.get(envelope);
         let version = envelope.version.to_string();
         let count = self.counts.entry(Group { plugin, major: envelope.major, task, version }).or_default();
         count.is_taken = taker.is_some();
@@ -165,7 +200,10 @@ impl Waiting {
             In::Queue => count.queued += 1,
             In::Schedule => count.delayed += 1,
             In::Parked => count.parked += 1,
-            In::Dead => count.dead += 1,
+            In::Dead => {
+                count.dead += 1;
+                count.lost_dead += u64::from(both.lose(envelope));
+            }
         }
         let Some(taker) = taker else { return };
         let fault = misfit(&taker.schema, &envelope.body);
@@ -176,10 +214,11 @@ impl Waiting {
         let Some(fault) = fault else { return };
         if place == In::Dead {
             count.unfit_dead += 1;
+            count.dead_fault.get_or_insert(fault);
         } else {
             count.unfit += 1;
+            count.fault.get_or_insert(fault);
         }
-        count.fault.get_or_insert(fault);
     }
 }
 
@@ -199,3 +238,6 @@ fn misfit(schema: &jsonschema::Validator, body: &[u8]) -> Option<String> {
     let what = error.masked().to_string();
     Some(if path.is_empty() { what } else { format!("at `{path}`: {what}") })
 }
+
+#[cfg(test)]
+mod tests;

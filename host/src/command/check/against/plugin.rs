@@ -1,0 +1,71 @@
+//! One deployed plugin version, held against the candidate's: what it serves, takes and starts, piece by piece.
+
+use super::Candidate;
+use super::finding::{Finding, Kind};
+use super::routes::{self, Served};
+use super::schedules;
+use super::tasks::judge_task;
+use crate::deployed::Deployed;
+use crate::loader::Description;
+
+/// Routes, tasks and schedules of one deployed version.
+pub(super) fn judge_plugin(
+    deployed: &Deployed,
+    broker_was_asked: bool,
+    candidate: &Candidate<'_>,
+) -> Vec<Finding> {
+    let before = &deployed.description;
+    let plugin = before.name.as_str();
+    let Some(settings) = candidate.settings.plugins.get(plugin) else {
+        return judge_removed(deployed, broker_was_asked);
+    };
+    let Some(after) = candidate.descriptions.get(plugin) else {
+        let message = "was refused, so it could not be compared";
+        return vec![Finding::breaking(plugin, Kind::PluginNotCompared, "", message)];
+    };
+    let served = Served::new(&deployed.prefix, before);
+    let mut findings =
+        routes::compare(plugin, &served, &Served::new(&settings.prefix, after), deployed.is_cut);
+    if deployed.is_cut {
+        let message = format!(
+            "the OpenAPI document of {} was too long to be kept: its routes are compared by method and path alone",
+            before.version
+        );
+        findings.push(Finding::note(plugin, Kind::NotAllSeen, "", message));
+    }
+    // A major that stays beside the new one takes its tasks as it did.
+    let stays =
+        candidate.previous.iter().find(|one| one.name == before.name && one.major() == before.major());
+    let taker = stays.copied().unwrap_or(after);
+    for task in &before.tasks {
+        findings.extend(judge_task(plugin, task, taker, broker_was_asked));
+    }
+    findings.extend(schedules::compare(plugin, before, after));
+    findings
+}
+
+/// One that goes altogether, and by name what goes with it: it is missed as if each had been taken out alone.
+fn judge_removed(deployed: &Deployed, broker_was_asked: bool) -> Vec<Finding> {
+    let before = &deployed.description;
+    let plugin = before.name.as_str();
+    let nothing = Description {
+        routes: Vec::new(),
+        tasks: Vec::new(),
+        schedules: Vec::new(),
+        openapi: Default::default(),
+        ..before.clone()
+    };
+    let served = (Served::new(&deployed.prefix, before), Served::new("", &nothing));
+    let mut findings = routes::compare(plugin, &served.0, &served.1, deployed.is_cut);
+    for task in &before.tasks {
+        findings.extend(judge_task(plugin, task, &nothing, broker_was_asked));
+    }
+    findings.extend(schedules::compare(plugin, before, &nothing));
+    let (routes, tasks) = (before.routes.len(), before.tasks.len());
+    let schedules = before.schedules.iter().filter(|schedule| !schedule.disabled).count();
+    let message = format!(
+        "is not in the configuration: {routes} routes, {tasks} tasks and {schedules} schedules go with it"
+    );
+    findings.push(Finding::breaking(plugin, Kind::PluginRemoved, "", message));
+    findings
+}
