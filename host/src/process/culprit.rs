@@ -2,6 +2,7 @@
 
 use super::Death;
 use super::control::{Phase, Refusal};
+use super::life::OVER_CEILING;
 use crate::loader::Code;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -37,6 +38,11 @@ pub(crate) fn fault(step: &str, death: &Death, limit: Duration) -> (Code, String
             Code::Died,
             format!("was ended by the kernel in its {step}, because memory ran out"),
             "give the host more memory, or the plugin less to do",
+        ),
+        Death::Killed(why) if *why == OVER_CEILING => (
+            Code::Died,
+            format!("took more memory in its {step} than `worker.memory_max_mb` allows its process"),
+            "raise that ceiling, or give the plugin less to load",
         ),
         Death::Killed(_) => (
             Code::Hung,

@@ -25,7 +25,7 @@ use super::replacement::Why;
 use super::spawn::{Process, Spawn};
 use super::started::Started;
 use super::status::{Stage, Status};
-use super::wear::{self, Limits, Verdict, Wear};
+use super::wear::{self, Limits, Wear};
 use super::{Death, Shutdown};
 use crate::crash::Board;
 use crate::exit::Exit;
@@ -271,16 +271,17 @@ impl<'a, 'b> Life<'a, 'b> {
     /// Why the child is to be replaced, if it is. One that is over its memory ceiling is killed.
     fn look(&mut self) -> Option<Why> {
         let resident_mb = self.process.id().and_then(wear::resident_mb);
-        let worn = match self.served {
-            true => self.wear.look(self.setting.board.tasks_begun(), resident_mb),
-            false => None,
-        };
-        if let Some(Verdict::Ceiling(resident_mb)) = worn
+        // Also while it loads: a plugin may fill its memory in its start.
+        if let Some(resident_mb) = self.wear.over_ceiling(resident_mb)
             && self.killed.is_none()
         {
             tracing::error!(resident_mb, "the child is over its memory ceiling");
             self.kill(OVER_CEILING);
         }
+        let worn = match self.served {
+            true => self.wear.look(self.setting.board.tasks_begun(), resident_mb),
+            false => None,
+        };
         if !self.is_replaceable() {
             return None;
         }

@@ -261,7 +261,7 @@ impl Reloading {
                 if let Ok((child, now, plan, _)) = risen {
                     let status = Status::new(means.role, means.instance);
                     let grave = Grave { board, hooks: means.hooks, begun: now.begun, status };
-                    send_away(child, plan.grace, grave, stop).await;
+                    send_away(child, &plan, grave, stop).await;
                 }
                 let others = "another worker group does not take the new plugin set";
                 let _ = answer.send(Err(Unfit::of(Exit::PluginRefused, others)));

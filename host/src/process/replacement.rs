@@ -23,7 +23,7 @@ pub(super) async fn tell(why: Why, hooks: &dyn Aftermath) -> &'static str {
             tracing::info!(tasks, "the child has run its number of tasks; it is replaced");
             "tasks"
         }
-        Why::Worn(Verdict::Memory(resident_mb) | Verdict::Ceiling(resident_mb)) => {
+        Why::Worn(Verdict::Memory(resident_mb)) => {
             tracing::info!(resident_mb, "the child has grown over its limit; it is replaced");
             "memory"
         }

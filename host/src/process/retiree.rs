@@ -9,16 +9,24 @@
 
 use super::connected::Connected;
 use super::control::{ToChild, ToSupervisor, encode};
-use super::life::GRACE_MARGIN;
+use super::life::{GRACE_MARGIN, OVER_CEILING};
+use super::oom::OomWatch;
+use super::overdue::LOOK;
+use super::wear::{self, Limits, Wear};
 use super::{Death, Shutdown};
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
 
+/// Completes "it was killed because it".
+const OVER_GRACE: &str = "did not finish within the grace";
+
 /// A child on its way out.
 pub(super) struct Retiree {
     pub(super) child: Connected,
     pub(super) grace: Duration,
+    /// Its memory ceiling holds to its end.
+    pub(super) limits: Limits,
     /// Whether those who come again to it find another child.
     pub(super) hands_over: bool,
 }
@@ -32,7 +40,10 @@ impl Retiree {
     ) -> (Death, Duration) {
         let (mut first, mut second) = (shutdown.clone(), shutdown);
         let mut drain_by: Option<Instant> = None;
-        let (mut open, mut killed) = (true, false);
+        let (mut open, mut killed) = (true, None);
+        let (ceiling, mut oom) = (Wear::new(self.limits), OomWatch::start());
+        let mut looks = tokio::time::interval(LOOK);
+        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let status = loop {
             let (is_draining, until) = (drain_by.is_some(), drain_by.unwrap_or(self.child.born));
             tokio::select! {
@@ -41,20 +52,32 @@ impl Retiree {
                 said = self.child.reader.next::<ToSupervisor>(), if open => open = matches!(said, Ok(Some(_))),
                 _ = &mut successor, if !is_draining => drain_by = Some(self.drain()),
                 () = first.drain(), if !is_draining => drain_by = Some(self.drain()),
-                () = second.now(), if !killed => {
-                    killed = true;
+                () = second.now(), if killed.is_none() => {
+                    killed = Some(OVER_GRACE);
                     self.child.process.kill();
                 }
-                () = sleep_until(until), if is_draining && !killed => {
-                    killed = true;
+                () = sleep_until(until), if is_draining && killed.is_none() => {
+                    killed = Some(OVER_GRACE);
                     self.child.process.kill();
+                }
+                _ = looks.tick() => {
+                    oom.look();
+                    let resident_mb = ceiling.over_ceiling(self.child.process.id().and_then(wear::resident_mb));
+                    if let (Some(resident_mb), None) = (resident_mb, killed) {
+                        tracing::error!(resident_mb, "the child that is to go is over its memory ceiling");
+                        killed = Some(OVER_CEILING);
+                        self.child.process.kill();
+                    }
                 }
             }
         };
         self.child.writer.abort_all();
         let death = match status {
-            Ok(_) if killed => Death::Killed("did not finish within the grace"),
-            Ok(status) => Death::of(status),
+            Ok(status) => match (Death::of(status), killed) {
+                (Death::Signalled(name), Some(why)) if name == "SIGKILL" => Death::Killed(why),
+                (Death::Signalled(name), None) if name == "SIGKILL" && oom.has_killed() => Death::OutOfMemory,
+                (death, _) => death,
+            },
             Err(error) => Death::Signalled(format!("a cause that is not known ({error})")),
         };
         (death, self.child.born.elapsed())

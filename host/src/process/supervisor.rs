@@ -161,7 +161,7 @@ impl Supervisor {
             let board = self.reloading.board;
             let (hooks, status) = (self.options.hooks.clone(), self.status.clone());
             let grave = Grave { board, hooks, begun: risen.now.begun, status };
-            send_away(risen.child, risen.plan.grace, grave, shutdown.clone()).await;
+            send_away(risen.child, &risen.plan, grave, shutdown.clone()).await;
         }
         // Nobody follows any more: what is retiring drains now, if it does not yet.
         self.successor = None;
@@ -260,9 +260,9 @@ impl Supervisor {
         loop {
             outcome = match outcome {
                 Ok(Outcome::Followed(before, risen)) => {
-                    let grace = self.options.plan.grace;
-                    let grave = self.grave(self.board());
-                    let leaving = send_away(*before, grace, grave, shutdown.clone());
+                    let (plan, grave) = (self.options.plan.clone(), self.grave(self.board()));
+                    let stop = shutdown.clone();
+                    let leaving = async move { send_away(*before, &plan, grave, stop).await };
                     self.retiring = Some(tokio::spawn(leaving.in_current_span()));
                     Ok(self.follow(*risen, shutdown).await)
                 }
@@ -382,7 +382,8 @@ impl Supervisor {
         let word = replacement::tell(why, &*self.options.hooks).await;
         self.status.update(|now| *now.replaced.entry(word).or_default() += 1);
         let alive = child.born.elapsed();
-        let retiree = Retiree { child, grace: self.options.plan.grace, hands_over: false };
+        let Plan { grace, limits, .. } = self.options.plan;
+        let retiree = Retiree { child, grace, limits, hands_over: false };
         let (sender, successor) = oneshot::channel();
         let (grave, shutdown) = (self.grave(self.board()), shutdown.clone());
         self.successor = Some(sender);
@@ -424,8 +425,9 @@ impl Supervisor {
 }
 
 /// Lets a child finish what it has, after another one took its place.
-pub(super) async fn send_away(child: Connected, grace: Duration, grave: Grave, shutdown: Shutdown) {
-    let retiree = Retiree { child, grace, hands_over: true };
+pub(super) async fn send_away(child: Connected, plan: &Plan, grave: Grave, shutdown: Shutdown) {
+    let Plan { grace, limits, .. } = *plan;
+    let retiree = Retiree { child, grace, limits, hands_over: true };
     // The other one serves already.
     let (_, successor) = oneshot::channel();
     let (death, alive) = retiree.run(successor, shutdown).await;

@@ -25,8 +25,6 @@ pub(super) enum Verdict {
     Tasks(u64),
     /// It has so much memory.
     Memory(u64),
-    /// It is over its ceiling.
-    Ceiling(u64),
 }
 
 /// What a child was like at first.
@@ -61,13 +59,15 @@ impl Wear {
         *self.fresh_mb.insert(now_mb)
     }
 
+    /// How much memory it has, where that is over its ceiling.
+    pub(super) fn over_ceiling(&self, resident_mb: Option<u64>) -> Option<u64> {
+        resident_mb.filter(|now_mb| self.limits.memory_max_mb.is_some_and(|limit| *now_mb > limit))
+    }
+
     /// Judges a child that serves.
     pub(super) fn look(&mut self, tasks_begun: u64, resident_mb: Option<u64>) -> Option<Verdict> {
         let over = |limit: Option<u64>, value: u64| limit.is_some_and(|limit| value > limit);
         if let Some(now_mb) = resident_mb {
-            if over(self.limits.memory_max_mb, now_mb) {
-                return Some(Verdict::Ceiling(now_mb));
-            }
             let fresh_mb = self.fresh(now_mb);
             let is_grown =
                 over(self.limits.recycle_above_mb, now_mb) && !over(self.limits.recycle_above_mb, fresh_mb);
@@ -104,7 +104,7 @@ mod tests {
         assert_eq!(wear.look(9, Some(100)), None);
         assert_eq!(wear.look(10, Some(100)), Some(Verdict::Tasks(10)));
         assert_eq!(wear.look(0, Some(101)), Some(Verdict::Memory(101)));
-        assert_eq!(wear.look(0, Some(201)), Some(Verdict::Ceiling(201)));
+        assert_eq!((wear.over_ceiling(Some(201)), wear.over_ceiling(Some(200))), (Some(201), None));
         assert_eq!(wear.look(10, None), Some(Verdict::Tasks(10)), "its memory is not known");
     }
 
@@ -113,12 +113,13 @@ mod tests {
         let mut wear = wear();
         assert_eq!(wear.look(0, Some(150)), None);
         assert_eq!(wear.look(0, Some(180)), None);
-        assert_eq!(wear.look(0, Some(201)), Some(Verdict::Ceiling(201)));
+        assert_eq!(wear.over_ceiling(Some(201)), Some(201));
     }
 
     #[test]
     fn without_limits_nothing_is_worn() {
-        assert_eq!(Wear::new(Limits::default()).look(u64::MAX, Some(u64::MAX)), None);
+        let mut wear = Wear::new(Limits::default());
+        assert_eq!((wear.look(u64::MAX, Some(u64::MAX)), wear.over_ceiling(Some(u64::MAX))), (None, None));
     }
 
     #[test]

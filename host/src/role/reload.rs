@@ -23,7 +23,7 @@ use futures_util::future::BoxFuture;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 /// Sections and options that only a restart changes.
@@ -296,17 +296,18 @@ fn keep(current: &Settings, new: &Settings) -> Result<(Settings, Vec<String>), s
     Ok((settings, kept))
 }
 
-/// Turns SIGHUP into a reload, unless it stops this host. Call it inside a tokio runtime.
-pub(super) fn on_hangup(desk: Desk) -> std::io::Result<tokio::task::JoinHandle<()>> {
-    if hangup_stops() {
-        return Ok(tokio::spawn(async {}));
+/// Hears SIGHUP, unless it stops this host: from now on it ends no process, also while the host is being set up. Call it inside a
+/// tokio runtime.
+pub(super) fn hangups() -> std::io::Result<Option<Signal>> {
+    (!hangup_stops()).then(|| signal(SignalKind::hangup())).transpose()
+}
+
+/// Turns each into a reload.
+pub(super) async fn on_hangup(hangups: Option<Signal>, desk: Desk) {
+    let Some(mut hangups) = hangups else { return };
+    while hangups.recv().await.is_some() {
+        desk.ask();
     }
-    let mut hangups = signal(SignalKind::hangup())?;
-    Ok(tokio::spawn(async move {
-        while hangups.recv().await.is_some() {
-            desk.ask();
-        }
-    }))
 }
 
 #[cfg(test)]

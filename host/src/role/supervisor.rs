@@ -53,6 +53,7 @@ async fn start(
     source: Arc<dyn Reconfiguration>,
     shutdown: Shutdown,
 ) -> Result<Exit, Failure> {
+    let hangups = reload::hangups().map_err(|error| unexpected("no signal handler", error))?;
     let instance =
         InstanceId::generate(role.as_str()).map_err(|error| unexpected("no instance name", error))?;
     let admin_address = match role {
@@ -119,7 +120,7 @@ async fn start(
     let office =
         Office { crew: crew.clone(), desk: desk.clone(), remote_reload: settings.admin.remote_reload };
     let admin = tokio::spawn(admin::serve(admin_listener, office));
-    let hangups = reload::on_hangup(desk.clone()).map_err(|error| unexpected("no signal handler", error))?;
+    let hangups = tokio::spawn(reload::on_hangup(hangups, desk.clone()));
     let reloader = Reloader { source, desk, role, members, recruiting, furniture, crew, settings: current };
     let reloader = tokio::spawn(reloader.run());
     tracing::info!(

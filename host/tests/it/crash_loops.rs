@@ -23,6 +23,12 @@ async fn until(host: &Cardcage, what: &str, wanted: impl Fn(&Value) -> bool) -> 
     shown.unwrap_or_else(|error| panic!("{error}: {}", host.stderr()))
 }
 
+/// What the host shows once it serves without a plugin.
+async fn left_out(host: &Cardcage) -> Value {
+    let is_out = |now: &Value| now["ready"] == true && now["refused"][0]["code"] == "crash_loop";
+    until(host, "a plugin is left out", is_out).await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn plugin_that_crashes_by_itself_is_left_out_the_others_go_on_and_it_comes_back_when_it_is_well() {
     let folder = tempfile::tempdir().unwrap();
@@ -34,13 +40,10 @@ async fn plugin_that_crashes_by_itself_is_left_out_the_others_go_on_and_it_comes
     // Both plugins are required; a worker ends for want of one that does not start.
     let worker = Cardcage::worker(&config).await.unwrap();
 
-    let left_out = until(&worker, "chaos is left out", |now| {
-        now["ready"] == true && now["refused"][0]["code"] == "crash_loop"
-    })
-    .await;
-    assert_eq!((names(&left_out), &left_out["refused"][0]["plugin"]), (vec!["hello"], &json!("chaos")));
-    assert_eq!(left_out["last_crash"]["plugin"], "chaos", "{left_out}");
-    let child = left_out["child_pid"].clone();
+    let without = left_out(&worker).await;
+    assert_eq!((names(&without), &without["refused"][0]["plugin"]), (vec!["hello"], &json!("chaos")));
+    assert_eq!(without["last_crash"]["plugin"], "chaos", "{without}");
+    let child = without["child_pid"].clone();
     let reply = serving.http.post_json("/hello/call", &json!({})).await.unwrap();
     assert_eq!(reply.status, 200, "{}", reply.text());
     // Its tasks wait, and are not refused.
@@ -51,7 +54,7 @@ async fn plugin_that_crashes_by_itself_is_left_out_the_others_go_on_and_it_comes
     let back = until(&worker, "chaos is back", |now| names(now).contains(&"chaos")).await;
     assert_eq!((&back["ready"], &back["refused"]), (&json!(true), &json!([])), "{back}");
     assert_ne!(back["child_pid"], child, "in another child, which took over");
-    assert_eq!(back["last_crash"], left_out["last_crash"], "nothing has crashed meanwhile");
+    assert_eq!(back["last_crash"], without["last_crash"], "nothing has crashed meanwhile");
     let done = serving.http.final_task(&waiting.task_id().unwrap(), Deadline::seconds(60)).await.unwrap();
     assert_eq!(done["state"], "succeeded", "{done}");
 }
@@ -68,10 +71,7 @@ async fn plugin_whose_init_failed_and_left_a_thread_is_blamed_for_what_that_does
     let config = config.plugin_set("chaos", "trace", folder.path().to_str().unwrap());
     let config = config.set("plugins.chaos.required", false);
     let worker = Cardcage::worker(&config).await.unwrap();
-    let shown = until(&worker, "chaos is left out", |now| {
-        now["ready"] == true && now["refused"][0]["code"] == "crash_loop"
-    })
-    .await;
+    let shown = left_out(&worker).await;
     assert_eq!((names(&shown), &shown["refused"][0]["plugin"]), (vec!["hello"], &json!("chaos")), "{shown}");
     assert_eq!(
         (&shown["last_crash"]["plugin"], shown["refused"].as_array().unwrap().len()),
@@ -103,10 +103,7 @@ async fn reload_brings_back_what_was_left_out_for_good() {
     let worker = &installation.worker;
     std::fs::write(doom(installation.folder.path()), "").unwrap();
     signal(child(worker), Signal::KILL);
-    until(worker, "chaos is left out", |now| {
-        now["ready"] == true && now["refused"][0]["code"] == "crash_loop"
-    })
-    .await;
+    left_out(worker).await;
     std::fs::remove_file(doom(installation.folder.path())).unwrap();
     let before = child(worker);
     let reload = installation.reload(&[worker]).await;

@@ -92,6 +92,19 @@ async fn child_over_its_memory_ceiling_is_ended_and_the_report_says_memory() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn plugin_that_fills_its_memory_in_its_start_is_refused_and_the_others_run() {
+    let limits = |c| config(c).set("worker.memory_max_mb", 250).set("plugins.chaos.required", false);
+    let serving = Serving::api(limits).await;
+    let config = serving.config.clone().plugin_set("chaos", "init", "hoard");
+    let worker = Cardcage::worker(&config).await.unwrap();
+    let ready = worker.admin().unwrap().get("/readyz?verbose").await.unwrap().json().unwrap();
+    let refused = &ready["refused"];
+    assert_eq!((refused.as_array().unwrap().len(), &refused[0]["code"]), (1, &json!("died")), "{ready}");
+    let message = refused[0]["message"].as_str().unwrap();
+    assert!(message.contains("more memory in its init than `worker.memory_max_mb` allows"), "{message}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn memory_ceiling_of_workers_ends_no_child_of_an_api() {
     // Less than any child has.
     let serving = Serving::api(|c| config(c).set("worker.memory_max_mb", 16)).await;

@@ -81,6 +81,8 @@ enum Init {
     Exit,
     /// It calls `abort`.
     Abort,
+    /// It fills 256 MiB of memory and never answers.
+    Hoard,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -99,6 +101,10 @@ impl App {
             Init::Hang => std::future::pending().await,
             Init::Exit => std::process::exit(0),
             Init::Abort => std::process::abort(),
+            Init::Hoard => {
+                let _hoard = std::hint::black_box(vec![1_u8; 256 << 20]);
+                std::future::pending().await
+            }
         }
         if let Some(doom) = settings.doom.and_then(|doom| std::fs::read_to_string(doom).ok()) {
             std::thread::spawn(move || {
