@@ -294,8 +294,10 @@ impl Bench {
     }
 
     /// Runs a task again and again, each time a new one: the first attempt of the n-th is dropped at its n-th await, as
-    /// when its worker dies there, and the task is tried again. Ends when an attempt has fewer awaits than that. The
-    /// outcomes say how each ended; what it did outside, once or twice, is for the test to look at.
+    /// when its worker dies there, and the task is tried again. Ends when an attempt has fewer awaits than that. An await
+    /// that asks the host (an enqueue, a look of `once` and its record) counts twice: it is lost before the host has done
+    /// it, and once more after that, before the handler hears of it. The outcomes say how each ended; what it did outside,
+    /// once or twice, is for the test to look at.
     ///
     /// # Errors
     /// A task did not end. Above the unit level nobody sees the awaits of a handler.
@@ -307,8 +309,8 @@ impl Bench {
     }
 
     /// Sends a request again and again: the n-th time the caller hangs up at the handler's n-th await, and the handler is dropped
-    /// there. Ends with the time that is answered: how often the caller has hung up before, and the answer. What the handler
-    /// left half-done is for the test to look at.
+    /// there; awaits are counted as in [`lost_at_every_await`](Self::lost_at_every_await). Ends with the time that is answered:
+    /// how often the caller has hung up before, and the answer. What the handler left half-done is for the test to look at.
     ///
     /// # Errors
     /// The handler does not answer. Above the unit level nobody sees the awaits of a handler.
