@@ -63,9 +63,17 @@ impl Running {
         }
     }
 
+    /// What a double tells that it does not do.
+    fn log(&self) -> String {
+        match self {
+            Self::Double(double) => double.log(),
+            Self::Nats(_) => String::new(),
+        }
+    }
+
     fn tail(&self) -> String {
         match self {
-            Self::Double(_) => String::new(),
+            Self::Double(double) => double.log(),
             Self::Nats(nats) => nats.tail(),
         }
     }
@@ -268,7 +276,7 @@ impl Hosts {
     }
 
     pub(crate) fn logs(&self) -> String {
-        self.api.process.stderr() + &self.worker.process.stderr()
+        self.api.process.stderr() + &self.worker.process.stderr() + &self.broker.log()
     }
 
     pub(crate) async fn stop(mut self) -> Result<()> {
