@@ -35,6 +35,7 @@ pub struct Setup {
     config: Value,
     options: BTreeMap<String, Value>,
     beside: Vec<(PathBuf, Value)>,
+    environment: Environment,
     patience: Duration,
 }
 
@@ -52,6 +53,7 @@ impl Setup {
             config: Value::Object(serde_json::Map::new()),
             options: BTreeMap::new(),
             beside: Vec::new(),
+            environment: Environment::new(),
             patience: Duration::from_secs(90),
         }
     }
@@ -84,6 +86,14 @@ impl Setup {
         self
     }
 
+    /// An environment variable of the hosts, and of the commands that the bench runs. At the unit level the plugin has that
+    /// of the test's process.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.environment.insert(name.to_owned(), value.into());
+        self
+    }
+
     /// How long to wait for a start, or for an outcome, by the machine's clock; 90 s unless told otherwise.
     #[must_use]
     pub fn patience(mut self, patience: Duration) -> Self {
@@ -104,8 +114,8 @@ impl Setup {
             What::Library(library, broker) => {
                 let mut plugins = vec![(library, self.config)];
                 plugins.extend(self.beside);
-                let environment = Environment::new();
-                let hosts = Hosts::start(broker, plugins, self.options, environment, self.patience).await?;
+                let hosts =
+                    Hosts::start(broker, plugins, self.options, self.environment, self.patience).await?;
                 Inner::Hosts(Box::new(hosts))
             }
         };
@@ -263,7 +273,8 @@ impl Bench {
     /// Starts the task of one of the plugin's schedules, as `cardcage schedules run` does.
     ///
     /// # Errors
-    /// There is no such schedule.
+    /// There is no such schedule; above the unit level that is known after some seconds, for a worker declares them after
+    /// it is ready.
     pub async fn fire(&self, schedule: &str) -> Result<Uuid> {
         match &self.inner {
             Inner::Unit(unit) => unit.fire(schedule),
