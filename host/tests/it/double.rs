@@ -7,6 +7,12 @@ use cardcage_protocol::{Name, Priority, State, TaskAddress, TaskEnvelope, TaskId
 use std::time::Duration;
 use testkit::BrokerDouble;
 
+mod keys;
+mod letters;
+mod overview;
+mod recurring;
+mod turns;
+
 const WAIT: Duration = Duration::from_secs(20);
 
 fn plugin() -> Name {
@@ -291,6 +297,25 @@ async fn suite(url: &str) {
     batches(&broker).await;
     pauses(&broker).await;
     calls(&broker).await;
+    turns::caps(&broker).await;
+    turns::serial(&broker).await;
+    keys::idempotency(&broker).await;
+    keys::unique(&broker).await;
+    keys::once(&broker).await;
+    keys::rates(&broker).await;
+    letters::dead(&broker).await;
+    letters::parked(&broker).await;
+    overview::amounts(&broker).await;
+    overview::subjects(&broker, url).await;
+}
+
+/// What takes its time, beside the rest.
+async fn in_time(url: &str) {
+    let broker = Broker::connect(options(url)).await.unwrap();
+    broker.wait_connected(WAIT).await.unwrap();
+    layout(&broker, url).await;
+    recurring::patterns(&broker, url).await;
+    recurring::every(&broker).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -315,4 +340,30 @@ async fn a_real_broker_bounds_the_batches_under_way() {
 async fn the_broker_double_bounds_the_batches_under_way() {
     let double = BrokerDouble::start().await.unwrap();
     batches_under_way(double.url()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_real_broker_fires_what_recurs_until_it_is_told_otherwise() {
+    let nats = Nats::start().await.unwrap();
+    in_time(&nats.url()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_broker_double_fires_what_recurs_until_it_is_told_otherwise() {
+    let double = BrokerDouble::start().await.unwrap();
+    in_time(double.url()).await;
+    let told = double.log();
+    assert!(told.lines().any(|line| line.contains("does not fire: `0 0 2 * * *`")), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_real_broker_keeps_entries_for_their_time() {
+    let nats = Nats::start().await.unwrap();
+    keys::ends(&nats.url()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_broker_double_keeps_entries_for_their_time() {
+    let double = BrokerDouble::start().await.unwrap();
+    keys::ends(double.url()).await;
 }

@@ -5,8 +5,9 @@
 use abi_stable::type_layout::{TLData, TypeLayout};
 use abi_stable::StableAbi;
 use cardcage_abi::{
-    Answer, CallHead, CallOut, EnqueueHead, FfiBytes, FfiCallback, FfiWaker, HostRef, InitHead, InitReply,
-    LogRecord, MetricRecord, PluginRef, Reply, RootRef, SpanRecord, TaskHead, TaskReply,
+    code, headers, Answer, AskHead, CallHead, CallOut, EnqueueHead, FfiBytes, FfiCallback, FfiWaker, HostRef,
+    InitHead, InitReply, LogRecord, MetricRecord, PluginRef, Reply, RootRef, SpanRecord, TaskHead, TaskNote,
+    TaskReply,
 };
 use std::fmt::Write;
 
@@ -45,6 +46,8 @@ fn snapshot() -> String {
         Reply::LAYOUT,
         TaskHead::LAYOUT,
         TaskReply::LAYOUT,
+        TaskNote::LAYOUT,
+        AskHead::LAYOUT,
         InitHead::LAYOUT,
         InitReply::LAYOUT,
         CallOut::LAYOUT,
@@ -70,6 +73,58 @@ fn layout_of_the_boundary_is_the_committed_one() {
         committed, now,
         "the boundary has changed; see the rules at the top of plugin-api/abi/src/lib.rs"
     );
+}
+
+/// Constants of a module: name, what it is, what it was in 1.0.
+macro_rules! constants {
+    ($of:ident, $($name:ident = $first:expr),* $(,)?) => { [$((stringify!($name), $of::$name, $first)),*] };
+}
+
+/// The names of a source's constants.
+fn names(source: &str) -> Vec<&str> {
+    let names = source.lines().filter_map(|line| line.strip_prefix("pub const ")?.split_once(':'));
+    names.map(|(name, _)| name).collect()
+}
+
+/// Both sides have these compiled in: one that changes breaks every library that there is, and no layout tells. Append;
+/// never change a line here.
+#[test]
+fn numbers_and_names_at_the_boundary_are_those_of_1_0() {
+    let codes = constants![
+        code,
+        OK = 0,
+        PANICKED = 1,
+        FAILED = 2,
+        UNAVAILABLE = 3,
+        REJECTED = 4,
+        PENDING = 0,
+        READY = 1,
+        END = 2,
+        BROKEN = 3,
+        TASK_SUCCEEDED = 0,
+        TASK_RETRY = 1,
+        TASK_RETRY_AFTER = 2,
+        TASK_FAILED = 3,
+        TASK_DISCARDED = 4,
+        TASK_PANICKED = 5,
+        TASK_UNDECODABLE = 6,
+    ];
+    let levels = constants![code, LEVEL_ERROR = 1, LEVEL_TRACE = 5];
+    let texts =
+        constants![headers, SOFT_DEADLINE_MS = "soft-deadline-ms", METHOD = ":method", PATH = ":path"];
+    for (name, now, first) in codes {
+        assert_eq!(now, first, "{name}");
+    }
+    for (name, now, first) in levels {
+        assert_eq!(now, first, "{name}");
+    }
+    for (name, now, first) in texts {
+        assert_eq!(now, first, "{name}");
+    }
+    // And none of the sources' is left out.
+    let listed = codes.iter().map(|(name, ..)| *name).chain(levels.iter().map(|(name, ..)| *name));
+    assert_eq!(names(include_str!("../src/code.rs")), listed.collect::<Vec<_>>());
+    assert_eq!(names(include_str!("../src/headers.rs")), texts.map(|(name, ..)| name));
 }
 
 type Layout = fn() -> &'static TypeLayout;
@@ -138,18 +193,23 @@ fn vtables_start_with_the_fields_of_1_0_and_all_of_them_are_sure_to_be_there() {
 
 #[test]
 fn every_head_can_grow_by_its_extension_block() {
-    for layout in [
+    let heads = [
         CallHead::LAYOUT,
         Reply::LAYOUT,
         TaskHead::LAYOUT,
         TaskReply::LAYOUT,
+        TaskNote::LAYOUT,
+        AskHead::LAYOUT,
         InitHead::LAYOUT,
         CallOut::LAYOUT,
         EnqueueHead::LAYOUT,
         LogRecord::LAYOUT,
         SpanRecord::LAYOUT,
         MetricRecord::LAYOUT,
-    ] {
+    ];
+    // All but `InitReply`, which `init` answers once.
+    assert_eq!(include_str!("../src/head.rs").matches("#[repr(C)]").count(), heads.len() + 1);
+    for layout in heads {
         let mut fields = layout.get_fields().into_iter().flatten();
         assert!(fields.any(|field| field.name() == "ext"), "{} has no ext", layout.name());
     }

@@ -35,6 +35,7 @@ pub struct Setup {
     config: Value,
     options: BTreeMap<String, Value>,
     beside: Vec<(PathBuf, Value)>,
+    environment: Environment,
     patience: Duration,
 }
 
@@ -52,6 +53,7 @@ impl Setup {
             config: Value::Object(serde_json::Map::new()),
             options: BTreeMap::new(),
             beside: Vec::new(),
+            environment: Environment::new(),
             patience: Duration::from_secs(90),
         }
     }
@@ -84,6 +86,14 @@ impl Setup {
         self
     }
 
+    /// An environment variable of the hosts, and of the commands that the bench runs. At the unit level the plugin has that
+    /// of the test's process.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.environment.insert(name.to_owned(), value.into());
+        self
+    }
+
     /// How long to wait for a start, or for an outcome, by the machine's clock; 90 s unless told otherwise.
     #[must_use]
     pub fn patience(mut self, patience: Duration) -> Self {
@@ -104,8 +114,8 @@ impl Setup {
             What::Library(library, broker) => {
                 let mut plugins = vec![(library, self.config)];
                 plugins.extend(self.beside);
-                let environment = Environment::new();
-                let hosts = Hosts::start(broker, plugins, self.options, environment, self.patience).await?;
+                let hosts =
+                    Hosts::start(broker, plugins, self.options, self.environment, self.patience).await?;
                 Inner::Hosts(Box::new(hosts))
             }
         };
@@ -263,7 +273,8 @@ impl Bench {
     /// Starts the task of one of the plugin's schedules, as `cardcage schedules run` does.
     ///
     /// # Errors
-    /// There is no such schedule.
+    /// There is no such schedule; above the unit level that is known after some seconds, for a worker declares them after
+    /// it is ready.
     pub async fn fire(&self, schedule: &str) -> Result<Uuid> {
         match &self.inner {
             Inner::Unit(unit) => unit.fire(schedule),
@@ -294,8 +305,10 @@ impl Bench {
     }
 
     /// Runs a task again and again, each time a new one: the first attempt of the n-th is dropped at its n-th await, as
-    /// when its worker dies there, and the task is tried again. Ends when an attempt has fewer awaits than that. The
-    /// outcomes say how each ended; what it did outside, once or twice, is for the test to look at.
+    /// when its worker dies there, and the task is tried again. Ends when an attempt has fewer awaits than that. An await
+    /// that asks the host (an enqueue, a look of `once` and its record) counts twice: it is lost before the host has done
+    /// it, and once more after that, before the handler hears of it. The outcomes say how each ended; what it did outside,
+    /// once or twice, is for the test to look at.
     ///
     /// # Errors
     /// A task did not end. Above the unit level nobody sees the awaits of a handler.
@@ -307,8 +320,8 @@ impl Bench {
     }
 
     /// Sends a request again and again: the n-th time the caller hangs up at the handler's n-th await, and the handler is dropped
-    /// there. Ends with the time that is answered: how often the caller has hung up before, and the answer. What the handler
-    /// left half-done is for the test to look at.
+    /// there; awaits are counted as in [`lost_at_every_await`](Self::lost_at_every_await). Ends with the time that is answered:
+    /// how often the caller has hung up before, and the answer. What the handler left half-done is for the test to look at.
     ///
     /// # Errors
     /// The handler does not answer. Above the unit level nobody sees the awaits of a handler.

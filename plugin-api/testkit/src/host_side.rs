@@ -25,10 +25,10 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// What a host does for a plugin that runs in the test.
 pub(crate) trait HostSide: Send + Sync {
-    /// Takes a task.
-    fn enqueue(&self, head: &EnqueueHead) -> Answer;
+    /// Takes a task, and answers.
+    fn enqueue(&self, head: EnqueueHead, callback: FfiCallback);
     /// Answers a question.
-    fn ask(&self, head: &AskHead, callback: FfiCallback);
+    fn ask(&self, head: AskHead, callback: FfiCallback);
     /// The clock.
     fn now(&self) -> SystemTime;
     /// Takes a log event.
@@ -87,12 +87,15 @@ fn gone() -> Answer {
 }
 
 extern "C" fn enqueue(ctx: HostCtx, head: EnqueueHead, callback: FfiCallback) {
-    callback.answer(find(ctx).map_or_else(gone, |side| side.enqueue(&head)));
+    match find(ctx) {
+        Some(side) => side.enqueue(head, callback),
+        None => callback.answer(gone()),
+    }
 }
 
 extern "C" fn ask(ctx: HostCtx, head: AskHead, callback: FfiCallback) {
     match find(ctx) {
-        Some(side) => side.ask(&head, callback),
+        Some(side) => side.ask(head, callback),
         None => callback.answer(gone()),
     }
 }

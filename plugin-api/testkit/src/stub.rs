@@ -53,8 +53,8 @@ impl Stub {
     }
 }
 
-impl HostSide for Stub {
-    fn enqueue(&self, head: &EnqueueHead) -> Answer {
+impl Stub {
+    fn take(&self, head: &EnqueueHead) -> Answer {
         let mut inner = lock(&self.inner);
         if inner.refuses {
             let problem = json!({"status": 503, "code": "broker_unavailable", "title": "The broker is away"});
@@ -72,8 +72,14 @@ impl HostSide for Stub {
         }
         Answer::ok(json!({"id": id, "duplicate": duplicate}).to_string())
     }
+}
 
-    fn ask(&self, head: &AskHead, callback: FfiCallback) {
+impl HostSide for Stub {
+    fn enqueue(&self, head: EnqueueHead, callback: FfiCallback) {
+        callback.answer(self.take(&head));
+    }
+
+    fn ask(&self, head: AskHead, callback: FfiCallback) {
         let question: Value = serde_json::from_slice(head.question.as_slice()).unwrap_or_default();
         let answer = once(&mut lock(&self.inner).once, &question);
         callback.answer(answer.unwrap_or_else(|| {

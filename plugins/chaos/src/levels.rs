@@ -4,7 +4,12 @@ use super::*;
 use plugin_api::http::Request;
 use testkit::{Bench, Level, Result};
 
+/// A schedule that does not come to its time while a test runs.
+const NIGHTLY: &str =
+    r#"{"nightly": {"cron": "0 0 2 * * *", "order": {"mode": "ok", "note": "of the night"}}}"#;
+
 async fn unit() -> Bench {
+    let definition = || schedules::declare_as_told(definition(), NIGHTLY);
     Bench::unit(definition).name("chaos").start().await.unwrap()
 }
 
@@ -168,12 +173,53 @@ async fn cancellation(bench: &Bench) -> Result<()> {
     Ok(())
 }
 
+/// A schedule that is fired by hand makes a task each time.
+async fn firing(bench: &Bench) -> Result<()> {
+    let (one, two) = (bench.fire("nightly").await?, bench.fire("nightly").await?);
+    assert_ne!(one, two, "at {:?}", bench.level());
+    for id in [one, two] {
+        assert_eq!(bench.outcome(id).await?.succeeded()?["note"], "of the night", "at {:?}", bench.level());
+    }
+    let error = bench.fire("weekly").await.unwrap_err().to_string();
+    assert!(error.contains("no schedule") && error.contains("weekly"), "at {:?}: {error}", bench.level());
+    Ok(())
+}
+
+/// Of the tasks with one unique key, one is queued or running; whoever enqueues another gets its id.
+async fn unique_keys(bench: &Bench) -> Result<()> {
+    let body = |key: &str, note: &str| json!({ "mode": "await_cancel", "unique": key, "note": note });
+    let first = bench.post("/keyed", &body("a", "first")).await?;
+    let (id, level) = (first.task_id()?, bench.level());
+    assert_eq!(first.json()["duplicate"], false, "at {level:?}");
+    let second = bench.post("/keyed", &body("a", "second")).await?;
+    assert_eq!((second.task_id()?, second.json()["duplicate"].as_bool()), (id, Some(true)), "at {level:?}");
+    bench.running(id).await?;
+    assert_eq!(bench.enqueue("keyed", &body("a", "third")).await?, id, "at {level:?}");
+    let other = bench.enqueue("keyed", &body("b", "other")).await?;
+    assert_ne!(other, id, "at {level:?}");
+    bench.cancel(id).await?;
+    assert_eq!(bench.outcome(id).await?.succeeded()?["note"], "first", "at {level:?}");
+    let next = bench.enqueue("keyed", &body("a", "next")).await?;
+    assert!(next != id && next != other, "at {level:?}");
+    for id in [other, next] {
+        bench.running(id).await?;
+        bench.cancel(id).await?;
+        bench.outcome(id).await?.succeeded()?;
+    }
+    Ok(())
+}
+
 async fn all(bench: Bench) -> Result<()> {
     endings(&bench).await?;
     replies(&bench).await?;
     effects(&bench).await?;
     batches(&bench).await?;
     cancellation(&bench).await?;
+    firing(&bench).await?;
+    unique_keys(&bench).await?;
+    // What the double does not do, it says.
+    let is_told = bench.logs().contains("chaos.nightly is kept and does not fire: `0 0 2 * * *`");
+    assert_eq!(is_told, bench.level() == Level::Plugin);
     assert!(bench.logs().contains("panicked as told") || bench.level() == Level::Unit);
     bench.stop().await
 }
@@ -185,10 +231,12 @@ async fn stories_of_a_task_are_the_same_in_the_tests_process() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn stories_of_a_task_are_the_same_in_hosts_with_a_broker_double() {
-    all(Bench::plugin(library()).start().await.unwrap()).await.unwrap();
+    let bench = Bench::plugin(library()).env(schedules::SCHEDULES, NIGHTLY);
+    all(bench.start().await.unwrap()).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn stories_of_a_task_are_the_same_in_hosts_with_a_real_broker() {
-    all(Bench::system(library()).start().await.unwrap()).await.unwrap();
+    let bench = Bench::system(library()).env(schedules::SCHEDULES, NIGHTLY);
+    all(bench.start().await.unwrap()).await.unwrap();
 }

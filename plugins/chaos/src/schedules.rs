@@ -6,7 +6,7 @@ use plugin_api::prelude::*;
 use std::collections::BTreeMap;
 
 /// The environment variable that holds them: name to schedule, as JSON.
-const SCHEDULES: &str = "CARDCAGE_CHAOS_SCHEDULES";
+pub(crate) const SCHEDULES: &str = "CARDCAGE_CHAOS_SCHEDULES";
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -24,8 +24,15 @@ struct Told {
 
 /// Declares what the environment says; nothing where it says nothing.
 pub(crate) fn declare(plugin: Plugin<App>) -> Plugin<App> {
-    let Ok(json) = std::env::var(SCHEDULES) else { return plugin };
-    let told: BTreeMap<String, Told> = serde_json::from_str(&json)
+    match std::env::var(SCHEDULES) {
+        Ok(json) => declare_as_told(plugin, &json),
+        Err(_) => plugin,
+    }
+}
+
+/// Declares what the text says.
+pub(crate) fn declare_as_told(plugin: Plugin<App>, json: &str) -> Plugin<App> {
+    let told: BTreeMap<String, Told> = serde_json::from_str(json)
         .unwrap_or_else(|error| unreadable(&format!("{SCHEDULES} is unreadable: {error}")));
     told.into_iter().fold(plugin, |plugin, (name, told)| {
         let schedule = match (told.every, told.cron) {

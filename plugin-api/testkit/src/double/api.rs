@@ -32,7 +32,9 @@ impl Core {
             }
             ["INFO"] => Ok(self.account()),
             ["STREAM", "CREATE", name] => self.create_stream(name, &request),
-            ["STREAM", "INFO", name] => self.streams.get(*name).map(Stream::info).ok_or_else(no_stream),
+            ["STREAM", "INFO", name] => {
+                self.streams.get(*name).map(|stream| stream.answer(&request)).ok_or_else(no_stream)
+            }
             ["STREAM", "NAMES"] => Ok(self.stream_names(&request)),
             ["STREAM", "DELETE", name] => {
                 self.streams.remove(*name).map(|_| json!({ "success": true })).ok_or_else(no_stream)

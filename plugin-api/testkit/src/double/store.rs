@@ -1,16 +1,23 @@
 //! From a publish to what is stored: duplicates, expectations, bounds, schedules, and who hears of it.
 
 use super::core::{Core, Message};
+use super::schedule::Schedule;
 use super::stream::{Refusal, Stored, Stream};
 use super::time::{now_ns, rfc3339};
 use super::{subject, wire};
 use plugin_api::bytes::Bytes;
 use serde_json::{Value, json};
+use std::fmt::Write as _;
 
 pub(super) type Headers = Vec<(String, String)>;
 
 pub(super) fn header<'a>(headers: &'a Headers, name: &str) -> Option<&'a str> {
     headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+}
+
+/// The pattern of a message that a stream takes as a schedule.
+fn schedule<'a>(stream: &Stream, headers: &'a Headers) -> Option<&'a str> {
+    header(headers, "Nats-Schedule").filter(|_| stream.is("allow_msg_schedules"))
 }
 
 /// What a publish is held against; `Some`: it was stored before.
@@ -28,6 +35,9 @@ pub(super) fn check(
         if expected.parse() != Ok(last) {
             return Err(Refusal(400, 10071, format!("wrong last sequence: {last}")));
         }
+    }
+    if schedule(stream, headers).is_some_and(|pattern| Schedule::read(pattern).is_none()) {
+        return Err(Refusal(400, 10189, "message schedules pattern is invalid".into()));
     }
     // What replaces a message of its subject needs no room.
     let replaces = stream.bound("max_msgs_per_subject") == Some(1) && stream.last_of(subject).is_some();
@@ -69,6 +79,14 @@ impl Core {
             self.streams.get_mut(name).ok_or_else(|| Refusal(404, 10059, "stream not found".into()))?;
         if let Some(seq) = check(stream, subject, &headers, &body)? {
             return Ok(json!({ "stream": name, "seq": seq, "duplicate": true }));
+        }
+        if let Some(pattern) = schedule(stream, &headers)
+            && Schedule::read(pattern) == Some(Schedule::Cron)
+        {
+            let _ = writeln!(
+                self.log,
+                "WARN broker double: the schedule {subject} is kept and does not fire: `{pattern}`"
+            );
         }
         let seq = stream.push(subject, headers.clone(), body.clone());
         self.republish(name, subject, seq, headers, body);

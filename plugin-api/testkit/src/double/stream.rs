@@ -1,11 +1,15 @@
 //! A stream: its settings and its messages.
 
 use super::consumer::Consumer;
+use super::schedule::Schedule;
 use super::subject;
-use super::time::{now_ns, parse_duration, parse_rfc3339};
+use super::time::{now_ns, parse_duration, rfc3339};
 use plugin_api::bytes::Bytes;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
+
+/// As many subjects as one answer tells.
+const SUBJECTS_MAX: usize = 100_000;
 
 /// A stored message.
 #[derive(Debug, Clone)]
@@ -141,15 +145,12 @@ impl Stream {
         }
         let schedule =
             message.header("Nats-Schedule").filter(|_| self.is("allow_msg_schedules")).map(str::to_owned);
-        message.fires = schedule.as_deref().and_then(|pattern| match pattern.split_once(' ') {
-            Some(("@at", at)) => Some((parse_rfc3339(at.trim())?, None)),
-            Some(("@every", every)) => {
-                let every = parse_duration(every)?;
-                Some((at_ns.saturating_add(every), Some(every)))
-            }
-            // Kept, and never fired.
-            _ => None,
-        });
+        // What cannot be read was refused before it came here.
+        message.fires = match schedule.as_deref().and_then(Schedule::read) {
+            Some(Schedule::At(at_ns)) => Some((at_ns, None)),
+            Some(Schedule::Every(every_ns)) => Some((at_ns.saturating_add(every_ns), Some(every_ns))),
+            Some(Schedule::Cron) | None => None,
+        };
         let replaces = schedule.is_some() || message.header("Nats-Rollup") == Some("sub");
         if replaces {
             self.messages.retain(|_, other| other.subject != subject);
@@ -179,12 +180,46 @@ impl Stream {
         let first = self.messages.keys().next().copied().unwrap_or(self.last + 1);
         json!({
             "config": self.config,
-            "created": super::time::rfc3339(self.created_ns),
+            "created": rfc3339(self.created_ns),
             "state": {
-                "messages": self.messages.len(), "bytes": self.bytes(), "first_seq": first, "last_seq": self.last,
+                "messages": self.messages.len(), "bytes": self.bytes(),
+                "first_seq": first, "first_ts": stored_at(self.messages.values().next()),
+                "last_seq": self.last, "last_ts": stored_at(self.messages.values().next_back()),
                 "consumer_count": self.consumers.len(),
             },
-            "ts": super::time::rfc3339(now_ns()),
+            "ts": rfc3339(now_ns()),
         })
     }
+
+    /// What is told to whoever asks with `request`; where that has a filter, subjects with their numbers of messages too.
+    pub(super) fn answer(&self, request: &Value) -> Value {
+        let mut info = self.info();
+        let mut subjects: BTreeMap<&str, u64> = BTreeMap::new();
+        if let Some(filter) = request.get("subjects_filter").and_then(Value::as_str) {
+            for (_, message) in self.matching(1, filter) {
+                *subjects.entry(&message.subject).or_default() += 1;
+            }
+        }
+        let total = subjects.len();
+        let offset = request.get("offset").and_then(Value::as_u64).filter(|_| total > 0).unwrap_or(0);
+        let page =
+            subjects.into_iter().skip(usize::try_from(offset).unwrap_or(usize::MAX)).take(SUBJECTS_MAX);
+        let page: Map<String, Value> =
+            page.map(|(subject, count)| (subject.to_owned(), count.into())).collect();
+        if let Some(state) = info.get_mut("state").and_then(Value::as_object_mut).filter(|_| !page.is_empty())
+        {
+            state.insert("subjects".to_owned(), page.into());
+        }
+        if let Some(info) = info.as_object_mut() {
+            info.insert("total".to_owned(), total.into());
+            info.insert("offset".to_owned(), offset.into());
+            info.insert("limit".to_owned(), if total > 0 { SUBJECTS_MAX } else { 0 }.into());
+        }
+        info
+    }
+}
+
+/// When a message was stored, as NATS writes it: of none, the year 1.
+fn stored_at(message: Option<&Stored>) -> String {
+    message.map_or_else(|| "0001-01-01T00:00:00Z".to_owned(), |message| rfc3339(message.at_ns))
 }

@@ -39,6 +39,9 @@ pub(crate) fn absolute(path: &Path) -> PathBuf {
 /// How long a command of an operator may take.
 const COMMAND: Duration = Duration::from_secs(60);
 
+/// How long a worker may take from being ready to having declared its schedules.
+const DECLARED: Duration = Duration::from_secs(5);
+
 /// Which broker the hosts get.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Broker {
@@ -63,9 +66,17 @@ impl Running {
         }
     }
 
+    /// What a double tells that it does not do.
+    fn log(&self) -> String {
+        match self {
+            Self::Double(double) => double.log(),
+            Self::Nats(_) => String::new(),
+        }
+    }
+
     fn tail(&self) -> String {
         match self {
-            Self::Double(_) => String::new(),
+            Self::Double(double) => double.log(),
             Self::Nats(nats) => nats.tail(),
         }
     }
@@ -256,7 +267,18 @@ impl Hosts {
 
     pub(crate) async fn fire(&self, schedule: &str) -> Result<Uuid> {
         let target = format!("{}.{schedule}", self.name);
-        self.receipt(&["schedules", "run", &target, "--json"]).await
+        let what = format!("the schedule {target} is declared");
+        let mut last = None;
+        let fired = eventually(DECLARED, &what, async || {
+            match self.receipt(&["schedules", "run", &target, "--json"]).await {
+                Err(error) if error.to_string().contains("there is no schedule") => {
+                    last = Some(error);
+                    None
+                }
+                fired => Some(fired),
+            }
+        });
+        fired.await.map_err(|error| last.unwrap_or(error))?
     }
 
     /// Runs a command that answers with a task's id.
@@ -264,11 +286,11 @@ impl Hosts {
         let config = self.folder.path().join("cardcage.toml");
         let mut arguments: Vec<&Path> = arguments.iter().map(Path::new).collect();
         arguments.extend([Path::new("--config"), &config]);
-        task_id(&command(&arguments, self.folder.path()).await?)
+        task_id(&command_in(&arguments, self.folder.path(), &self.environment).await?)
     }
 
     pub(crate) fn logs(&self) -> String {
-        self.api.process.stderr() + &self.worker.process.stderr()
+        self.api.process.stderr() + &self.worker.process.stderr() + &self.broker.log()
     }
 
     pub(crate) async fn stop(mut self) -> Result<()> {

@@ -6,6 +6,7 @@
 mod clock;
 mod cut;
 mod enqueue;
+mod held;
 mod ledger;
 mod routes;
 mod run;

@@ -6,6 +6,7 @@
 //! It does not limit how many handlers run, nor their rate, nor does it keep serial keys: a broker does.
 
 use super::clock::Clock;
+use super::held::{self, Answered};
 use super::ledger::{Entry, Ledger, New, State};
 use super::run;
 use super::terms::Terms;
@@ -223,26 +224,14 @@ impl Refused {
 }
 
 impl HostSide for World {
-    fn enqueue(&self, head: &EnqueueHead) -> Answer {
-        self.enqueue_head(head)
+    fn enqueue(&self, head: EnqueueHead, callback: FfiCallback) {
+        let Some(world) = self.me.upgrade() else { return };
+        held::ask(Box::new(move || Some(Answered::new(callback, world.enqueue_head(&head)))));
     }
 
-    fn ask(&self, head: &AskHead, callback: FfiCallback) {
-        let question: Value = serde_json::from_slice(head.question.as_slice()).unwrap_or_default();
-        let asker = Uuid::from_bytes(head.context_id);
-        if let Some(entry) = lock(&self.ledger).tasks.get_mut(&asker)
-            && let Some(answer) = once(&mut entry.once, &question)
-        {
-            return callback.answer(answer);
-        }
-        let wait = question.get("wait").and_then(|wait| {
-            Some((wait.get("task_id")?.as_str()?.parse::<Uuid>().ok()?, wait.get("at_most_ms")?.as_u64()?))
-        });
-        let (Some((id, at_most_ms)), Some(world)) = (wait, self.me.upgrade()) else {
-            return callback.answer(Answer::error(code::REJECTED, "the bench does not know this question"));
-        };
-        let limit = self.clock.now() + Duration::from_millis(at_most_ms);
-        drop(self.runtime.spawn(async move { callback.answer(world.waited(id, at_most_ms, limit).await) }));
+    fn ask(&self, head: AskHead, callback: FfiCallback) {
+        let Some(world) = self.me.upgrade() else { return };
+        held::ask(Box::new(move || world.asked(&head, callback)));
     }
 
     fn now(&self) -> SystemTime {
@@ -268,6 +257,28 @@ impl HostSide for World {
 }
 
 impl World {
+    /// `None`: it is answered when there is something to say.
+    fn asked(self: Arc<Self>, head: &AskHead, callback: FfiCallback) -> Option<Answered> {
+        let question: Value = serde_json::from_slice(head.question.as_slice()).unwrap_or_default();
+        let asker = Uuid::from_bytes(head.context_id);
+        if let Some(entry) = lock(&self.ledger).tasks.get_mut(&asker)
+            && let Some(answer) = once(&mut entry.once, &question)
+        {
+            return Some(Answered::new(callback, answer));
+        }
+        let wait = question.get("wait").and_then(|wait| {
+            Some((wait.get("task_id")?.as_str()?.parse::<Uuid>().ok()?, wait.get("at_most_ms")?.as_u64()?))
+        });
+        let Some((id, at_most_ms)) = wait else {
+            let answer = Answer::error(code::REJECTED, "the bench does not know this question");
+            return Some(Answered::new(callback, answer));
+        };
+        let limit = self.clock.now() + Duration::from_millis(at_most_ms);
+        let runtime = self.runtime.clone();
+        drop(runtime.spawn(async move { callback.answer(self.waited(id, at_most_ms, limit).await) }));
+        None
+    }
+
     async fn waited(&self, id: Uuid, at_most_ms: u64, limit: SystemTime) -> Answer {
         if !lock(&self.ledger).tasks.contains_key(&id) {
             let refused = Refused(404, "no_such_task", "there is no task with this id".into());
