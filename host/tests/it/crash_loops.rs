@@ -3,8 +3,9 @@
 use crate::crash_reports::crash_after;
 use crate::reload::{Installation, followed};
 use crate::serving::{Serving, child, restored, signal};
-use cardcage_harness::{Cardcage, Deadline, Signal, eventually};
+use cardcage_harness::{Cardcage, Config, Deadline, Signal, eventually};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 async fn status(host: &Cardcage) -> Option<Value> {
     host.admin().unwrap().get("/readyz?verbose").await.ok()?.json().ok()
@@ -23,6 +24,17 @@ async fn until(host: &Cardcage, what: &str, wanted: impl Fn(&Value) -> bool) -> 
     shown.unwrap_or_else(|error| panic!("{error}: {}", host.stderr()))
 }
 
+/// An API that is well, and what workers are configured with whose chaos ends them while there is the folder's file `doom`.
+async fn doomed() -> (TempDir, Serving, Config) {
+    let folder = tempfile::tempdir().unwrap();
+    let doom = folder.path().join("doom");
+    let serving = Serving::api(|c| c).await;
+    restored(&serving.api).await;
+    std::fs::write(&doom, "").unwrap();
+    let config = serving.config.clone().plugin_set("chaos", "doom", doom.to_str().unwrap());
+    (folder, serving, config)
+}
+
 /// What the host shows once it serves without a plugin.
 async fn left_out(host: &Cardcage) -> Value {
     let is_out = |now: &Value| now["ready"] == true && now["refused"][0]["code"] == "crash_loop";
@@ -31,12 +43,7 @@ async fn left_out(host: &Cardcage) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn plugin_that_crashes_by_itself_is_left_out_the_others_go_on_and_it_comes_back_when_it_is_well() {
-    let folder = tempfile::tempdir().unwrap();
-    let doom = folder.path().join("doom");
-    let serving = Serving::api(|c| c).await;
-    restored(&serving.api).await;
-    std::fs::write(&doom, "").unwrap();
-    let config = serving.config.clone().plugin_set("chaos", "doom", doom.to_str().unwrap());
+    let (folder, serving, config) = doomed().await;
     // Both plugins are required; a worker ends for want of one that does not start.
     let worker = Cardcage::worker(&config).await.unwrap();
 
@@ -50,7 +57,7 @@ async fn plugin_that_crashes_by_itself_is_left_out_the_others_go_on_and_it_comes
     let waiting = serving.http.post_json("/chaos/task", &json!({ "mode": "ok" })).await.unwrap();
     assert_eq!(waiting.status, 202, "{}", waiting.text());
 
-    std::fs::remove_file(&doom).unwrap();
+    std::fs::remove_file(folder.path().join("doom")).unwrap();
     let back = until(&worker, "chaos is back", |now| names(now).contains(&"chaos")).await;
     assert_eq!((&back["ready"], &back["refused"]), (&json!(true), &json!([])), "{back}");
     assert_ne!(back["child_pid"], child, "in another child, which took over");
@@ -61,13 +68,8 @@ async fn plugin_that_crashes_by_itself_is_left_out_the_others_go_on_and_it_comes
 
 #[tokio::test(flavor = "multi_thread")]
 async fn plugin_whose_init_failed_and_left_a_thread_is_blamed_for_what_that_does_and_no_other_is() {
-    let folder = tempfile::tempdir().unwrap();
-    let doom = folder.path().join("doom");
-    let serving = Serving::api(|c| c).await;
-    restored(&serving.api).await;
-    std::fs::write(&doom, "").unwrap();
+    let (folder, _serving, config) = doomed().await;
     // Its thread runs when it finds that its trace cannot be opened. What starts after it gets another number.
-    let config = serving.config.clone().plugin_set("chaos", "doom", doom.to_str().unwrap());
     let config = config.plugin_set("chaos", "trace", folder.path().to_str().unwrap());
     let config = config.set("plugins.chaos.required", false);
     let worker = Cardcage::worker(&config).await.unwrap();

@@ -42,6 +42,7 @@ mod limits;
 mod meter;
 mod note;
 pub mod obituary;
+mod outcome;
 mod parked;
 mod payer;
 mod place;
