@@ -4,8 +4,8 @@
 //! call costs that call. A plugin whose own thread crashes ends every child that loads it, whatever anybody asks of it. The
 //! third time within [`WINDOW`] it is left out, then tried again; each time that it crashes a child after that, for twice as long.
 //!
-//! Invariants: only what a plugin does by itself counts, so no caller can have one left out: what happens while a task or a call of
-//! its own is in flight may be that one's doing. What others cannot do without is not left out for long: a child that cannot start
+//! Invariants: only what a plugin does by itself counts: what happens while a task or a call of its own is in flight may be that
+//! one's doing. What others cannot do without is not left out for long: a child that cannot start
 //! for lack of it brings it back.
 //!
 //! What it refuses: it loads and ends nothing, and it forgets everything with its supervisor.

@@ -41,8 +41,8 @@ pub(crate) fn fault(step: &str, death: &Death, limit: Duration) -> (Code, String
         ),
         Death::Killed(why) if *why == OVER_CEILING => (
             Code::Died,
-            format!("took more memory in its {step} than `worker.memory_max_mb` allows its process"),
-            "raise that ceiling, or give the plugin less to load",
+            format!("was in its {step} when its process went over `worker.memory_max_mb`"),
+            "raise that ceiling, load fewer plugins together (worker groups), or give this one less to do",
         ),
         Death::Killed(_) => (
             Code::Hung,

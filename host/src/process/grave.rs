@@ -1,6 +1,6 @@
 //! What remains of a child: its board is read and emptied, it is said who died of what, and its debts are paid.
 
-use super::aftermath::{AFTERMATH_MAX, Aftermath};
+use super::aftermath::{AFTERMATH_MAX, Aftermath, Deceased};
 use super::crash_report::{self, Cause, CrashReport, Wound};
 use super::fate::fates;
 use super::lease::now_unix_ms;
@@ -77,7 +77,8 @@ impl Grave {
         }
         let owed = |(entry, _): &(Entry, Fate)| entry.kind != Kind::Inline;
         let remains = entries.into_iter().zip(fates).filter(owed).collect();
-        let hooks = self.hooks.child_died(remains, begun.all(), lived.death.clone());
+        let child = Deceased { begun: begun.all(), how: lived.death.clone(), alive: lived.alive };
+        let hooks = self.hooks.child_died(remains, child);
         if tokio::time::timeout(AFTERMATH_MAX, hooks).await.is_err() {
             tracing::error!("answering for the dead child took too long; its leases will run out instead");
         }

@@ -58,7 +58,7 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
-pub use aftermath::Aftermath;
+pub use aftermath::{Aftermath, Deceased};
 pub use crash_report::{Cause, CrashReport, Work};
 pub use crew::{Crew, Seat};
 pub use death::Death;

@@ -2,7 +2,7 @@
 
 use crate::broker::{Ack, Broker, Error, Options};
 use crate::crash::Entry;
-use crate::process::{Aftermath, Begun, Death, Fate, Renewer};
+use crate::process::{Aftermath, Begun, Death, Deceased, Fate, Renewer};
 use crate::worker::tasks::obituary;
 use bytes::Bytes;
 use cardcage_protocol::{
@@ -31,7 +31,9 @@ pub(super) struct BrokerAftermath {
 }
 
 impl Aftermath for BrokerAftermath {
-    fn child_died(&self, remains: Vec<(Entry, Fate)>, plugins: Vec<Begun>, how: Death) -> BoxFuture<'_, ()> {
+    fn child_died(&self, remains: Vec<(Entry, Fate)>, child: Deceased) -> BoxFuture<'_, ()> {
+        let now = Timestamp::from_unix_ms(self.broker.now_unix_ms());
+        let born = now.minus_ms(u64::try_from(child.alive.as_millis()).unwrap_or(u64::MAX));
         Box::pin(async move {
             let (tasks, calls): (Vec<_>, Vec<_>) =
                 remains.into_iter().partition(|(entry, _)| entry.kind.is_task());
@@ -40,21 +42,27 @@ impl Aftermath for BrokerAftermath {
             for (entry, _) in calls {
                 self.answer(&entry).await;
             }
-            let how = &how;
+            let how = &child.how;
             if !tasks.is_empty() {
                 self.wait_until_gone().await;
             }
             // Before anything is handed back: who takes it next must know.
             for (entry, _) in tasks.iter().filter(|(_, fate)| *fate == Fate::Crashed) {
-                self.note_crash(entry, &plugins, how).await;
+                self.note_crash(entry, &child.begun, how).await;
             }
-            let handing_back = tasks.into_iter().map(|(entry, fate)| self.hand_back(entry, fate, how));
-            futures_util::stream::iter(handing_back).buffer_unordered(AT_ONCE).collect::<()>().await;
+            // A task may stand there twice, with the attempt that runs and with its next message: the attempt's end first.
+            let (unstarted, begun): (Vec<_>, Vec<_>) =
+                tasks.into_iter().partition(|(_, fate)| *fate == Fate::Unstarted);
+            for those in [begun, unstarted] {
+                let handing_back =
+                    those.into_iter().map(|(entry, fate)| self.hand_back(entry, fate, how, born));
+                futures_util::stream::iter(handing_back).buffer_unordered(AT_ONCE).collect::<()>().await;
+            }
             let flushed = self.broker.flush(Duration::from_secs(2)).await.is_ok();
             tracing::info!(
                 calls = calls_held,
                 tasks = tasks_held,
-                %how,
+                how = %child.how,
                 flushed,
                 "what a dead child held was answered"
             );
@@ -62,7 +70,9 @@ impl Aftermath for BrokerAftermath {
     }
 
     fn overran(&self, task: Entry) -> BoxFuture<'_, ()> {
-        Box::pin(async move { self.hand_back(task, Fate::TimedOut, &Death::Killed("held a thread")).await })
+        let how = Death::Killed("held a thread");
+        let now = Timestamp::from_unix_ms(self.broker.now_unix_ms());
+        Box::pin(async move { self.hand_back(task, Fate::TimedOut, &how, now).await })
     }
 }
 
@@ -119,9 +129,9 @@ impl BrokerAftermath {
     }
 
     /// The record first: who gets the task next reads why it comes again.
-    async fn hand_back(&self, task: Entry, fate: Fate, how: &Death) {
+    async fn hand_back(&self, task: Entry, fate: Fate, how: &Death, born: Timestamp) {
         let (plugin, name) = (task.plugin.as_str(), task.name.as_str());
-        if let Err(error) = obituary::record(&self.broker, &self.instance, &task, fate, how).await {
+        if let Err(error) = obituary::record(&self.broker, &self.instance, &task, fate, how, born).await {
             tracing::warn!(%error, plugin, name, "why a task was cut off could not be recorded");
         }
         if let Err(error) = self.broker.ack(&task.subject, Ack::HandBack).await {
@@ -135,7 +145,7 @@ impl BrokerAftermath {
 pub(super) struct NoAftermath;
 
 impl Aftermath for NoAftermath {
-    fn child_died(&self, _: Vec<(Entry, Fate)>, _: Vec<Begun>, _: Death) -> BoxFuture<'_, ()> {
+    fn child_died(&self, _: Vec<(Entry, Fate)>, _: Deceased) -> BoxFuture<'_, ()> {
         Box::pin(std::future::ready(()))
     }
 

@@ -82,7 +82,7 @@ async fn plugin_whose_init_failed_and_left_a_thread_is_blamed_for_what_that_does
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_can_have_a_plugin_left_out_by_what_he_asks_of_it() {
+async fn crashes_while_a_call_is_in_flight_do_not_have_a_plugin_left_out() {
     let (serving, worker) = Serving::both(|c| c).await;
     let mut last = Value::Null;
     for _ in 0..4 {

@@ -101,7 +101,7 @@ async fn plugin_that_fills_its_memory_in_its_start_is_refused_and_the_others_run
     let refused = &ready["refused"];
     assert_eq!((refused.as_array().unwrap().len(), &refused[0]["code"]), (1, &json!("died")), "{ready}");
     let message = refused[0]["message"].as_str().unwrap();
-    assert!(message.contains("more memory in its init than `worker.memory_max_mb` allows"), "{message}");
+    assert!(message.contains("in its init when its process went over `worker.memory_max_mb`"), "{message}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -123,9 +123,9 @@ fn good_child(mut child: Attached) -> i32 {
 struct Deaths(Mutex<Vec<(Vec<Entry>, Death)>>);
 
 impl Aftermath for Deaths {
-    fn child_died(&self, remains: Vec<(Entry, Fate)>, _: Vec<Begun>, how: Death) -> BoxFuture<'_, ()> {
+    fn child_died(&self, remains: Vec<(Entry, Fate)>, child: Deceased) -> BoxFuture<'_, ()> {
         let entries = remains.into_iter().map(|(entry, _)| entry).collect();
-        self.0.lock().unwrap().push((entries, how));
+        self.0.lock().unwrap().push((entries, child.how));
         Box::pin(std::future::ready(()))
     }
 

@@ -6,6 +6,7 @@ use super::counters::bump;
 use super::ending::{Ended, Facts};
 use super::held::{Hold, Holding, Message, Signal};
 use super::history;
+use super::limits::RESULT_TTL_MIN;
 use super::note::{BoardFull, Note, local_deadline};
 use super::plan::{Plan, Write};
 use super::unit::{Slot, Turn, Unit};
@@ -88,6 +89,12 @@ pub(super) struct Delivered<'a> {
 impl Delivered<'_> {
     fn message(&self) -> Message {
         Message { attempt: self.envelope.attempt, sequence: self.delivery.stream_sequence }
+    }
+
+    /// Whether an outcome of its message may have been forgotten: a worker that was frozen for so long finds what it was given before.
+    fn may_be_forgotten(&self) -> bool {
+        let age_ms = self.unit.now().unix_ms().saturating_sub(self.delivery.stored_at.unix_ms());
+        u128::from(age_ms) > RESULT_TTL_MIN.as_millis()
     }
 
     fn arrival(&self, now: Timestamp) -> Arrival<'_> {
@@ -192,6 +199,14 @@ impl Delivered<'_> {
                 }
                 until = Instant::now() + shared.lease;
                 continue;
+            }
+            if current.is_none() && self.may_be_forgotten() {
+                match self.is_there(until).await {
+                    Ok(true) => {}
+                    // Whoever ended the task has removed it.
+                    Ok(false) => return,
+                    Err(_) => break,
+                }
             }
             // Follow-ups that are redone need the history, which the decision takes.
             let known = current.as_ref().map(|(record, _)| record.clone());

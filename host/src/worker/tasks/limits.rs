@@ -8,7 +8,7 @@ use std::time::Duration;
 
 /// The shortest time that an outcome is kept. Whoever was given a receipt must be able to use it; and for as long as the broker
 /// remembers message ids, and a lease may run, it is how a repeat or a late worker learns that the task has ended.
-const RESULT_TTL_MIN: Duration = Duration::from_secs(120);
+pub(super) const RESULT_TTL_MIN: Duration = Duration::from_secs(120);
 /// The same, in leases.
 const RESULT_TTL_MIN_LEASES: u32 = 4;
 

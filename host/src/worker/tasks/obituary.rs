@@ -15,13 +15,10 @@ use cardcage_protocol::{Attempt, Cause, InstanceId, Name, State, TaskError, Task
 /// How often somebody may write in between.
 const ROUNDS: usize = 4;
 
-/// A child and its supervisor know the broker's time about so well; the next child takes longer to come.
-const CLOCKS_AGREE_MS: u64 = 50;
-
 /// The code of an attempt that may have crashed its worker.
 pub(super) const SUSPECTED: &str = "suspected";
 
-/// Writes how the attempt that `entry` stands for ended. Nothing, where the record says so already or knows better.
+/// Writes how the attempt that `entry` stands for ended, on a child that was `born` then, by the broker's time. Nothing, where the record says so already or knows better.
 ///
 /// # Errors
 /// As for reading and writing records: then the record stays as it was.
@@ -31,6 +28,7 @@ pub async fn record(
     entry: &Entry,
     fate: Fate,
     how: &Death,
+    born: Timestamp,
 ) -> Result<(), Error> {
     // Rubbish on the board names no task.
     let Ok(id) = TaskId::from_bytes(entry.id) else { return Ok(()) };
@@ -45,7 +43,7 @@ pub async fn record(
             }
         };
         let now = Timestamp::from_unix_ms(broker.now_unix_ms());
-        let Some(mut record) = close(record, worker, entry, fate, how, now) else { return Ok(()) };
+        let Some(mut record) = close(record, worker, entry, fate, how, (born, now)) else { return Ok(()) };
         match broker.write_record(&mut record, fence).await {
             Err(Error::Conflict { .. }) => {}
             done => return done.map(|_| ()),
@@ -61,7 +59,7 @@ pub(super) fn close(
     entry: &Entry,
     fate: Fate,
     how: &Death,
-    now: Timestamp,
+    (born, now): (Timestamp, Timestamp),
 ) -> Option<TaskRecord> {
     let open = record.attempts.iter().position(|attempt| attempt.cause.is_none());
     let mine = |at: usize| {
@@ -73,12 +71,10 @@ pub(super) fn close(
     if record.state.is_final() || record.state == State::Parked || open.is_some_and(|at| !mine(at)) {
         return None;
     }
-    // The board's clock is this machine's, the record's the broker's.
-    let began = now.minus_ms(Timestamp::now().unix_ms().saturating_sub(entry.since_unix_ms));
     let Some((cause, error)) = said(fate, how) else {
         match open.and_then(|at| record.attempts.get_mut(at)) {
             // Of an earlier child of this worker, whose end could not be written down: that one may have started it.
-            Some(attempt) if attempt.started_at < began.minus_ms(CLOCKS_AGREE_MS) => {
+            Some(attempt) if attempt.started_at < born => {
                 history::lose(attempt, now);
                 record.state = State::Queued;
             }
@@ -97,8 +93,10 @@ pub(super) fn close(
         // Or parked, and it has come back since: whoever starts it then says so first.
         None if is_over || has_come_back => return None,
         None => {
+            // The board's clock is this machine's, the record's the broker's.
+            let started_at = now.minus_ms(Timestamp::now().unix_ms().saturating_sub(entry.since_unix_ms));
             let (n, worker) = (entry.attempt, worker.clone());
-            record.attempts.push(Attempt { n, worker, started_at: began, ended_at, cause, error });
+            record.attempts.push(Attempt { n, worker, started_at, ended_at, cause, error });
         }
     }
     record.state = State::Queued;

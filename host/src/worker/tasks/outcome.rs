@@ -17,7 +17,7 @@ use tokio::time::Instant;
 impl Delivered<'_> {
     /// Whether the delivery's message is still in its queue. Without a record to fence with, that is how an attempt whose lease may
     /// have ended knows that nobody has ended the task meanwhile: an outcome may have been kept for less time.
-    async fn is_there(&self, until: Instant) -> Result<bool, Carried> {
+    pub(super) async fn is_there(&self, until: Instant) -> Result<bool, Carried> {
         let Shared { broker, payer, .. } = &*self.unit.shared;
         let says = "a task's message could not be looked for; trying again";
         let (plugin, sequence) = (&self.envelope.plugin, self.delivery.stream_sequence);
@@ -52,7 +52,8 @@ impl Delivered<'_> {
             if standing.fence == 0 && started.elapsed() > shared.lease {
                 match Box::pin(self.is_there(until)).await {
                     Ok(true) => {}
-                    Ok(false) | Err(_) => break,
+                    Ok(false) => break,
+                    Err(_) => return self.give_up(),
                 }
             }
             let plan = ending::end(facts, standing.record, standing.fence, ended, limits, &mut rng)
@@ -63,11 +64,7 @@ impl Delivered<'_> {
             let has_ended = plan.write.as_ref().is_some_and(|write| write.record.state.is_final());
             match shared.carry_out(self.envelope, self.delivery, plan, None, until).await {
                 Carried::Out => return has_ended,
-                Carried::GivenUp => {
-                    bump(&shared.counters.given_up);
-                    tracing::error!(plugin, task, %id, "an outcome could not be stored in time; the task runs again");
-                    return false;
-                }
+                Carried::GivenUp => return self.give_up(),
                 Carried::Conflict => {}
             }
             let current = match Box::pin(shared.read(self.envelope, until)).await {
@@ -82,6 +79,13 @@ impl Delivered<'_> {
         bump(&shared.counters.refused);
         let attempt = facts.attempt;
         tracing::warn!(plugin, task, %id, attempt, "a completion was refused: the attempt is no longer this worker's");
+        false
+    }
+
+    fn give_up(&self) -> bool {
+        let (plugin, task) = (self.unit.room.name.as_str(), self.unit.name.as_str());
+        bump(&self.unit.shared.counters.given_up);
+        tracing::error!(plugin, task, id = %self.envelope.id, "an outcome could not be stored in time; the task runs again");
         false
     }
 }

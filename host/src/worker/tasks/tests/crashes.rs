@@ -8,11 +8,6 @@ use crate::process::{Death, Fate};
 use cardcage_protocol::{Cause, FollowUp, State};
 
 pub(super) fn entry(envelope: &TaskEnvelope, attempt: u32) -> Entry {
-    entry_since(envelope, attempt, 0)
-}
-
-/// That stands on the board for so long.
-pub(super) fn entry_since(envelope: &TaskEnvelope, attempt: u32, since_ms: u64) -> Entry {
     Entry {
         kind: Kind::Task,
         id: *envelope.id.as_bytes(),
@@ -21,7 +16,7 @@ pub(super) fn entry_since(envelope: &TaskEnvelope, attempt: u32, since_ms: u64) 
         name: "fulfil".into(),
         attempt,
         hard_deadline_unix_ms: u64::MAX,
-        since_unix_ms: Timestamp::now().unix_ms() - since_ms,
+        since_unix_ms: Timestamp::now().unix_ms(),
     }
 }
 
@@ -40,7 +35,7 @@ fn die(envelope: &TaskEnvelope, record: Option<TaskRecord>, deliveries: u64, fat
             (record, attempt)
         }
     };
-    close(record, &worker("w1"), &entry(envelope, attempt), fate, &segv(), at(50)).unwrap()
+    close(record, &worker("w1"), &entry(envelope, attempt), fate, &segv(), (at(0), at(50))).unwrap()
 }
 
 #[test]
@@ -81,14 +76,14 @@ fn delivery_that_was_handed_back_unstarted_is_neither_an_attempt_nor_a_loss() {
 fn attempt_of_an_earlier_child_that_nobody_ended_is_lost_and_not_taken_for_one_that_never_started() {
     let envelope = envelope(1);
     let queued = TaskRecord::new(&envelope, State::Queued);
-    // Announced at 5,000 ms: by this child, which stands at it since then, or by one before it.
+    // Announced at 5,000 ms: by this child, or by one before it.
     let (announced, ..) = appended(decide(&arrival(&envelope, 2), Some((queued, 3)), "w1"));
-    for (stood_for_ms, causes) in
-        [(1_000, vec![Some(Cause::LeaseLost)]), (200, vec![Some(Cause::LeaseLost); 2])]
+    for (born, causes) in
+        [(at(4_900), vec![Some(Cause::LeaseLost)]), (at(5_100), vec![Some(Cause::LeaseLost); 2])]
     {
-        let entry = entry_since(&envelope, 0, stood_for_ms);
+        let (record, entry) = (announced.clone(), entry(&envelope, 0));
         let record =
-            close(announced.clone(), &worker("w1"), &entry, Fate::Unstarted, &segv(), at(5_900)).unwrap();
+            close(record, &worker("w1"), &entry, Fate::Unstarted, &segv(), (born, at(5_900))).unwrap();
         let found: Vec<_> = record.attempts.iter().map(|attempt| attempt.cause).collect();
         assert_eq!((found, record.state, record.handed_back), (causes, State::Queued, 1));
     }
@@ -111,7 +106,7 @@ fn suspicion_lasts_until_an_attempt_comes_to_its_own_end() {
 fn an_end_that_is_recorded_or_somebody_elses_is_left_alone() {
     let envelope = envelope(1);
     let say = |record: TaskRecord| {
-        close(record, &worker("w1"), &entry(&envelope, 1), Fate::Crashed, &segv(), at(50))
+        close(record, &worker("w1"), &entry(&envelope, 1), Fate::Crashed, &segv(), (at(0), at(50)))
     };
     let mut done = TaskRecord::new(&envelope, State::Succeeded);
     done.finished_at = Some(at(1));

@@ -22,7 +22,8 @@ impl World {
         &mut self,
         envelope: &TaskEnvelope,
         name: &InstanceId,
-        Job { message, step, since }: &Job,
+        Job { message, step }: &Job,
+        born: Timestamp,
         rng: &mut fastrand::Rng,
     ) {
         let attempt = match step {
@@ -38,8 +39,8 @@ impl World {
             None => (TaskRecord::new(envelope, State::Queued), 0),
         };
         let how = Death::Signalled("SIGSEGV".into());
-        let entry = super::crashes::entry_since(envelope, attempt, (self.steps - since) * STEP_MS);
-        let closed = close(record, name, &entry, fate, &how, self.now());
+        let entry = super::crashes::entry(envelope, attempt);
+        let closed = close(record, name, &entry, fate, &how, (born, self.now()));
         if let Some(record) = closed {
             self.write(&record, fence, Writer::Undertaker).unwrap();
         }
@@ -75,21 +76,22 @@ impl Debt {
 struct Job {
     message: Message,
     step: Step,
-    since: u64,
 }
 
 struct Worker {
     name: InstanceId,
+    /// When its present child was.
+    born: Timestamp,
     job: Option<Job>,
 }
 
 impl Worker {
     fn step(&mut self, world: &mut World, envelope: &TaskEnvelope, rng: &mut fastrand::Rng) {
-        let Some(Job { message, step, since }) = self.job.take() else {
+        let Some(Job { message, step }) = self.job.take() else {
             let Some(free) = world.queue.iter_mut().find(|message| !message.leased) else { return };
             free.leased = true;
             free.num_delivered += 1;
-            self.job = Some(Job { message: free.clone(), step: Step::Arrived, since: world.steps });
+            self.job = Some(Job { message: free.clone(), step: Step::Arrived });
             return;
         };
         let Message { attempt, unparked, sequence, .. } = message;
@@ -135,7 +137,7 @@ impl Worker {
                 }
             },
         };
-        self.job = next.map(|step| Job { message, step, since });
+        self.job = next.map(|step| Job { message, step });
     }
 
     fn open(&self, world: &mut World, arrival: &Arrival<'_>) -> Option<Step> {
@@ -231,8 +233,10 @@ fn live(seed: u64) -> HashSet<Change> {
         _ => world.enqueue(1),
     }
     let mut unparking = None;
-    let mut workers: Vec<_> =
-        ["w1", "w2", "w3"].map(|name| Worker { name: worker(name), job: None }).into_iter().collect();
+    let mut workers: Vec<_> = ["w1", "w2", "w3"]
+        .map(|name| Worker { name: worker(name), born: at(0), job: None })
+        .into_iter()
+        .collect();
     let mut troubles = rng.u32(0..20);
     let is_calm = troubles == 0;
     for _ in 0..10_000 {
@@ -246,9 +250,10 @@ fn live(seed: u64) -> HashSet<Change> {
             0 if troubles > 0 => {
                 troubles -= 1;
                 let job = workers[chosen].job.take();
+                let born = std::mem::replace(&mut workers[chosen].born, world.now());
                 // Its supervisor may live, and say so.
                 if let Some(job) = job.filter(|_| rng.bool()) {
-                    world.bury(&envelope, &workers[chosen].name, &job, &mut rng);
+                    world.bury(&envelope, &workers[chosen].name, &job, born, &mut rng);
                 }
             }
             // The lease runs out, and its holder does not know.
