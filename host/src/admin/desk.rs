@@ -4,6 +4,7 @@
 //! once with a number, and whoever asked reads until that number's result is there. Those who ask while a reload is
 //! under way share the one after it: that one reads the configuration again.
 
+use crate::process::control::Refusal;
 use cardcage_protocol::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -25,6 +26,9 @@ pub struct ReloadResult {
     pub plugins: Vec<String>,
     /// Plugins that are not, one sentence each.
     pub refused: Vec<String>,
+    /// Why nothing has changed, or what is not loaded, as far as plugins are: with file and code.
+    #[serde(default)]
+    pub refusals: Vec<Refusal>,
 }
 
 /// What `GET /reload` answers.
@@ -106,6 +110,7 @@ mod tests {
             needs_restart: vec![],
             plugins: vec![],
             refused: vec![],
+            refusals: vec![],
         }
     }
 

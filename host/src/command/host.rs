@@ -7,7 +7,7 @@ use crate::cli::Configuration;
 use crate::config::{self, Settings, Sources};
 use crate::exit::Exit;
 use crate::process::Shutdown;
-use crate::process::control::Role;
+use crate::process::control::{Refusal, Role};
 use crate::role::{self, Judgement, Reconfiguration};
 use futures_util::future::BoxFuture;
 use std::sync::Arc;
@@ -45,14 +45,21 @@ impl Reconfiguration for Again {
     fn judge<'a>(&'a self, settings: &'a Settings) -> BoxFuture<'a, Judgement> {
         Box::pin(async move {
             let verdict = fit::judge(settings).await;
-            let refused = verdict.refused.into_iter().map(|(plugin, refusal)| (plugin, refusal.to_string()));
+            let is_required = |plugin: &str| settings.plugins.get(plugin).is_none_or(|one| one.required);
+            let refused = verdict.refused.iter().map(|(plugin, refusal)| Refusal {
+                plugin: plugin.clone(),
+                ..Refusal::of(refusal, is_required(plugin))
+            });
             Judgement {
                 mistakes: verdict.overrides,
                 refused: refused.collect(),
                 refused_previous: verdict
                     .previous
                     .iter()
-                    .filter_map(|one| Some((one.plugin.clone(), one.refusal.as_ref()?.to_string())))
+                    .filter_map(|one| {
+                        let refusal = Refusal::of(one.refusal.as_ref()?, is_required(&one.plugin));
+                        Some(Refusal { plugin: one.plugin.clone(), ..refusal })
+                    })
                     .collect(),
                 unexpected: verdict.unexpected,
             }

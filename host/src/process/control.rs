@@ -10,7 +10,7 @@
 
 use super::crew::Seat;
 use super::status::{BlockedPlugin, QuarantinedPlugin};
-use crate::loader::Judged;
+use crate::loader::{self, Judged};
 use bytes::{Buf, BytesMut};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
@@ -251,6 +251,26 @@ pub struct Refusal {
     pub message: String,
     /// Whether the host may not serve without it.
     pub required: bool,
+}
+
+impl Refusal {
+    /// What the loader says of a plugin.
+    #[must_use]
+    pub fn of(refusal: &loader::Refusal, required: bool) -> Self {
+        Self {
+            plugin: refusal.plugin.clone(),
+            file: refusal.file.display().to_string(),
+            code: refusal.code.as_str().to_owned(),
+            message: refusal.to_string(),
+            required,
+        }
+    }
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "plugin `{}` ({}): {}", self.plugin, self.code, self.message)
+    }
 }
 
 /// What a child serves.

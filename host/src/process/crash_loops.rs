@@ -111,15 +111,15 @@ fn refusal(plugin: &str, report: &CrashReport, wait: Duration) -> Refusal {
     let version = report.version.as_deref().unwrap_or_default();
     let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
     let until = Timestamp::now().plus_ms(wait_ms);
-    let how = &report.how;
+    let (how, file) = (&report.how, report.file.clone().unwrap_or_default());
     Refusal {
         plugin: plugin.to_owned(),
-        file: String::new(),
         code: Code::CrashLoop.as_str().to_owned(),
         message: format!(
-            "{plugin} {version} crashes its child again and again, on a thread of its own (the last one {how}); it is left \
+            "{file}: {plugin} {version} crashes its child again and again, on a thread of its own (the last one {how}); it is left \
              out until {until} and tried again then; mend the plugin"
         ),
+        file,
         required: false,
     }
 }
@@ -137,6 +137,7 @@ mod tests {
             how: "died of SIGABRT".into(),
             plugin: Some("chaos".into()),
             version: Some("1.2.3".into()),
+            file: Some("libchaos.so".into()),
             work,
             library_offset: None,
             is_stack_overflow: false,
@@ -156,7 +157,7 @@ mod tests {
         let out = loops.out(start);
         assert_eq!((out.len(), out[0].plugin.as_str(), out[0].required), (1, "chaos", false));
         assert!(
-            out[0].message.contains("chaos 1.2.3") && out[0].message.contains("SIGABRT"),
+            out[0].message.contains("libchaos.so: chaos 1.2.3") && out[0].message.contains("SIGABRT"),
             "{}",
             out[0].message
         );

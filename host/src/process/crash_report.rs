@@ -73,6 +73,9 @@ pub struct CrashReport {
     pub plugin: Option<String>,
     /// Its version.
     pub version: Option<String>,
+    /// The path of its library.
+    #[serde(skip)]
+    pub file: Option<String>,
     /// What the thread that died was polling, where it was.
     pub work: Option<Work>,
     /// Where in the plugin's library the fault lies, or what called where it lies: for `addr2line`.
@@ -140,6 +143,7 @@ pub(super) fn report(
         how: death.to_string(),
         plugin: plugin.map(|plugin| plugin.name.clone()),
         version: plugin.map(|plugin| plugin.version.clone()),
+        file: plugin.map(|plugin| plugin.file.clone()),
         work: polled.map(|thread| work(thread.id, entry)),
         library_offset: place.map(|place| format!("{:#x}", place.offset)),
         is_stack_overflow: wound.fault.is_some_and(|fault| fault.is_stack_overflow()),

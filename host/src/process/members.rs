@@ -9,6 +9,7 @@
 //! Invariants: a stop of the host reaches every seat, whatever it is; the host lives until the last one has ended; only a
 //! member's end is the host's.
 
+use super::control::Refusal;
 use super::crew::Seat;
 use super::status::Handle;
 use super::{Reloads, Shutdown, ShutdownHandle, Supervisor, Unfit};
@@ -94,9 +95,9 @@ impl Recruiting {
     pub async fn try_out(&self, supervisor: Supervisor, needed: &BTreeSet<String>) -> Result<Member, Unfit> {
         let (member, mut ended) = self.recruit(supervisor, false);
         let status = member.handle.status.clone();
-        let lacks = || -> Vec<String> {
+        let lacks = || -> Vec<Refusal> {
             let refused = status.snapshot().refused.into_iter();
-            refused.filter(|one| needed.contains(&one.plugin)).map(|one| one.message).collect()
+            refused.filter(|one| needed.contains(&one.plugin)).collect()
         };
         let exit = tokio::select! {
             now = status.wait_for(|now| now.ready) => {
@@ -107,14 +108,14 @@ impl Recruiting {
                 member.dismiss();
                 // It is gone when the sender is.
                 let _ = ended.await;
-                return Err(Unfit { exit: Exit::PluginRefused, reasons: lacking });
+                return Err(Unfit::without(Exit::PluginRefused, lacking));
             }
             exit = &mut ended => exit.unwrap_or(Exit::Success),
         };
-        let reasons = lacks();
-        Err(match (exit, reasons.is_empty()) {
+        let lacking = lacks();
+        Err(match (exit, lacking.is_empty()) {
             (Exit::Success, _) => Unfit::of(Exit::Unavailable, "the host is stopping"),
-            (exit, false) => Unfit { exit, reasons },
+            (exit, false) => Unfit::without(exit, lacking),
             (exit, true) => {
                 let seat = member.seat.map(|seat| seat.group).unwrap_or_default();
                 Unfit::of(exit, format!("no child of {seat} comes up: the host's log says why"))

@@ -86,11 +86,18 @@ pub struct Unfit {
     pub exit: Exit,
     /// One sentence each.
     pub reasons: Vec<String>,
+    /// The plugins that are why, where any are; each is one of the reasons.
+    pub refused: Vec<Refusal>,
 }
 
 impl Unfit {
     pub(super) fn of(exit: Exit, reason: impl Into<String>) -> Self {
-        Self { exit, reasons: vec![reason.into()] }
+        Self { exit, reasons: vec![reason.into()], refused: Vec::new() }
+    }
+
+    /// For plugins that are refused and cannot be done without.
+    pub(crate) fn without(exit: Exit, refused: Vec<Refusal>) -> Self {
+        Self { exit, reasons: refused.iter().map(Refusal::to_string).collect(), refused }
     }
 }
 
@@ -363,7 +370,7 @@ impl Birth {
                     let culprit = refusal(&phase, &lived.death, self.plan.load_timeout, &needed);
                     let again = banned.iter().any(|one| one.plugin == culprit.plugin);
                     if culprit.required || again {
-                        return Err(Unfit::of(Exit::PluginRefused, culprit.message));
+                        return Err(Unfit::without(Exit::PluginRefused, vec![culprit]));
                     }
                     banned.push(culprit);
                 }
@@ -418,11 +425,10 @@ fn unfit(
     refused: Vec<Refusal>,
     needed: &BTreeSet<String>,
 ) -> Unfit {
-    let refused: Vec<String> =
-        refused.into_iter().filter(|one| needed.contains(&one.plugin)).map(|one| one.message).collect();
+    let refused: Vec<Refusal> = refused.into_iter().filter(|one| needed.contains(&one.plugin)).collect();
     match ending {
         Ending::Stopped(_) => Unfit::of(Exit::Unavailable, "the host is stopping"),
-        _ if !refused.is_empty() => Unfit { exit: Exit::PluginRefused, reasons: refused },
+        _ if !refused.is_empty() => Unfit::without(Exit::PluginRefused, refused),
         Ending::Failed { exit_code, message, .. } => {
             Unfit::of(Exit::from_code(exit_code.into()).unwrap_or(Exit::Unexpected), message)
         }

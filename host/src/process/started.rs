@@ -20,6 +20,8 @@ pub struct Begun {
     pub name: String,
     /// Its version.
     pub version: String,
+    /// The path of its library.
+    pub file: String,
 }
 
 /// Those that were begun.
@@ -30,7 +32,8 @@ impl Started {
     /// Notes whose step is next.
     pub(super) fn enter(&mut self, phase: &Phase) {
         let Some(number) = phase.index else { return };
-        self.0.push(Begun { number, name: phase.plugin.clone(), version: phase.version.clone() });
+        let Phase { plugin, version, file, .. } = phase.clone();
+        self.0.push(Begun { number, name: plugin, version, file });
     }
 
     /// The plugin with this number on the board.
@@ -62,8 +65,10 @@ impl Started {
 #[cfg(test)]
 impl FromIterator<(u32, &'static str)> for Started {
     fn from_iter<T: IntoIterator<Item = (u32, &'static str)>>(plugins: T) -> Self {
-        let begun =
-            |(number, name): (u32, &str)| Begun { number, name: name.into(), version: "1.2.3".into() };
+        let begun = |(number, name): (u32, &str)| {
+            let file = format!("lib{name}.so");
+            Begun { number, name: name.into(), version: "1.2.3".into(), file }
+        };
         Self(plugins.into_iter().map(begun).collect())
     }
 }

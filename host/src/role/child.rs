@@ -224,13 +224,7 @@ impl Context {
     pub(super) fn judge(&self, refused: &[Refusal]) -> Result<(), Failure> {
         for refusal in refused {
             let required = self.is_required(&refusal.plugin);
-            self.report(&ToSupervisor::Refused(control::Refusal {
-                plugin: refusal.plugin.clone(),
-                file: refusal.file.display().to_string(),
-                code: refusal.code.as_str().to_owned(),
-                message: refusal.to_string(),
-                required,
-            }));
+            self.report(&ToSupervisor::Refused(control::Refusal::of(refusal, required)));
         }
         let required: Vec<&str> = refused
             .iter()

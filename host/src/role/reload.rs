@@ -16,6 +16,7 @@ use super::seats::{Chair, Furniture, chairs};
 use crate::admin::{Desk, ReloadResult};
 use crate::config::{PluginSettings, Settings};
 use crate::exit::Exit;
+use crate::process::control::Refusal;
 use crate::process::control::Role;
 use crate::process::{Crew, Member, Recruiting, Snapshot, Unfit, crew, hangup_stops};
 use cardcage_protocol::Timestamp;
@@ -47,10 +48,10 @@ const STAYS: [&str; 12] = [
 pub struct Judgement {
     /// Mistakes in the configuration that only the libraries show, a sentence each.
     pub mistakes: Vec<String>,
-    /// Plugins that would not be loaded, with a sentence each.
-    pub refused: Vec<(String, String)>,
+    /// Plugins that would not be loaded.
+    pub refused: Vec<Refusal>,
     /// Plugins of which a previous library would not be: only workers load those.
-    pub refused_previous: Vec<(String, String)>,
+    pub refused_previous: Vec<Refusal>,
     /// What went wrong and is no plugin's fault.
     pub unexpected: Option<String>,
 }
@@ -94,12 +95,12 @@ impl Reloader {
                 Ok(now) => now.clone(),
                 Err(_) => self.crew.snapshot(),
             };
-            let (exit, reasons) = match outcome {
+            let (exit, reasons, refusals) = match outcome {
                 Ok(_) => {
                     tracing::info!(number, needs_restart = needs_restart.join(", "), "the reload is done");
-                    (Exit::Success, Vec::new())
+                    (Exit::Success, Vec::new(), now.refused.clone())
                 }
-                Err(Unfit { exit, reasons }) => {
+                Err(Unfit { exit, reasons, refused }) => {
                     let reason = reasons.join("; ");
                     tracing::error!(
                         number,
@@ -107,7 +108,7 @@ impl Reloader {
                         reason,
                         "the reload was refused; nothing has changed"
                     );
-                    (exit, reasons)
+                    (exit, reasons, refused)
                 }
             };
             let plugins = now.plugins.iter().map(|plugin| format!("{} {}", plugin.name, plugin.version));
@@ -118,7 +119,8 @@ impl Reloader {
                 reasons,
                 needs_restart,
                 plugins: plugins.collect(),
-                refused: now.refused.iter().map(|refusal| refusal.message.clone()).collect(),
+                refused: now.refused.iter().map(Refusal::to_string).collect(),
+                refusals,
             });
         }
     }
@@ -172,10 +174,9 @@ impl Reloader {
         if self.role == Role::Worker {
             refused.extend(refused_previous);
         }
-        let lost: Vec<String> =
-            refused.into_iter().filter(|(plugin, _)| needed.contains(plugin)).map(|(_, why)| why).collect();
-        if !lost.is_empty() {
-            return Err(refuse(Exit::PluginRefused, lost));
+        refused.retain(|one| needed.contains(&one.plugin));
+        if !refused.is_empty() {
+            return Err(Unfit::without(Exit::PluginRefused, refused));
         }
         unexpected.map_or(Ok(()), |unexpected| Err(refuse(Exit::Unexpected, vec![unexpected])))
     }
@@ -269,7 +270,7 @@ fn fault(error: impl std::fmt::Display) -> Unfit {
 }
 
 fn refuse(exit: Exit, reasons: Vec<String>) -> Unfit {
-    Unfit { exit, reasons }
+    Unfit { exit, reasons, refused: Vec::new() }
 }
 
 /// The new settings, with what only a restart changes as it was; and the names of that.

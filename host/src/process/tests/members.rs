@@ -85,7 +85,10 @@ async fn seat_that_does_not_come_up_is_gone_with_its_reason_and_the_others_do_no
     });
     let status = lacking.handle().status;
     let unfit = host.try_out(lacking).await.unwrap_err();
-    assert_eq!((unfit.exit, unfit.reasons), (Exit::PluginRefused, vec!["hello is too old".to_owned()]));
+    assert_eq!(
+        (unfit.exit, unfit.reasons),
+        (Exit::PluginRefused, vec!["plugin `hello` (abi): hello is too old".to_owned()])
+    );
     assert_eq!(status.snapshot().status, Stage::Ended);
     assert!(host.first.handle.status.snapshot().ready);
     host.stop.request();

@@ -20,11 +20,11 @@ async fn set_that_is_refused_changes_nothing_and_the_command_says_why() {
     let Installation { api, worker, config, .. } = &installation;
     let good = std::fs::read(installation.file("libskew.so")).unwrap();
     let broken: [(&str, i32, Config, &[u8]); 5] = [
-        ("is not an ELF library", 70, config.clone(), b"noise"),
+        ("plugin `skew` (not_a_library)", 70, config.clone(), b"noise"),
         ("libskew.so", 70, config.clone(), &good[..good.len() / 2]),
         ("`tasks.lease_ms`", 78, config.clone().set("tasks.lease_ms", "soon"), &good),
         ("plugins.hello.routes", 78, config.clone().set("plugins.hello.routes.GET /none", "inline"), &good),
-        ("chaos was told not to start", 70, config.clone().plugin_set("chaos", "init", "fail"), &good),
+        ("plugin `chaos` (init_failed)", 70, config.clone().plugin_set("chaos", "init", "fail"), &good),
     ];
     for host in [worker, api] {
         let before = child(host);
@@ -42,6 +42,11 @@ async fn set_that_is_refused_changes_nothing_and_the_command_says_why() {
         let output = installation.reload(&[host]).await;
         assert_eq!(output.status.code(), Some(70), "{output:?}");
         assert!(output.stdout.contains("died of SIGABRT in its init"), "{}", output.stdout);
+        assert!(output.stdout.contains("plugin `chaos` (died)"), "{}", output.stdout);
+        let last = host.admin().unwrap().get("/reload").await.unwrap().json().unwrap()["last"].take();
+        let refused = &last["refusals"][0];
+        assert_eq!((&refused["plugin"], &refused["code"]), (&"chaos".into(), &"died".into()), "{last}");
+        assert!(refused["file"].as_str().unwrap().ends_with(".so"), "{last}");
         serves_as_before(&installation, host, before).await;
     }
 }
