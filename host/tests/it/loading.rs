@@ -117,7 +117,7 @@ async fn plugin_whose_init_goes_wrong_ends_the_start_with_70() {
         (
             "nonsense",
             "init_failed",
-            "`fail`, `panic`, `hang`, `exit`, `abort`); mend its settings under `plugins.chaos.config`",
+            "`fail`, `panic`, `hang`, `exit`, `abort`, `hoard`); mend its settings under `plugins.chaos.config`",
         ),
     ] {
         let config = config().plugin("chaos").unwrap().plugin_set("chaos", "init", how);
