@@ -17,13 +17,8 @@ use std::cell::RefCell;
 const BYTES: usize = 64 * 1024;
 
 thread_local! {
-    /// `None`: not looked at yet.
-    static STACK: RefCell<Option<Looked>> = const { RefCell::new(None) };
-}
-
-enum Looked {
-    HadOne,
-    Ours(#[expect(dead_code, reason = "held for its Drop")] AltStack),
+    /// Ours, held until the thread ends.
+    static STACK: RefCell<Option<AltStack>> = const { RefCell::new(None) };
 }
 
 struct AltStack {
@@ -37,7 +32,7 @@ pub(super) fn ensure() {
         if let Ok(mut stack) = stack.try_borrow_mut()
             && stack.is_none()
         {
-            *stack = Some(AltStack::install().map_or(Looked::HadOne, Looked::Ours));
+            *stack = AltStack::install();
         }
     });
 }

@@ -1,5 +1,6 @@
 //! How a child ended.
 
+use super::oom::OomWatch;
 use rustix::process::Signal;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
@@ -25,6 +26,20 @@ impl Death {
             (Some(code), _) => Self::Exited(code),
             (None, Some(signal)) => Self::Signalled(signal_name(signal)),
             (None, None) => Self::Signalled("an unknown cause".to_owned()),
+        }
+    }
+
+    /// How a child ended that was watched: `killed` says why its supervisor did it, where it did.
+    pub(super) fn of_child(
+        status: std::io::Result<ExitStatus>,
+        killed: Option<&'static str>,
+        oom: &OomWatch,
+    ) -> Self {
+        match (status.map(Self::of), killed) {
+            (Ok(Self::Signalled(name)), Some(why)) if name == "SIGKILL" => Self::Killed(why),
+            (Ok(Self::Signalled(name)), None) if name == "SIGKILL" && oom.has_killed() => Self::OutOfMemory,
+            (Ok(death), _) => death,
+            (Err(error), _) => Self::Signalled(format!("a cause that is not known ({error})")),
         }
     }
 }

@@ -217,16 +217,7 @@ impl<'a, 'b> Life<'a, 'b> {
                 Err(_) => break,
             }
         }
-        let death = match (status, self.killed) {
-            (Ok(status), why) => match (Death::of(status), why) {
-                (Death::Signalled(name), Some(why)) if name == "SIGKILL" => Death::Killed(why),
-                (Death::Signalled(name), None) if name == "SIGKILL" && self.oom.has_killed() => {
-                    Death::OutOfMemory
-                }
-                (death, _) => death,
-            },
-            (Err(error), _) => Death::Signalled(format!("a cause that is not known ({error})")),
-        };
+        let death = Death::of_child(status, self.killed, &self.oom);
         Outcome::Ended(self.ended(death, born.elapsed()))
     }
 

@@ -72,14 +72,7 @@ impl Retiree {
             }
         };
         self.child.writer.abort_all();
-        let death = match status {
-            Ok(status) => match (Death::of(status), killed) {
-                (Death::Signalled(name), Some(why)) if name == "SIGKILL" => Death::Killed(why),
-                (Death::Signalled(name), None) if name == "SIGKILL" && oom.has_killed() => Death::OutOfMemory,
-                (death, _) => death,
-            },
-            Err(error) => Death::Signalled(format!("a cause that is not known ({error})")),
-        };
+        let death = Death::of_child(status, killed, &oom);
         (death, self.child.born.elapsed())
     }
 

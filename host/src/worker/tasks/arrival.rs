@@ -217,10 +217,10 @@ fn explain(record: &mut TaskRecord, arrival: &Arrival<'_>, unknown: &InstanceId,
     }
 }
 
-/// Ends the attempts that nobody ended; says how many there were.
-fn close_lost(record: &mut TaskRecord, now: Timestamp) -> usize {
+/// Ends the attempts that nobody ended.
+fn close_lost(record: &mut TaskRecord, now: Timestamp) {
     let open = record.attempts.iter_mut().filter(|attempt| attempt.cause.is_none());
-    open.map(|attempt| history::lose(attempt, now)).count()
+    open.for_each(|attempt| history::lose(attempt, now));
 }
 
 /// `how` its attempt was cut off.
