@@ -12,6 +12,7 @@ use super::check::Check;
 use super::errors::Mistake;
 use super::kind::{Kind, integer};
 use super::options::{Preset, Row, Section, Settings, preset, section};
+use super::own_process;
 use super::suggest::nearest;
 use super::tree::{Node, Table, Value};
 
@@ -88,7 +89,10 @@ pub(crate) fn read(check: &mut Check<'_>, stated: Option<&Node>, plugins: &Map<S
         }
     }
     if rest.is_none() && !items.is_empty() {
-        for plugin in plugins.keys().filter(|plugin| !placed.contains_key(plugin.as_str())) {
+        let is_left = |plugin: &&String| {
+            !placed.contains_key(plugin.as_str()) && !own_process::is_asked_for(plugins, plugin)
+        };
+        for plugin in plugins.keys().filter(is_left) {
             let mistake = Mistake::new(format!("plugin `{plugin}` is in no worker group"));
             let help = format!(
                 "add \"{plugin}\" to the `plugins` of a group, or leave `plugins` out of one group: it then has the rest"

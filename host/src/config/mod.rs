@@ -21,6 +21,7 @@ mod errors;
 mod groups;
 mod kind;
 mod options;
+mod own_process;
 mod plugin_config;
 mod plugins;
 mod previous;

@@ -173,6 +173,24 @@ async fn memory_ceiling_of_a_group_ends_its_process_and_no_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn memory_ceiling_of_a_plugin_gives_it_a_process_that_alone_is_ended() {
+    let change = |config: Config| {
+        let config = config.set("tasks.lease_ms", 120_000).set("drain.grace_ms", 10_000);
+        config.set("plugins.chaos.memory_max_mb", 250).set("tasks.lost_limit", 1)
+    };
+    let (serving, worker) = Serving::both(change).await;
+    let before = ready(&worker).await;
+    assert_eq!(before["seats"].as_array().unwrap().len(), 2, "{before}");
+    let id = accepted(&serving, "/chaos/task", json!({ "mode": "hoard", "times": 256, "ms": 60_000 })).await;
+    let done = serving.http.final_task(&id, soon()).await.unwrap();
+    assert!(done.to_string().contains("memory ceiling"), "{done}");
+    let after = ready(&worker).await;
+    assert_eq!(seat(&after, "chaos", 1)["last_crash"]["cause"], "memory", "{after}");
+    assert_eq!(pid(&after, "rest"), pid(&before, "rest"), "{after}");
+    assert_eq!(seat(&after, "rest", 1)["restarts"], 0, "{after}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn process_that_has_run_its_groups_number_of_tasks_gives_way_and_no_other_does() {
     let groups = r#"[{ name = "calm", plugins = ["hello"] }, { name = "wild", recycle_after_tasks = 5 }]"#;
     let (serving, worker) = Serving::both(|config| grouped(config, groups)).await;

@@ -348,6 +348,52 @@ fn process_of_a_group_has_its_plugins_and_limits_and_the_rest_goes_to_the_group_
 }
 
 #[test]
+fn plugin_with_a_memory_ceiling_has_a_process_of_its_own_and_the_others_share_theirs() {
+    let plugins = "[plugins.a]\nlibrary = 'a.so'\nmemory_max_mb = 100\n[plugins.b]\nlibrary = 'b.so'\n\
+                   [plugins.rest]\nlibrary = 'c.so'\n";
+    let of = |groups: &str| {
+        let all = case().file("a.toml", &format!("{plugins}{groups}")).load();
+        let of = |group: &crate::config::Group| {
+            let part = all.of_share(&Share { group: Some(group.name.clone()), generation: 0 });
+            let names = part.plugins.keys().cloned().collect::<Vec<_>>().join(" ");
+            (group.name.clone(), names, part.worker.memory_max_mb)
+        };
+        all.groups.iter().map(of).collect::<Vec<_>>()
+    };
+    let one = |name: &str, plugins: &str, ceiling| (name.to_owned(), plugins.to_owned(), ceiling);
+    assert_eq!(of(""), [one("a", "a", Some(100)), one("others", "b rest", None)]);
+    assert_eq!(
+        of("[[worker.group]]\nname = 'two'\nplugins = ['b', 'rest']\n[worker]\nmemory_max_mb = 900\n"),
+        [one("two", "b rest", Some(900)), one("a", "a", Some(100))],
+        "it need not be in a group that is written"
+    );
+    assert_eq!(
+        of(
+            "[[worker.group]]\nname = 'alone'\nplugins = ['a']\nprocesses = 3\n[[worker.group]]\nname = 'more'\n"
+        ),
+        [one("alone", "a", Some(100)), one("more", "b rest", None)],
+        "a group with it alone is its own"
+    );
+    let only = case().file("a.toml", "[plugins.a]\nlibrary = 'a.so'\nmemory_max_mb = 100\n").load();
+    assert_eq!(only.groups.len(), 1, "nobody is left for another process");
+}
+
+#[test]
+fn memory_ceiling_of_a_plugin_that_cannot_hold_is_shown() {
+    let plugins = "[plugins.a]\nlibrary = 'a.so'\nmemory_max_mb = 100\n[plugins.b]\nlibrary = 'b.so'\n";
+    let of = |groups: &str| case_of(&format!("{plugins}{groups}"));
+    let shared = of("[[worker.group]]\nname = 'two'\nplugins = ['a', 'b']\n");
+    let shares = "plugin `a` has a memory ceiling, but shares the processes of worker group `two`";
+    assert!(shared.contains(shares) && shared.contains("a.toml:3:1"), "{shared}");
+    assert!(shared.contains("it gets a process of its own"), "{shared}");
+    let rest = "[[worker.group]]\nname = 'rest'\n";
+    let twice = of(&format!("[[worker.group]]\nname = 'x'\nplugins = ['a']\nmemory_max_mb = 90\n{rest}"));
+    assert!(twice.contains("plugin `a` and its worker group `x` both have a memory ceiling"), "{twice}");
+    let named = of(&format!("[[worker.group]]\nname = 'a'\nplugins = ['b']\n{rest}"));
+    assert!(named.contains("another group is named so"), "{named}");
+}
+
+#[test]
 fn process_of_previous_libraries_has_those_of_its_generation_and_group_and_knows_what_is_elsewhere() {
     let case = case().file(
         "a.toml",
