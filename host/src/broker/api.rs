@@ -13,6 +13,10 @@ use super::{Broker, Error};
 /// Time for one administrative request.
 pub(super) const API_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How many streams or consumers are asked about at a time: their answers do not depend on each other, and a worker with many plugins asks
+/// for many before it is ready.
+pub(super) const ASKED_AT_ONCE: usize = 8;
+
 /// No JetStream error: the stream does not exist.
 pub(super) const STREAM_NOT_FOUND: u32 = 10059;
 /// The consumer does not exist.

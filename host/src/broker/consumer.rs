@@ -12,11 +12,14 @@
 use std::time::Duration;
 
 use cardcage_protocol::{Name, Priority, Subjects};
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use serde_json::{Map, Value, json};
 
-use super::api::{API_TIMEOUT, CONSUMER_EXISTS, CONSUMER_NOT_FOUND, STREAM_NOT_FOUND, differences};
+use super::api::{
+    API_TIMEOUT, ASKED_AT_ONCE, CONSUMER_EXISTS, CONSUMER_NOT_FOUND, STREAM_NOT_FOUND, differences,
+};
 use super::cap::{self, Verdict};
-use super::{Broker, Error, Options, StreamSpec};
+use super::{Broker, Difference, Error, Options, StreamSpec};
 
 /// Deliveries that may be unacknowledged at the same time.
 const CAP: &str = "max_ack_pending";
@@ -161,22 +164,27 @@ impl Broker {
     /// # Errors
     /// [`Error::Layout`] names all differences; [`Error::Unavailable`], [`Error::Refused`].
     pub async fn compare_consumers(&self, specs: &[ConsumerSpec]) -> Result<(), Error> {
-        let mut found = Vec::new();
-        for spec in specs {
-            let info = format!("CONSUMER.INFO.{}.{}", spec.stream.name, spec.name);
-            match self.api(&info, &json!(null), API_TIMEOUT).await {
-                Ok(answer) => match compare(spec, &answer) {
-                    // A task's cap is no difference: whoever creates the consumer changes it, or takes it as it is.
-                    Err(Error::Layout(differences)) => found.extend(
-                        differences.into_iter().filter(|one| spec.declared_by.is_none() || one.field != CAP),
-                    ),
-                    other => other?,
-                },
-                Err(Error::Refused { code: STREAM_NOT_FOUND | CONSUMER_NOT_FOUND, .. }) => {}
-                Err(error) => return Err(error),
-            }
-        }
+        let looks: Vec<_> = specs.iter().map(|spec| self.consumer_differences(spec)).collect();
+        let found: Vec<_> = stream::iter(looks).buffered(ASKED_AT_ONCE).try_collect().await?;
+        let found: Vec<Difference> = found.into_iter().flatten().collect();
         if found.is_empty() { Ok(()) } else { Err(Error::Layout(found)) }
+    }
+
+    /// In what the consumer, if it exists, is another one.
+    async fn consumer_differences(&self, spec: &ConsumerSpec) -> Result<Vec<Difference>, Error> {
+        let info = format!("CONSUMER.INFO.{}.{}", spec.stream.name, spec.name);
+        match self.api(&info, &json!(null), API_TIMEOUT).await {
+            Ok(answer) => match compare(spec, &answer) {
+                // A task's cap is no difference: whoever creates the consumer changes it, or takes it as it is.
+                Err(Error::Layout(mut differences)) => {
+                    differences.retain(|one| spec.declared_by.is_none() || one.field != CAP);
+                    Ok(differences)
+                }
+                other => other.map(|()| Vec::new()),
+            },
+            Err(Error::Refused { code: STREAM_NOT_FOUND | CONSUMER_NOT_FOUND, .. }) => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Creates a consumer, and its stream, if they are missing.

@@ -8,9 +8,10 @@
 use std::time::Duration;
 
 use cardcage_protocol::{Name, Subjects};
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use serde_json::{Map, Value, json};
 
-use super::api::{API_TIMEOUT, STREAM_NAME_IN_USE, STREAM_NOT_FOUND, differences};
+use super::api::{API_TIMEOUT, ASKED_AT_ONCE, STREAM_NAME_IN_USE, STREAM_NOT_FOUND, differences};
 use super::{Broker, Difference, Error, Options};
 
 /// Within this time a repeated message id is a duplicate.
@@ -267,8 +268,10 @@ impl Broker {
     /// for want of space; [`Error::Unavailable`].
     pub async fn ensure_layout(&self, plugins: &[Name]) -> Result<LayoutReport, Error> {
         let mut report = LayoutReport::default();
-        for spec in StreamSpec::all(self.options(), self.subjects(), plugins) {
-            let (created, differences) = self.look_or_create(&spec).await?;
+        let specs = StreamSpec::all(self.options(), self.subjects(), plugins);
+        let looks: Vec<_> = specs.iter().map(|spec| self.look_or_create(spec)).collect();
+        let found: Vec<_> = stream::iter(looks).buffered(ASKED_AT_ONCE).try_collect().await?;
+        for (spec, (created, differences)) in specs.into_iter().zip(found) {
             if created {
                 tracing::info!(stream = spec.name, "stream created");
                 report.missing.push(spec.name);

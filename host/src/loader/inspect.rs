@@ -83,6 +83,18 @@ pub(super) fn is_name(name: &str) -> bool {
 /// # Errors
 /// A [`Refusal`] that says why no host could load this file.
 pub fn file(path: &Path) -> Result<(Inspection, Vec<u8>), Refusal> {
+    let mut bytes = Vec::new();
+    let inspection = file_into(path, &mut bytes)?;
+    Ok((inspection, bytes))
+}
+
+/// The same, with the file's bytes in place of what is in `bytes`: whoever reads many has the memory for them made ready once, which costs
+/// as much as the reading.
+///
+/// # Errors
+/// As [`file()`].
+pub(super) fn file_into(path: &Path, bytes: &mut Vec<u8>) -> Result<Inspection, Refusal> {
+    bytes.clear();
     let unreadable = |error: std::io::Error| match std::fs::read_link(path) {
         Ok(target) if error.kind() == std::io::ErrorKind::NotFound => {
             let fault = format!("cannot be read: it is a link to {}, where nothing is", target.display());
@@ -110,11 +122,10 @@ pub fn file(path: &Path) -> Result<(Inspection, Vec<u8>), Refusal> {
             "strip the library, or give the path of another file",
         ));
     }
-    let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or_default());
+    bytes.reserve(usize::try_from(length).unwrap_or_default());
     // No more than was looked at, whoever writes to it meanwhile: what is missing then is told by the inspection.
-    file.take(length).read_to_end(&mut bytes).map_err(unreadable)?;
-    let inspection = bytes_of(path, &bytes)?;
-    Ok((inspection, bytes))
+    file.take(length).read_to_end(bytes).map_err(unreadable)?;
+    bytes_of(path, bytes)
 }
 
 fn truncated(path: &Path, what: &str) -> Refusal {

@@ -67,10 +67,10 @@ impl Judged {
     }
 
     /// Reads it: the copy, or what lies at its place in the configuration if that is still the same.
-    pub(super) fn read(&self) -> Result<(Inspection, Vec<u8>), Refusal> {
+    pub(super) fn read_into(&self, bytes: &mut Vec<u8>) -> Result<Inspection, Refusal> {
         let places = [&self.copy, &self.library].into_iter();
-        let mut read = places.filter_map(|path| inspect::file(path).ok());
-        read.find(|(inspection, _)| inspection.sha256 == self.sha256).ok_or_else(|| {
+        let mut read = places.filter_map(|path| inspect::file_into(path, bytes).ok());
+        read.find(|inspection| inspection.sha256 == self.sha256).ok_or_else(|| {
             let fault =
                 format!("has changed, and the copy of what was judged, {}, is gone", self.copy.display());
             let remedy = "run `cardcage reload`, which judges what is there now";

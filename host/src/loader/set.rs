@@ -118,15 +118,20 @@ pub(super) struct Inspected {
 }
 
 /// All that is judged before a library is opened is judged of the bytes that are read here.
-fn inspect_one(source: &Source, dir: &Path, from: Origin<'_>) -> Result<Inspected, Refusal> {
+fn inspect_one(
+    source: &Source,
+    dir: &Path,
+    from: Origin<'_>,
+    bytes: &mut Vec<u8>,
+) -> Result<Inspected, Refusal> {
     let Origin { trust, served, .. } = from;
     if let Some(judged) = served.and_then(|served| served.of(&source.library)) {
-        let (inspection, bytes) = judged.read()?;
-        let copy = copy::private(dir, &source.library, &inspection.sha256, &bytes)?;
+        let inspection = judged.read_into(bytes)?;
+        let copy = copy::private(dir, &source.library, &inspection.sha256, bytes)?;
         return Ok(Inspected { manifest: inspection.manifest, copy, sha256: inspection.sha256 });
     }
-    let (inspection, bytes) = inspect::file(&source.library)?;
-    let judgement = trust.judge(&source.library, &inspection, &bytes);
+    let inspection = inspect::file_into(&source.library, bytes)?;
+    let judgement = trust.judge(&source.library, &inspection, bytes);
     if let Some(refusal) = judgement.refusals.into_iter().next() {
         return Err(refusal);
     }
@@ -134,7 +139,7 @@ fn inspect_one(source: &Source, dir: &Path, from: Origin<'_>) -> Result<Inspecte
         tracing::warn!(plugin = %source.name, code = warning.code.as_str(), reason = %warning, "a plugin is not signed as it should be");
     }
     inspect::verdict(&source.library, &inspection)?;
-    let copy = copy::private(dir, &source.library, &inspection.sha256, &bytes)?;
+    let copy = copy::private(dir, &source.library, &inspection.sha256, bytes)?;
     if let Some(served) = served {
         let (library, copy, sha256) = (source.library.clone(), copy.clone(), inspection.sha256.clone());
         served.tell(Judged { library, copy, sha256 });
@@ -153,7 +158,8 @@ pub(super) fn inspect_all<'a>(
     let mut inspected: Vec<(&Source, Inspected)> = Vec::new();
     let mut rightly_named = Vec::new();
     // A sign of life after each: hashing and copying large libraries takes its time.
-    let results = side_by_side::map(sources, |source| inspect_one(source, &dir, from), || on_step(None));
+    let inspect = |source: &Source, bytes: &mut Vec<u8>| inspect_one(source, &dir, from, bytes);
+    let results = side_by_side::map(sources, inspect, || on_step(None));
     for (source, result) in sources.iter().zip(results) {
         match result {
             Ok(one) => inspected.push((source, one)),

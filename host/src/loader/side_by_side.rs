@@ -11,21 +11,23 @@ use std::thread::{Builder, available_parallelism, scope};
 /// More threads would only wait for the disk, and hold that many libraries in memory.
 const THREADS_MAX: usize = 4;
 
-/// Does `work` for each item; calls `after` on this thread whenever one is done.
-pub(super) fn map<T: Sync, R: Send>(
+/// Does `work` for each item, with what its thread keeps from one to the next; calls `after` on this thread whenever one is
+/// done.
+pub(super) fn map<T: Sync, R: Send, K: Default>(
     items: &[T],
-    work: impl Fn(&T) -> R + Sync,
+    work: impl Fn(&T, &mut K) -> R + Sync,
     mut after: impl FnMut(),
 ) -> Vec<R> {
     let threads = available_parallelism().map_or(1, usize::from).min(THREADS_MAX).min(items.len());
     let next = AtomicUsize::new(0);
     let (sender, done) = mpsc::channel();
     let labour = |sender: mpsc::Sender<(usize, R)>| {
+        let mut kept = K::default();
         loop {
             let nth = next.fetch_add(1, Ordering::Relaxed);
             let Some(item) = items.get(nth) else { return };
             // Somebody listens until all senders are gone.
-            let _ = sender.send((nth, work(item)));
+            let _ = sender.send((nth, work(item, &mut kept)));
         }
     };
     let mut results: Vec<(usize, R)> = Vec::with_capacity(items.len());
@@ -57,9 +59,17 @@ mod tests {
     fn results_are_in_order_and_each_is_told() {
         let items: Vec<u64> = (0..100).collect();
         let mut told = 0;
-        let results = map(&items, |item| item * 2, || told += 1);
+        let results = map(&items, |item, _: &mut ()| item * 2, || told += 1);
         assert_eq!((results, told), (items.iter().map(|item| item * 2).collect(), 100));
-        assert_eq!(map(&[] as &[u64], |item| *item, || ()), Vec::<u64>::new());
+        assert_eq!(map(&[] as &[u64], |item, _: &mut ()| *item, || ()), Vec::<u64>::new());
+    }
+
+    #[test]
+    fn thread_keeps_what_it_has_from_one_item_to_the_next() {
+        let items = [(); 100];
+        let counts = map(&items, |(), kept: &mut u32| std::mem::replace(kept, *kept + 1), || ());
+        let threads = counts.iter().filter(|count| **count == 0).count();
+        assert!((1..=THREADS_MAX).contains(&threads), "{threads}");
     }
 
     #[test]
@@ -72,7 +82,7 @@ mod tests {
         assert_eq!(
             map(
                 &[1, 2],
-                |item| {
+                |item, _: &mut ()| {
                     meeting.wait();
                     *item
                 },
