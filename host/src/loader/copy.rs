@@ -4,13 +4,20 @@
 //! code, and a file overwritten in place crashes whoever has it mapped. A copy named by hash has neither fault.
 
 use super::refusal::{Code, Refusal};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock};
+use rustix::io::Errno;
 use std::io::Read;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 /// A copy that was not used for so long is removed. Much longer than a start takes.
 const UNUSED_AFTER: Duration = Duration::from_secs(3600);
+
+/// Another process tidies up for some milliseconds at most, unless it was stopped meanwhile.
+const TIDYING_MAX: Duration = Duration::from_secs(1);
+const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
 /// What is compared at once: fits into a processor's cache.
 const PIECE_BYTES: usize = 128 * 1024;
@@ -22,7 +29,7 @@ pub(super) fn default_dir() -> PathBuf {
     runtime.unwrap_or_else(std::env::temp_dir).join(format!("cardcage-{user}"))
 }
 
-/// Whether a file of this name was put here by [`private`]: `<hash>.so`, or `<hash>.<process>.<number>.tmp`. The folder may be one in
+/// Whether a file of this name was put here by [`Folder::private`]: `<hash>.so`, or `<hash>.<process>.<number>.tmp`. The folder may be one in
 /// which an operator keeps libraries, and theirs are not ours to remove.
 fn is_copy(name: &str) -> bool {
     let is_hex =
@@ -33,12 +40,6 @@ fn is_copy(name: &str) -> bool {
         [hash, process, number, "tmp"] => is_hex(hash) && is_number(process) && is_number(number),
         _ => false,
     }
-}
-
-/// Removes copies that no start has used for a while. Hosts that have them open keep what they have, and whoever needs
-/// one again copies it again.
-fn tidy(dir: &Path) {
-    remove_unused(dir, UNUSED_AFTER, is_copy);
 }
 
 /// Removes the files in `dir` whose names say that they are ours, and that nobody has used for so long.
@@ -73,33 +74,92 @@ fn holds(path: &Path, bytes: &[u8]) -> std::io::Result<bool> {
     Ok(true)
 }
 
-/// Writes the bytes to `<dir>/<hash>.so` unless they are there, and answers that path.
-pub(super) fn private(dir: &Path, original: &Path, hash: &str, bytes: &[u8]) -> Result<PathBuf, Refusal> {
-    let failed = |error: std::io::Error| {
-        let fault = format!("cannot be copied to {} ({error})", dir.display());
-        Refusal::new(original, Code::Unreadable, fault, "make `loading.cache_dir` writable")
-    };
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed)?;
-    // A folder in a shared place must not be another user's: they could swap the libraries.
-    let meta = rustix::fs::lstat(dir).map_err(|errno| failed(errno.into()))?;
+/// Nobody removes copies from the folder while this is held. Dropped, or with its process, it is free.
+pub(super) struct InUse(#[expect(dead_code, reason = "holds the lock for as long as it is open")] OwnedFd);
+
+impl InUse {
+    /// Removes the copies that no start has used for a while, unless the folder is in use, and takes it into use then. Hosts that have such a copy
+    /// open keep what they have, and whoever needs one again copies it again.
+    ///
+    /// `None` where the file system knows no locks, and where another process is stopped while it tidies up.
+    pub(super) fn tidied(dir: &Path) -> Option<Self> {
+        let folder = open_folder(dir).ok()?;
+        if flock(&folder, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            remove_unused(dir, UNUSED_AFTER, is_copy);
+        }
+        Self::locked(folder)
+    }
+
+    /// Takes the folder into use as it is.
+    pub(super) fn plain(dir: &Path) -> Option<Self> {
+        Self::locked(open_folder(dir).ok()?)
+    }
+
+    fn locked(folder: OwnedFd) -> Option<Self> {
+        let deadline = Instant::now() + TIDYING_MAX;
+        loop {
+            match flock(&folder, FlockOperation::NonBlockingLockShared) {
+                Ok(()) => return Some(Self(folder)),
+                Err(Errno::WOULDBLOCK) if Instant::now() < deadline => std::thread::sleep(LOOK_AGAIN),
+                Err(_) => return None,
+            }
+        }
+    }
+}
+
+fn open_folder(dir: &Path) -> rustix::io::Result<OwnedFd> {
+    rustix::fs::open(dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+}
+
+/// The folder of copies, looked at once for a whole plugin set, and in use until this is dropped.
+pub(super) struct Folder {
+    dir: PathBuf,
+    /// Why no copy may be put there, and the remedy.
+    unfit: Option<(String, &'static str)>,
+    _in_use: Option<InUse>,
+}
+
+impl Folder {
+    /// Makes it where it is missing, and tidies it up.
+    pub(super) fn open(dir: PathBuf) -> Self {
+        let unfit = judge(&dir).err();
+        let in_use = if unfit.is_none() { InUse::tidied(&dir) } else { None };
+        Self { dir, unfit, _in_use: in_use }
+    }
+
+    /// Writes the bytes to `<dir>/<hash>.so` unless they are there, and answers that path.
+    pub(super) fn private(&self, original: &Path, hash: &str, bytes: &[u8]) -> Result<PathBuf, Refusal> {
+        if let Some((fault, remedy)) = &self.unfit {
+            return Err(Refusal::new(original, Code::Unreadable, fault.clone(), *remedy));
+        }
+        let path = self.dir.join(format!("{hash}.so"));
+        if holds(&path, bytes).unwrap_or(false) {
+            // Used now: not to be tidied away before it is opened. What cannot be marked is copied again where it is gone.
+            let _ = std::fs::File::open(&path).and_then(|file| file.set_modified(SystemTime::now()));
+            return Ok(path);
+        }
+        write(&path, hash, &mut &*bytes).map_err(|error| {
+            let (fault, remedy) = uncopied(&self.dir, &error);
+            Refusal::new(original, Code::Unreadable, fault, remedy)
+        })?;
+        Ok(path)
+    }
+}
+
+fn uncopied(dir: &Path, error: &std::io::Error) -> (String, &'static str) {
+    (format!("cannot be copied to {} ({error})", dir.display()), "make `loading.cache_dir` writable")
+}
+
+/// Makes the folder. One in a shared place must not be another user's: they could swap the libraries.
+fn judge(dir: &Path) -> Result<(), (String, &'static str)> {
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
+    made.map_err(|error| uncopied(dir, &error))?;
+    let meta = rustix::fs::lstat(dir).map_err(|errno| uncopied(dir, &errno.into()))?;
     if meta.st_uid != rustix::process::geteuid().as_raw() || meta.st_mode & 0o022 != 0 {
         let fault = format!("cannot be copied: others may write to {}", dir.display());
-        return Err(Refusal::new(
-            original,
-            Code::Unreadable,
-            fault,
-            "set `loading.cache_dir` to a folder of your own",
-        ));
+        return Err((fault, "set `loading.cache_dir` to a folder of your own"));
     }
-    tidy(dir);
-    let path = dir.join(format!("{hash}.so"));
-    if holds(&path, bytes).unwrap_or(false) {
-        // Used now: not to be tidied away before it is opened. What cannot be marked is copied again where it is gone.
-        let _ = std::fs::File::open(&path).and_then(|file| file.set_modified(SystemTime::now()));
-        return Ok(path);
-    }
-    write(&path, hash, &mut &*bytes).map_err(failed)?;
-    Ok(path)
+    Ok(())
 }
 
 /// Writes a copy to its path, whole or not at all.
@@ -142,8 +202,12 @@ mod tests {
             let age = if *name == fresh { Duration::ZERO } else { UNUSED_AFTER * 2 };
             file.set_modified(SystemTime::now() - age).unwrap();
         }
-        tidy(folder.path());
         let is_there = |name: &String| folder.path().join(name).exists();
+        let in_use = InUse::plain(folder.path()).unwrap();
+        let other = InUse::tidied(folder.path()).unwrap();
+        assert!(is_there(&old) && is_there(&half), "somebody may be about to open them");
+        drop((in_use, other));
+        assert!(InUse::tidied(folder.path()).is_some());
         assert!(!is_there(&old) && !is_there(&half) && is_there(&fresh));
         for name in &theirs {
             assert!(is_there(name), "{name}");

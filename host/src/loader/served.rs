@@ -11,7 +11,7 @@
 //! # What it refuses
 //! It keeps nothing: whoever outlives the children does (`process/held.rs`).
 
-use super::copy;
+use super::copy::{self, InUse};
 use super::inspect::{self, Inspection};
 use super::refusal::{Code, Refusal};
 use serde::{Deserialize, Serialize};
@@ -49,6 +49,8 @@ impl Judged {
     /// # Errors
     /// It is gone and cannot be written.
     pub fn put_back(&self, held: &File) -> io::Result<Option<File>> {
+        // Not to be tidied away by another host between the look and the mark.
+        let _in_use = self.copy.parent().and_then(InUse::plain);
         let inode = |file: &File| file.metadata().map(|meta| (meta.dev(), meta.ino()));
         if let Ok(there) = self.open()
             && inode(&there)? == inode(held)?

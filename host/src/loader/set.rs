@@ -1,6 +1,7 @@
 //! Loads a plugin set: one library after the other, then what they say of each other.
 
 use super::beside::Beside;
+use super::copy::{self, Folder};
 use super::description::Description;
 use super::inspect::{self, Manifest};
 use super::lending::Lending;
@@ -11,7 +12,7 @@ use super::served::{Judged, Served};
 use super::services::Services;
 use super::step::{LoadStep, OnStep};
 use super::trust::Trust;
-use super::{conflict, copy, open, side_by_side, start};
+use super::{conflict, open, side_by_side, start};
 use crate::config::{ScheduleOverrides, TaskOverrides};
 use crate::crash::Board;
 use std::collections::BTreeMap;
@@ -120,14 +121,14 @@ pub(super) struct Inspected {
 /// All that is judged before a library is opened is judged of the bytes that are read here.
 fn inspect_one(
     source: &Source,
-    dir: &Path,
+    folder: &Folder,
     from: Origin<'_>,
     bytes: &mut Vec<u8>,
 ) -> Result<Inspected, Refusal> {
     let Origin { trust, served, .. } = from;
     if let Some(judged) = served.and_then(|served| served.of(&source.library)) {
         let inspection = judged.read_into(bytes)?;
-        let copy = copy::private(dir, &source.library, &inspection.sha256, bytes)?;
+        let copy = folder.private(&source.library, &inspection.sha256, bytes)?;
         return Ok(Inspected { manifest: inspection.manifest, copy, sha256: inspection.sha256 });
     }
     let inspection = inspect::file_into(&source.library, bytes)?;
@@ -139,7 +140,7 @@ fn inspect_one(
         tracing::warn!(plugin = %source.name, code = warning.code.as_str(), reason = %warning, "a plugin is not signed as it should be");
     }
     inspect::verdict(&source.library, &inspection)?;
-    let copy = copy::private(dir, &source.library, &inspection.sha256, bytes)?;
+    let copy = folder.private(&source.library, &inspection.sha256, bytes)?;
     if let Some(served) = served {
         let (library, copy, sha256) = (source.library.clone(), copy.clone(), inspection.sha256.clone());
         served.tell(Judged { library, copy, sha256 });
@@ -154,11 +155,11 @@ pub(super) fn inspect_all<'a>(
     refused: &mut Vec<Refusal>,
     on_step: OnStep<'_>,
 ) -> Vec<(&'a Source, Inspected)> {
-    let dir = from.cache_dir.map_or_else(copy::default_dir, Path::to_owned);
+    let folder = Folder::open(from.cache_dir.map_or_else(copy::default_dir, Path::to_owned));
     let mut inspected: Vec<(&Source, Inspected)> = Vec::new();
     let mut rightly_named = Vec::new();
     // A sign of life after each: hashing and copying large libraries takes its time.
-    let inspect = |source: &Source, bytes: &mut Vec<u8>| inspect_one(source, &dir, from, bytes);
+    let inspect = |source: &Source, bytes: &mut Vec<u8>| inspect_one(source, &folder, from, bytes);
     let results = side_by_side::map(sources, inspect, || on_step(None));
     for (source, result) in sources.iter().zip(results) {
         match result {
