@@ -93,16 +93,53 @@ pub(super) async fn every(broker: &Broker) {
     pull.close().await;
 }
 
-/// What is no pattern is refused with the same code, and what is one is kept; whether it fires is another matter.
+/// What comes at the times of a cron expression comes then, and says when it comes next: at the same time of its zone's day.
+pub(super) async fn cron(broker: &Broker, url: &str) {
+    let client = async_nats::connect(url).await.unwrap();
+    let subjects = broker.subjects();
+    let name = Name::new("daily").unwrap();
+    // Neither now, when it may be too late, nor so that the test waits for long.
+    let now = jiff::Timestamp::from_millisecond(broker.now_unix_ms().cast_signed()).unwrap();
+    let zoned = now.in_tz("Europe/Berlin").unwrap();
+    let at = zoned.round(jiff::Unit::Second).unwrap().checked_add(jiff::Span::new().seconds(2)).unwrap();
+    let pattern = at.strftime("%-S %-M %-H * * ?").to_string();
+    let target = subjects.slot(&plugin(), &name);
+    let mut headers = async_nats::HeaderMap::new();
+    headers.insert("Nats-Schedule", pattern.as_str());
+    headers.insert("Nats-Schedule-Time-Zone", "Europe/Berlin");
+    headers.insert("Nats-Schedule-Target", target.as_str());
+    headers.insert("Nats-Rollup", "sub");
+    let subject = subjects.recurring(&plugin(), &name);
+    let stored = client.request_with_headers(subject, headers, "{}".into()).await.unwrap().payload;
+    let stored: serde_json::Value = serde_json::from_slice(&stored).unwrap();
+    assert!(stored["seq"].is_u64(), "{stored}");
+    let stream = async_nats::jetstream::new(client.clone());
+    let stream = stream.get_stream_no_info(subjects.recurring_stream()).await.unwrap();
+    let firing = eventually(cardcage_harness::Deadline::seconds(15), "it fires", async || {
+        stream.direct_get_last_for_subject(target.as_str()).await.ok()
+    })
+    .await
+    .unwrap();
+    let next = firing.headers.get("Nats-Schedule-Next").unwrap().as_str();
+    let tomorrow = at.checked_add(jiff::Span::new().days(1)).unwrap().timestamp();
+    assert_eq!(next.parse::<jiff::Timestamp>().unwrap(), tomorrow, "`{pattern}` at {now}");
+    assert!(firing.time.unix_timestamp() >= at.timestamp().as_second(), "{firing:?}");
+    client.request(format!("$JS.API.STREAM.PURGE.{}", subjects.recurring_stream()), "".into()).await.unwrap();
+}
+
+/// What is no pattern is refused with the same code, and so is what is no time zone.
 pub(super) async fn patterns(broker: &Broker, url: &str) {
     let client = async_nats::connect(url).await.unwrap();
     let name = Name::new("tried").unwrap();
     let subjects = broker.subjects();
-    let answer = async |pattern: &str| {
+    let answer = async |pattern: &str, zone: Option<&str>| {
         let mut headers = async_nats::HeaderMap::new();
         headers.insert("Nats-Schedule", pattern);
         headers.insert("Nats-Schedule-Target", subjects.slot(&plugin(), &name));
         headers.insert("Nats-Rollup", "sub");
+        if let Some(zone) = zone {
+            headers.insert("Nats-Schedule-Time-Zone", zone);
+        }
         let subject = subjects.recurring(&plugin(), &name);
         let answer = client.request_with_headers(subject, headers, "{}".into()).await.unwrap().payload;
         serde_json::from_slice::<serde_json::Value>(&answer).unwrap()["error"]["err_code"].as_u64()
@@ -110,7 +147,7 @@ pub(super) async fn patterns(broker: &Broker, url: &str) {
     for good in
         ["0 0 2 * * *", "*/5 0-30/10 1,2 * 1-3 MON", "0 0 0 29 FEB ?", "@daily", "@hourly", "@every 1h30m"]
     {
-        assert_eq!(answer(good).await, None, "{good}");
+        assert_eq!(answer(good, None).await, None, "{good}");
     }
     for bad in [
         "every day",
@@ -126,7 +163,12 @@ pub(super) async fn patterns(broker: &Broker, url: &str) {
         "@at soon",
         "@sometimes",
     ] {
-        assert_eq!(answer(bad).await, Some(10189), "{bad}");
+        assert_eq!(answer(bad, None).await, Some(10189), "{bad}");
     }
+    assert_eq!(answer("@daily", Some("Asia/Tokyo")).await, None);
+    for zone in ["Nowhere/Atall", "+02:00"] {
+        assert_eq!(answer("@daily", Some(zone)).await, Some(10223), "{zone}");
+    }
+    assert_eq!(answer("@every 1h", Some("Asia/Tokyo")).await, Some(10189), "an interval has no zone");
     client.request(format!("$JS.API.STREAM.PURGE.{}", subjects.recurring_stream()), "".into()).await.unwrap();
 }

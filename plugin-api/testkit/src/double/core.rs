@@ -48,8 +48,6 @@ pub(super) struct Core {
     pub(super) streams: BTreeMap<String, Stream>,
     /// Batches that are not complete, by their stream and id.
     pub(super) batches: BTreeMap<(String, String), Batch>,
-    /// What is kept and not done, a line for each.
-    pub(super) log: String,
     turn: usize,
 }
 

@@ -3,13 +3,13 @@
 //! Real hosts run against it unchanged, over TCP, with the real envelope. It keeps everything in memory and forgets it when
 //! it is dropped. `host/tests/it/double.rs` holds it and a real nats-server against one suite.
 //!
-//! What it refuses: clusters, accounts, push consumers, limits of connections. A schedule with a cron expression is kept
-//! and does not fire, which its log tells.
+//! What it refuses: clusters, accounts, push consumers, limits of connections.
 
 mod api;
 mod batch;
 mod consumer;
 mod core;
+mod cron;
 mod direct;
 mod schedule;
 mod store;
@@ -32,7 +32,6 @@ const TICK: Duration = Duration::from_millis(5);
 #[derive(Debug)]
 pub struct BrokerDouble {
     url: String,
-    core: Arc<Mutex<Core>>,
     serving: JoinHandle<()>,
 }
 
@@ -46,9 +45,7 @@ impl BrokerDouble {
         let listener = listener.map_err(Error::doing("the broker double cannot listen"))?;
         let address = listener.local_addr().map_err(Error::doing("the broker double has no address"))?;
         let core = Arc::new(Mutex::new(Core::default()));
-        let shared = core.clone();
         let serving = tokio::spawn(async move {
-            let core = shared;
             let mut tick = tokio::time::interval(TICK);
             // Connections end with this future.
             let mut connections = tokio::task::JoinSet::new();
@@ -62,12 +59,7 @@ impl BrokerDouble {
                 }
             }
         });
-        Ok(Self { url: format!("nats://{address}"), core, serving })
-    }
-
-    /// What it has to say of what it was told to do and does not do, a line for each.
-    pub fn log(&self) -> String {
-        crate::host_side::lock(&self.core).log.clone()
+        Ok(Self { url: format!("nats://{address}"), serving })
     }
 
     /// Where it listens, as `broker.url` takes it.

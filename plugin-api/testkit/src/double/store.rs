@@ -7,7 +7,6 @@ use super::time::{now_ns, rfc3339};
 use super::{subject, wire};
 use plugin_api::bytes::Bytes;
 use serde_json::{Value, json};
-use std::fmt::Write as _;
 
 pub(super) type Headers = Vec<(String, String)>;
 
@@ -15,9 +14,22 @@ pub(super) fn header<'a>(headers: &'a Headers, name: &str) -> Option<&'a str> {
     headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
 }
 
-/// The pattern of a message that a stream takes as a schedule.
-fn schedule<'a>(stream: &Stream, headers: &'a Headers) -> Option<&'a str> {
-    header(headers, "Nats-Schedule").filter(|_| stream.is("allow_msg_schedules"))
+/// Why a stream does not take the message as the schedule that it is to be.
+fn bad_schedule(stream: &Stream, headers: &Headers) -> Option<Refusal> {
+    let pattern = header(headers, "Nats-Schedule").filter(|_| stream.is("allow_msg_schedules"))?;
+    let zone = header(headers, "Nats-Schedule-Time-Zone");
+    let is_cron = match Schedule::read(pattern, None) {
+        Some(schedule) => matches!(schedule, Schedule::Cron(_)),
+        None => return Some(Refusal(400, 10189, "message schedules pattern is invalid".into())),
+    };
+    match zone {
+        // An interval has none.
+        Some(_) if !is_cron => Some(Refusal(400, 10189, "message schedules pattern is invalid".into())),
+        Some(_) if Schedule::read(pattern, zone).is_none() => {
+            Some(Refusal(400, 10223, "message schedules time zone is invalid".into()))
+        }
+        _ => None,
+    }
 }
 
 /// What a publish is held against; `Some`: it was stored before.
@@ -36,8 +48,8 @@ pub(super) fn check(
             return Err(Refusal(400, 10071, format!("wrong last sequence: {last}")));
         }
     }
-    if schedule(stream, headers).is_some_and(|pattern| Schedule::read(pattern).is_none()) {
-        return Err(Refusal(400, 10189, "message schedules pattern is invalid".into()));
+    if let Some(refusal) = bad_schedule(stream, headers) {
+        return Err(refusal);
     }
     // What replaces a message of its subject needs no room.
     let replaces = stream.bound("max_msgs_per_subject") == Some(1) && stream.last_of(subject).is_some();
@@ -80,14 +92,6 @@ impl Core {
         if let Some(seq) = check(stream, subject, &headers, &body)? {
             return Ok(json!({ "stream": name, "seq": seq, "duplicate": true }));
         }
-        if let Some(pattern) = schedule(stream, &headers)
-            && Schedule::read(pattern) == Some(Schedule::Cron)
-        {
-            let _ = writeln!(
-                self.log,
-                "WARN broker double: the schedule {subject} is kept and does not fire: `{pattern}`"
-            );
-        }
         let seq = stream.push(subject, headers.clone(), body.clone());
         self.republish(name, subject, seq, headers, body);
         self.serve_pulls(name);
@@ -118,9 +122,9 @@ impl Core {
         for (name, stream) in &mut self.streams {
             let mut spent = Vec::new();
             for (seq, message) in &mut stream.messages {
-                let Some((at, every)) = message.fires.filter(|(at, _)| *at <= now) else { continue };
-                let next = every.map(|every| at.saturating_add(every).max(now));
-                message.fires = next.map(|next| (next, every));
+                let Some((at, schedule)) = message.fires.take_if(|(at, _)| *at <= now) else { continue };
+                let next = schedule.next(at, now);
+                message.fires = next.map(|next| (next, schedule));
                 due.push((name.clone(), message.clone(), next));
                 if next.is_none() {
                     spent.push(*seq);

@@ -20,8 +20,8 @@ pub(super) struct Stored {
     pub(super) at_ns: u64,
     /// When it vanishes.
     pub(super) ends_ns: Option<u64>,
-    /// When its schedule fires next, and how long after each other.
-    pub(super) fires: Option<(u64, Option<u64>)>,
+    /// When its schedule fires next.
+    pub(super) fires: Option<(u64, Schedule)>,
 }
 
 impl Stored {
@@ -146,11 +146,9 @@ impl Stream {
         let schedule =
             message.header("Nats-Schedule").filter(|_| self.is("allow_msg_schedules")).map(str::to_owned);
         // What cannot be read was refused before it came here.
-        message.fires = match schedule.as_deref().and_then(Schedule::read) {
-            Some(Schedule::At(at_ns)) => Some((at_ns, None)),
-            Some(Schedule::Every(every_ns)) => Some((at_ns.saturating_add(every_ns), Some(every_ns))),
-            Some(Schedule::Cron) | None => None,
-        };
+        let zone = message.header("Nats-Schedule-Time-Zone");
+        let read = schedule.as_deref().and_then(|pattern| Schedule::read(pattern, zone));
+        message.fires = read.and_then(|schedule| Some((schedule.first(at_ns)?, schedule)));
         let replaces = schedule.is_some() || message.header("Nats-Rollup") == Some("sub");
         if replaces {
             self.messages.retain(|_, other| other.subject != subject);

@@ -66,17 +66,10 @@ impl Running {
         }
     }
 
-    /// What a double tells that it does not do.
-    fn log(&self) -> String {
-        match self {
-            Self::Double(double) => double.log(),
-            Self::Nats(_) => String::new(),
-        }
-    }
-
+    /// The end of what it wrote; a double writes nothing.
     fn tail(&self) -> String {
         match self {
-            Self::Double(double) => double.log(),
+            Self::Double(_) => String::new(),
             Self::Nats(nats) => nats.tail(),
         }
     }
@@ -290,7 +283,7 @@ impl Hosts {
     }
 
     pub(crate) fn logs(&self) -> String {
-        self.api.process.stderr() + &self.worker.process.stderr() + &self.broker.log()
+        self.api.process.stderr() + &self.worker.process.stderr()
     }
 
     pub(crate) async fn stop(mut self) -> Result<()> {
