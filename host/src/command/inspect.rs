@@ -47,6 +47,8 @@ impl From<&Refusal> for Refused {
 #[derive(Serialize)]
 struct Answer<'a> {
     file: &'a Path,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sha256: Option<&'a str>,
     #[serde(flatten)]
     inspection: Option<&'a Inspection>,
     /// The boundary's version that this host speaks.
@@ -62,6 +64,7 @@ struct Answer<'a> {
 
 /// What was found, and what the configuration says to it.
 struct Found {
+    sha256: String,
     inspection: Inspection,
     /// What lies beside it, whether or not it was asked for.
     signature: Result<KeyId, Fault>,
@@ -90,6 +93,7 @@ pub fn run(args: InspectArgs) -> Exit {
     if json {
         output::json(&Answer {
             file: &file,
+            sha256: found.as_ref().map(|found| &*found.sha256),
             inspection: found.as_ref().map(|found| &found.inspection),
             host_abi: cardcage_abi::VERSION,
             host_glibc: machine::glibc(),
@@ -125,7 +129,7 @@ fn look(file: &Path, trust: &config::Trust) -> Result<Found, Refusal> {
     let signature = Signature::beside(file).map(|signature| signature.key());
     let mut told = judgement.refusals.iter().chain(&judgement.warnings);
     let is_for_other_bytes = signature.is_ok() && told.any(|one| one.code == Code::BadSignature);
-    Ok(Found { inspection, signature, is_for_other_bytes, judgement })
+    Ok(Found { sha256: inspect::sha256(&bytes), inspection, signature, is_for_other_bytes, judgement })
 }
 
 /// Who signed it, in words.
@@ -188,7 +192,7 @@ fn text(file: &Path, found: &Found, refusal: Option<&Refusal>) -> String {
         ("dependencies", dependencies(inspection)),
         ("signature", signature(found)),
         ("size", format!("{} bytes", inspection.size_bytes)),
-        ("sha256", inspection.sha256.clone()),
+        ("sha256", found.sha256.clone()),
     ];
     let mut table = output::table();
     for (name, value) in rows {

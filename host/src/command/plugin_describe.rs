@@ -46,8 +46,8 @@ pub async fn run(args: DescribeArgs) -> Exit {
         Err(exit) => return exit,
     };
     // Its name is what the child is asked for; the child inspects the bytes that it opens.
-    let inspection = match inspect::file(&file) {
-        Ok((inspection, _)) => inspection,
+    let (inspection, bytes) = match inspect::file(&file) {
+        Ok(inspected) => inspected,
         Err(refusal) => return refused(&file, &refusal, json),
     };
     let description = match describe_file(&inspection.manifest.name, &file, &settings).await {
@@ -61,7 +61,7 @@ pub async fn run(args: DescribeArgs) -> Exit {
     if json {
         output::json(&Answer {
             file: &file,
-            sha256: &inspection.sha256,
+            sha256: &inspect::sha256(&bytes),
             manifest: &inspection.manifest,
             description: &description,
         });

@@ -123,7 +123,7 @@ fn choose(settings: &Settings) -> Result<Vec<Locked>, Vec<Refusal>> {
         let unfit = inspect::verdict(&file, &inspection).err();
         if unfit.is_none() && judgement.refusals.is_empty() {
             let signer = judgement.signed.map(|signed| signed.key.to_string());
-            chosen.push(Locked::of(&inspection, signer));
+            chosen.push(Locked::of(&inspection, inspect::sha256(&bytes), signer));
         }
         refusals.extend(judgement.refusals.into_iter().chain(unfit));
     }

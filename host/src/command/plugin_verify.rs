@@ -140,7 +140,7 @@ fn verify(trust: &Trust, name: &str, library: &Path) -> (Plugin, Option<Inspecti
     plugin.warnings = told(&judgement.warnings);
     plugin.signed = judgement.signed;
     plugin.version = Some(inspection.manifest.version.clone());
-    plugin.sha256 = Some(inspection.sha256.clone());
+    plugin.sha256 = Some(inspect::sha256(&bytes));
     (plugin, Some(inspection))
 }
 

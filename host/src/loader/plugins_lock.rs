@@ -15,7 +15,7 @@
 //!
 //! What it refuses to do: it does not read libraries or signatures; `trust.rs` brings what it judges.
 
-use super::inspect::Inspection;
+use super::inspect::{Inspection, Manifest};
 use crate::regular_file;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -73,13 +73,13 @@ pub(super) enum Unlike {
 impl Locked {
     /// What is locked of a file.
     #[must_use]
-    pub fn of(inspection: &Inspection, signer: Option<String>) -> Self {
+    pub fn of(inspection: &Inspection, sha256: String, signer: Option<String>) -> Self {
         let manifest = &inspection.manifest;
         Self {
             name: manifest.name.clone(),
             version: manifest.version.clone(),
             target: manifest.target.clone(),
-            sha256: inspection.sha256.clone(),
+            sha256,
             abi: manifest.abi.clone(),
             sdk: manifest.sdk.clone(),
             git_revision: Some(manifest.git_revision.clone()).filter(|revision| !revision.is_empty()),
@@ -127,10 +127,9 @@ impl PluginsLock {
         Ok(format!("{HEAD}{}", toml::to_string(self)?))
     }
 
-    /// Whether the file is what was locked. `signer` is the key that is known to have signed it.
-    pub(super) fn judge(&self, inspection: &Inspection, signer: Option<&str>) -> Result<(), Unlike> {
-        let (manifest, hash) = (&inspection.manifest, &inspection.sha256);
-        let Some(locked) = self.plugins.iter().find(|locked| locked.sha256 == *hash) else {
+    /// Whether the file, whose SHA-256 is `hash`, is what was locked. `signer` is the key that is known to have signed it.
+    pub(super) fn judge(&self, manifest: &Manifest, hash: &str, signer: Option<&str>) -> Result<(), Unlike> {
+        let Some(locked) = self.plugins.iter().find(|locked| locked.sha256 == hash) else {
             let mut named = self.plugins.iter().filter(|locked| locked.name == manifest.name).peekable();
             if named.peek().is_none() {
                 return Err(Unlike::NotThere(format!("has the plugin `{}`, which is not in", manifest.name)));

@@ -5,7 +5,7 @@
 //! supervisor which bytes it has judged, and is told those that one before it has.
 //!
 //! # Invariants
-//! * Bytes are judged once in the life of a plan, and are told by their hash from then on.
+//! * Bytes are judged once in the life of a plan, and are told by their digest from then on.
 //! * A library of which no child had anything is read from where it lies.
 //!
 //! # What it refuses
@@ -30,8 +30,8 @@ pub struct Judged {
     pub library: PathBuf,
     /// The private copy.
     pub copy: PathBuf,
-    /// The hash of both.
-    pub sha256: String,
+    /// What tells the bytes of both from all others, hex.
+    pub digest: String,
 }
 
 impl Judged {
@@ -64,15 +64,18 @@ impl Judged {
         }
         // Opened anew: where it is read from must not hang on what others have read of it.
         let mut bytes = File::open(format!("/proc/self/fd/{}", held.as_raw_fd()))?;
-        copy::write(&self.copy, &self.sha256, &mut bytes)?;
+        copy::write(&self.copy, &self.digest, &mut bytes)?;
         self.open().map(Some)
     }
 
     /// Reads it: the copy, or what lies at its place in the configuration if that is still the same.
     pub(super) fn read_into(&self, bytes: &mut Vec<u8>) -> Result<Inspection, Refusal> {
         let places = [&self.copy, &self.library].into_iter();
-        let mut read = places.filter_map(|path| inspect::file_into(path, bytes).ok());
-        read.find(|inspection| inspection.sha256 == self.sha256).ok_or_else(|| {
+        let mut read = places.filter_map(|path| {
+            let inspection = inspect::file_into(path, bytes).ok()?;
+            (inspect::digest(bytes) == self.digest).then_some(inspection)
+        });
+        read.next().ok_or_else(|| {
             let fault =
                 format!("has changed, and the copy of what was judged, {}, is gone", self.copy.display());
             let remedy = "run `cardcage reload`, which judges what is there now";
@@ -122,7 +125,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let copy = folder.path().join("copy.so");
         std::fs::write(&copy, "bytes").unwrap();
-        let judged = Judged { library: "lib.so".into(), copy: copy.clone(), sha256: "0a".repeat(32) };
+        let judged = Judged { library: "lib.so".into(), copy: copy.clone(), digest: "0a".repeat(32) };
         let held = judged.open().unwrap();
         assert!(judged.put_back(&held).unwrap().is_none());
         std::fs::remove_file(&copy).unwrap();

@@ -115,7 +115,7 @@ impl PluginSet {
 pub(super) struct Inspected {
     pub(super) manifest: Manifest,
     pub(super) copy: PathBuf,
-    pub(super) sha256: String,
+    pub(super) digest: String,
 }
 
 /// All that is judged before a library is opened is judged of the bytes that are read here.
@@ -128,8 +128,8 @@ fn inspect_one(
     let Origin { trust, served, .. } = from;
     if let Some(judged) = served.and_then(|served| served.of(&source.library)) {
         let inspection = judged.read_into(bytes)?;
-        let copy = folder.private(&source.library, &inspection.sha256, bytes)?;
-        return Ok(Inspected { manifest: inspection.manifest, copy, sha256: inspection.sha256 });
+        let copy = folder.private(&source.library, &judged.digest, bytes)?;
+        return Ok(Inspected { manifest: inspection.manifest, copy, digest: judged.digest.clone() });
     }
     let inspection = inspect::file_into(&source.library, bytes)?;
     let judgement = trust.judge(&source.library, &inspection, bytes);
@@ -140,12 +140,13 @@ fn inspect_one(
         tracing::warn!(plugin = %source.name, code = warning.code.as_str(), reason = %warning, "a plugin is not signed as it should be");
     }
     inspect::verdict(&source.library, &inspection)?;
-    let copy = folder.private(&source.library, &inspection.sha256, bytes)?;
+    let digest = inspect::digest(bytes);
+    let copy = folder.private(&source.library, &digest, bytes)?;
     if let Some(served) = served {
-        let (library, copy, sha256) = (source.library.clone(), copy.clone(), inspection.sha256.clone());
-        served.tell(Judged { library, copy, sha256 });
+        let (library, copy, digest) = (source.library.clone(), copy.clone(), digest.clone());
+        served.tell(Judged { library, copy, digest });
     }
-    Ok(Inspected { manifest: inspection.manifest, copy, sha256: inspection.sha256 })
+    Ok(Inspected { manifest: inspection.manifest, copy, digest })
 }
 
 /// Inspects every library, and judges their names before any of them runs.

@@ -8,7 +8,7 @@
 //! # What it refuses
 //! It asks no network and no key server: the keys are in the configuration.
 
-use super::inspect::Inspection;
+use super::inspect::{Inspection, Manifest, sha256};
 use super::plugins_lock::{PluginsLock, Unlike};
 use super::refusal::{Code, Refusal};
 use crate::config::{self, Signatures};
@@ -70,14 +70,20 @@ impl Trust {
             }
         }
         let signer = judgement.signed.as_ref().map(|signed| signed.key.to_string());
-        judgement.refusals.extend(self.unlike_lock(path, inspection, signer.as_deref()));
+        judgement.refusals.extend(self.unlike_lock(path, &inspection.manifest, bytes, signer.as_deref()));
         judgement
     }
 
-    fn unlike_lock(&self, path: &Path, inspection: &Inspection, signer: Option<&str>) -> Option<Refusal> {
+    fn unlike_lock(
+        &self,
+        path: &Path,
+        manifest: &Manifest,
+        bytes: &[u8],
+        signer: Option<&str>,
+    ) -> Option<Refusal> {
         let (file, lock) = self.lock()?;
         let refuse = |code, fault: String, remedy: &str| {
-            Some(Refusal::new(path, code, fault, remedy).of(&inspection.manifest.name))
+            Some(Refusal::new(path, code, fault, remedy).of(&manifest.name))
         };
         let file = file.display();
         let lock = match lock {
@@ -87,7 +93,7 @@ impl Trust {
                 return refuse(Code::BadLock, fault, "write the lock with `cardcage plugin lock`");
             }
         };
-        match lock.judge(inspection, signer).err()? {
+        match lock.judge(manifest, &sha256(bytes), signer).err()? {
             Unlike::NotThere(how) => refuse(Code::NotInLock, format!("{how} {file}"), LOCK_IT),
             Unlike::Differs(how) => refuse(Code::LockMismatch, format!("{how} {file}"), LOCK_IT),
         }

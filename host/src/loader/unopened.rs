@@ -85,7 +85,7 @@ impl Unopened {
         let dir = options.cache_dir.clone().unwrap_or_else(copy::default_dir);
         let mut unopened = Self { all, refused, declared: BTreeMap::new(), dir, keeper: keeper.to_owned() };
         for (source, one) in &unopened.all {
-            let json = kept::read(&unopened.dir, &one.sha256, keeper);
+            let json = kept::read(&unopened.dir, &one.digest, keeper);
             if let Some(Ok(description)) = json.map(|json| understood(&json, one, source)) {
                 unopened.declared.insert(source.name.clone(), description);
             }
@@ -115,7 +115,7 @@ impl Unopened {
             let Some(json) = declared.get(&source.name) else { continue };
             match understood(json.as_bytes(), one, source) {
                 Ok(description) => {
-                    kept::write(&self.dir, &one.sha256, &self.keeper, json.as_bytes());
+                    kept::write(&self.dir, &one.digest, &self.keeper, json.as_bytes());
                     self.declared.insert(source.name.clone(), description);
                 }
                 Err(refusal) => self.refused.push(refusal),

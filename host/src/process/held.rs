@@ -16,7 +16,7 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-/// Open copies, by hash: the seats of a host share them, for there may be more seats than a process may have files.
+/// Open copies, by digest: the seats of a host share them, for there may be more seats than a process may have files.
 #[derive(Clone, Debug, Default)]
 pub struct Shelf(Arc<Mutex<BTreeMap<String, Weak<File>>>>);
 
@@ -24,18 +24,18 @@ impl Shelf {
     fn open(&self, judged: &Judged) -> std::io::Result<Arc<File>> {
         let mut files = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         files.retain(|_, file| file.strong_count() > 0);
-        if let Some(file) = files.get(&judged.sha256).and_then(Weak::upgrade) {
+        if let Some(file) = files.get(&judged.digest).and_then(Weak::upgrade) {
             return Ok(file);
         }
         let file = Arc::new(judged.open()?);
-        files.insert(judged.sha256.clone(), Arc::downgrade(&file));
+        files.insert(judged.digest.clone(), Arc::downgrade(&file));
         Ok(file)
     }
 
     fn replace(&self, judged: &Judged, file: File) -> Arc<File> {
         let file = Arc::new(file);
         let mut files = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        files.insert(judged.sha256.clone(), Arc::downgrade(&file));
+        files.insert(judged.digest.clone(), Arc::downgrade(&file));
         file
     }
 }
