@@ -125,6 +125,19 @@ impl Subjects {
         format!("$KV.{}_LIMITS.deployed.*.*", self.ns)
     }
 
+    /// How one plugin version describes itself, as an API instance that accepts its tasks has it said.
+    #[must_use]
+    pub fn offered(&self, plugin: &Name, version: &str) -> String {
+        let version = version.replace('.', "_").replace('+', "=");
+        format!("$KV.{}_LIMITS.offered.{plugin}.{version}", self.ns)
+    }
+
+    /// How all plugin versions describe themselves whose tasks API instances accept.
+    #[must_use]
+    pub fn all_offered(&self) -> String {
+        format!("$KV.{}_LIMITS.offered.*.*", self.ns)
+    }
+
     // Tasks that wait for their turn.
 
     /// The stream of tasks that wait for their serial key.

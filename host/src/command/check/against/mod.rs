@@ -27,6 +27,7 @@ use std::path::Path;
 use cardcage_protocol::Timestamp;
 use cardcage_protocol::presence::Question;
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::broker::{Broker, Error};
 use crate::cli::Against;
@@ -45,6 +46,12 @@ use waiting::{Count, Group, Waiting};
 const BROKER: &str = "broker";
 /// The largest saved set that is read: 64 MiB.
 const FILE_MAX_BYTES: u64 = 64 << 20;
+
+/// The first thing that fits the schema `sent` and not `taken`, in words for whoever runs both; `None` where nothing is known to.
+pub(in crate::command) fn first_misfit(sent: &Value, taken: &Value) -> Option<String> {
+    let told = comparison::misfits(schema::Schema::whole(sent), schema::Schema::whole(taken));
+    told.first().map(misfit::Misfit::for_both)
+}
 
 /// What was found.
 #[derive(Debug, Serialize)]
