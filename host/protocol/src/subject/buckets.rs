@@ -125,17 +125,16 @@ impl Subjects {
         format!("$KV.{}_LIMITS.deployed.*.*", self.ns)
     }
 
-    /// How one plugin version describes itself, as an API instance that accepts its tasks has it said.
+    /// The same, as an API instance that accepts its tasks has it said: beside what workers have deployed.
     #[must_use]
     pub fn offered(&self, plugin: &Name, version: &str) -> String {
-        let version = version.replace('.', "_").replace('+', "=");
-        format!("$KV.{}_LIMITS.offered.{plugin}.{version}", self.ns)
+        format!("{}.api", self.deployed(plugin, version))
     }
 
     /// How all plugin versions describe themselves whose tasks API instances accept.
     #[must_use]
     pub fn all_offered(&self) -> String {
-        format!("$KV.{}_LIMITS.offered.*.*", self.ns)
+        format!("{}.api", self.all_deployed())
     }
 
     // Tasks that wait for their turn.
