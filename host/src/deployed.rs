@@ -1,13 +1,23 @@
 //! What is deployed, as it described itself: so that a plugin set can be held against it before it takes its place.
 //!
 //! A worker keeps a copy of each of its plugins' descriptions at the broker (`worker/deployed.rs`), under plugin and
-//! version; `check --save-manifest` writes the same into a file.
+//! version; `check --save-manifest` writes the same into a file. API instances keep one of what they accept tasks of, so that
+//! `instances list` can hold it against what workers read.
 //!
 //! Invariant: it is read by tools of neighbouring versions. Unknown members are ignored, new ones have defaults.
 
 use crate::loader::Description;
 use cardcage_protocol::Timestamp;
 use serde::{Deserialize, Serialize};
+
+/// Whose plugin version it is. What an API instance offers is no part of what is deployed to workers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum By {
+    /// A worker's, which runs it.
+    Worker,
+    /// An API instance's, which accepts its tasks.
+    Api,
+}
 
 /// One plugin version, as it is or was deployed.
 #[derive(Debug, Clone, Serialize, Deserialize)]

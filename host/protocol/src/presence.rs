@@ -19,6 +19,9 @@ pub struct Question {
     /// The routes whose handlers workers run.
     #[serde(default)]
     pub routes: bool,
+    /// How the tasks' bodies are read.
+    #[serde(default)]
+    pub bodies: bool,
 }
 
 /// One live worker, or API instance; the latter takes no tasks.
@@ -71,6 +74,13 @@ pub struct PresentPlugin {
     /// forwards.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub routes: Vec<Name>,
+    /// Where each of them is, if they were asked for. Without it nothing is known of that.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub paths: Vec<PresentPath>,
+    /// How the body of each of its tasks is read, if it was asked for and fits into the answer. Without it nothing is known of
+    /// that.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bodies: Vec<PresentBody>,
     /// Its attempts under way.
     #[serde(default)]
     pub busy: usize,
@@ -83,6 +93,27 @@ pub struct PresentPlugin {
     /// Since when this version is quarantined: it takes neither tasks nor calls.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quarantined_at: Option<Timestamp>,
+}
+
+/// Where a route is that runs on workers: they are sent the path, and look it up for themselves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PresentPath {
+    /// The route's name.
+    pub route: Name,
+    /// Method and path template below the plugin's prefix, as in `GET /orders/{id}`.
+    pub at: String,
+}
+
+/// How the body of a task is read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PresentBody {
+    /// The task.
+    pub task: Name,
+    /// Hash of the schema that is asked of bodies. Two versions with the same one accept, and read, the same bodies.
+    pub schema: String,
+    /// Bodies that do not fit the schema may be upcast.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub upcasts: bool,
 }
 
 /// An attempt that a worker holds.
@@ -114,6 +145,20 @@ impl Presence {
     }
 }
 
+impl PresentPlugin {
+    /// How it reads this task's body, as far as it has told.
+    #[must_use]
+    pub fn body(&self, task: &Name) -> Option<&PresentBody> {
+        self.bodies.iter().find(|body| body.task == *task)
+    }
+
+    /// Where this route of it is, as far as it has told.
+    #[must_use]
+    pub fn path(&self, route: &Name) -> Option<&str> {
+        self.paths.iter().find(|path| path.route == *route).map(|path| path.at.as_str())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -128,5 +173,6 @@ mod tests {
         assert!(presence.takes(&orders, 1, None) && presence.takes(&orders, 1, Some(&fulfil)));
         assert!(!presence.takes(&orders, 2, None) && !presence.takes(&orders, 1, Some(&orders)));
         assert!(presence.running.is_empty());
+        assert_eq!((presence.plugins[0].body(&fulfil), presence.plugins[0].path(&fulfil)), (None, None));
     }
 }

@@ -1,6 +1,7 @@
-//! Descriptions of deployed plugin versions, in the bucket of limits: one entry per plugin and version.
+//! Descriptions of deployed plugin versions, in the bucket of limits: one entry per plugin and version, and
+//! one more where API instances accept its tasks.
 //!
-//! Invariants: an entry is at most as long as a message may be, and vanishes when no worker has said it for a while.
+//! Invariants: an entry is at most as long as a message may be, and vanishes when nobody has said it for a while.
 //! Refuses: telling what runs now. That is asked of the workers (`ask_workers`); here is only how they describe themselves.
 
 use std::time::Duration;
@@ -11,7 +12,7 @@ use cardcage_protocol::{Name, header};
 
 use super::publish::set;
 use super::{Broker, Error};
-use crate::deployed::Deployed;
+use crate::deployed::{By, Deployed};
 use crate::loader::OpenApiPart;
 
 /// Time for one write.
@@ -24,7 +25,7 @@ impl Broker {
     ///
     /// # Errors
     /// [`Error::Unavailable`]; [`Error::Unreadable`] where it is too long all the same. A repeat is harmless.
-    pub async fn say_deployed(&self, deployed: &Deployed, kept: Duration) -> Result<(), Error> {
+    pub async fn say_deployed(&self, by: By, deployed: &Deployed, kept: Duration) -> Result<(), Error> {
         let what = "a plugin's description";
         let encode = |deployed: &Deployed| {
             serde_json::to_vec(deployed).map_err(|error| Error::unreadable(what, error))
@@ -42,7 +43,10 @@ impl Broker {
         let plugin = Name::new(&description.name).map_err(|error| Error::unreadable(what, error))?;
         let mut headers = HeaderMap::new();
         set(&mut headers, header::NATS_TTL, &format!("{}s", kept.as_secs().max(1)))?;
-        let subject = self.subjects().deployed(&plugin, &description.version);
+        let subject = match by {
+            By::Worker => self.subjects().deployed(&plugin, &description.version),
+            By::Api => self.subjects().offered(&plugin, &description.version),
+        };
         self.publish_stored(&subject, headers, Bytes::from(json), WRITE_TIMEOUT).await.map(|_| ())
     }
 
@@ -53,5 +57,14 @@ impl Broker {
     pub async fn deployed(&self) -> Result<Vec<Deployed>, Error> {
         let entries = self.limit_entries(&self.subjects().all_deployed(), "a plugin's description").await?;
         Ok(entries.into_iter().map(|(deployed, ..)| deployed).collect())
+    }
+
+    /// All plugin versions that API instances have described lately.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn offered(&self) -> Result<Vec<Deployed>, Error> {
+        let entries = self.limit_entries(&self.subjects().all_offered(), "a plugin's description").await?;
+        Ok(entries.into_iter().map(|(offered, ..)| offered).collect())
     }
 }

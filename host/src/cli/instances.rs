@@ -15,7 +15,7 @@ pub enum InstancesCommand {
 /// `cardcage instances list`
 #[derive(Debug, Clone, Args)]
 pub struct InstanceListArgs {
-    /// Exit with 1 where an API serves a route or accepts a task that no live worker can run.
+    /// Exit with 1 where an API serves a route or accepts a task that no live worker can run, or where that cannot be said.
     #[arg(long)]
     pub check: bool,
     /// Write JSON instead of text.
@@ -30,9 +30,10 @@ const HELP: &str = "\
 Examples:
   cardcage instances list --config cardcage.toml
   cardcage instances list --check --config cardcage.toml      in a roll-out: exit 1 while something would wait or fail
-  cardcage instances list --json --config cardcage.toml | jq '.drift'
+  cardcage instances list --json --config cardcage.toml | jq '.drift[].reasons'
 
-Every supervisor is asked, of APIs and of workers. A task that no live worker can run waits until one can; a call of such a \
-route gets 503 at once. An API is ready all the same: its readiness does not depend on workers.
+Every supervisor is asked, of APIs and of workers. A task that no live worker can run waits until one can, and one whose body \
+none reads is parked until then; a call of such a route gets 503 at once. An API is ready all the same: its readiness does not \
+depend on workers.
 
 Exit codes: 0 listed, 1 with --check: something would wait or fail, 69 broker unavailable.";

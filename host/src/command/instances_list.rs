@@ -1,32 +1,23 @@
 //! `cardcage instances list`: which instance runs which version of a plugin, and where APIs promise what no worker does.
 //!
-//! Invariant: what is said to drift is what an API that answered offers now, and no worker that answered can run. An
-//! instance that does not answer is not there.
-//!
-//! What it refuses: it judges no versions. Two minor versions beside each other are no fault while each task and route has
-//! somebody who runs it.
+//! Invariant: what is said to drift is what an API that answered offers now, and no worker that answered can run
+//! ([`drift`]). An instance that does not answer is not there.
+
+mod bodies;
+mod drift;
 
 use cardcage_protocol::presence::{Presence, PresentPlugin, Question};
-use cardcage_protocol::{InstanceId, Name, Timestamp};
-use serde::Serialize;
+use cardcage_protocol::{Name, Timestamp};
 use serde_json::json;
+
+use bodies::Schemas;
+use drift::{Code, Found, Kind, NotCompared, Reason};
 
 use super::output;
 use super::session::{Session, age, broker_trouble};
+use crate::broker::{Broker, Error};
 use crate::cli::InstanceListArgs;
 use crate::exit::Exit;
-
-/// What one API offers of one plugin, and nobody runs.
-#[derive(Debug, PartialEq, Eq, Serialize)]
-struct Drift {
-    instance: InstanceId,
-    plugin: Name,
-    version: String,
-    /// Tasks that it accepts.
-    tasks: Vec<Name>,
-    /// Routes that it forwards, by name.
-    routes: Vec<Name>,
-}
 
 /// Lists them.
 pub async fn run(args: InstanceListArgs) -> Exit {
@@ -34,52 +25,42 @@ pub async fn run(args: InstanceListArgs) -> Exit {
         Ok(session) => session,
         Err(exit) => return exit,
     };
-    let question = Question { routes: true, ..Question::default() };
+    let question = Question { routes: true, bodies: true, ..Question::default() };
     let asked = tokio::join!(session.broker.ask_apis(question), session.broker.ask_workers(question));
     let (apis, workers) = match asked {
         (Ok(apis), Ok(workers)) => (apis, workers),
         (Err(error), _) | (_, Err(error)) => return broker_trouble("instances cannot be asked", &error),
     };
-    let drift = drift(&apis, &workers);
+    let found = match find(&session.broker, &apis, &workers).await {
+        Ok(found) => found,
+        Err(error) => return broker_trouble("plugins' schemas cannot be read", &error),
+    };
+    let Found { drift, not_compared } = &found;
     if args.json {
-        output::json(&json!({ "apis": apis, "workers": workers, "drift": drift }));
+        output::json(
+            &json!({ "apis": apis, "workers": workers, "drift": drift, "not_compared": not_compared }),
+        );
     } else if apis.is_empty() && workers.is_empty() {
         output::result("no instance answers");
     } else {
-        output::result(&text(&apis, &workers, &drift, session.now(), output::styled()));
+        output::result(&text(&apis, &workers, &found, session.now(), output::styled()));
     }
-    if args.check && !drift.is_empty() { Exit::Unexpected } else { Exit::Success }
+    let is_settled = drift.is_empty() && not_compared.is_empty();
+    if args.check && !is_settled { Exit::Unexpected } else { Exit::Success }
 }
 
-fn drift(apis: &[Presence], workers: &[Presence]) -> Vec<Drift> {
-    let of_api = |api: &Presence| -> Vec<Drift> {
-        let plugins = api.plugins.iter().map(|plugin| Drift {
-            instance: api.instance.clone(),
-            plugin: plugin.name.clone(),
-            version: plugin.version.clone(),
-            tasks: missing(&plugin.tasks, |task| {
-                workers.iter().any(|worker| worker.takes(&plugin.name, plugin.major, Some(task)))
-            }),
-            routes: missing(&plugin.routes, |route| {
-                workers.iter().any(|worker| answers(worker, plugin, route))
-            }),
-        });
-        plugins.filter(|drift| !drift.tasks.is_empty() || !drift.routes.is_empty()).collect()
-    };
-    // One that drains takes nothing any more.
-    apis.iter().filter(|api| api.status == "serving").flat_map(of_api).collect()
+/// Schemas are read only where some differ.
+async fn find(broker: &Broker, apis: &[Presence], workers: &[Presence]) -> Result<Found, Error> {
+    let found = drift::find(apis, workers, &Schemas::default());
+    if found.not_compared.is_empty() {
+        return Ok(found);
+    }
+    let (offered, deployed) = tokio::try_join!(broker.offered(), broker.deployed())?;
+    let descriptions = offered.into_iter().chain(deployed).map(|one| one.description);
+    Ok(drift::find(apis, workers, &Schemas::of(descriptions)))
 }
 
-fn missing(offered: &[Name], is_there: impl Fn(&Name) -> bool) -> Vec<Name> {
-    offered.iter().filter(|name| !is_there(name)).cloned().collect()
-}
-
-fn answers(worker: &Presence, offered: &PresentPlugin, route: &Name) -> bool {
-    worker.takes(&offered.name, offered.major, None)
-        && worker.plugins.iter().any(|plugin| plugin.name == offered.name && plugin.routes.contains(route))
-}
-
-fn text(apis: &[Presence], workers: &[Presence], drift: &[Drift], now: Timestamp, is_styled: bool) -> String {
+fn text(apis: &[Presence], workers: &[Presence], found: &Found, now: Timestamp, is_styled: bool) -> String {
     let mut table = output::table();
     table.set_header(["instance", "role", "group", "host", "pid", "up", "status", "plugins"]);
     let apis = apis.iter().map(|one| ("api", one));
@@ -101,94 +82,53 @@ fn text(apis: &[Presence], workers: &[Presence], drift: &[Drift], now: Timestamp
     }
     let (red, plain) = if is_styled { ("\u{1b}[31m", "\u{1b}[0m") } else { ("", "") };
     let mut text = table.trim_fmt();
-    for one in drift {
-        let list = |names: &[Name]| names.iter().map(Name::to_string).collect::<Vec<_>>().join(", ");
-        let (plugin, version) = (&one.plugin, output::shown(&one.version));
-        if !one.tasks.is_empty() {
-            let (instance, tasks) = (&one.instance, list(&one.tasks));
-            text.push_str(&format!(
-                "\n{red}no live worker can run {plugin} {version}: {instance} accepts its tasks {tasks}{plain}"
-            ));
+    for one in &found.drift {
+        let (plugin, version, instance) = (&one.plugin, output::shown(&one.version), &one.instance);
+        let nobody = format!("no live worker can run {plugin} {version}: {instance}");
+        let not_all = format!("no live worker reads all bodies of {plugin} {version}: {instance}");
+        for (names, kind, is_unfit, line) in [
+            (&one.tasks, Kind::Task, false, format!("{nobody} accepts its tasks")),
+            (&one.routes, Kind::Route, false, format!("{nobody} serves its routes")),
+            (&one.unfit, Kind::Task, true, format!("{not_all} accepts its tasks")),
+        ] {
+            if !names.is_empty() {
+                text.push_str(&format!("\n{red}{line} {}{plain}", list(names)));
+                let is_of =
+                    |reason: &&Reason| reason.kind == kind && (reason.code == Code::BodyUnfit) == is_unfit;
+                push_reasons(&mut text, one.reasons.iter().filter(is_of));
+            }
         }
-        if !one.routes.is_empty() {
-            let (instance, routes) = (&one.instance, list(&one.routes));
-            text.push_str(&format!(
-                "\n{red}no live worker can run {plugin} {version}: {instance} serves its routes {routes}{plain}"
-            ));
-        }
+    }
+    for one in &found.not_compared {
+        let NotCompared { instance, plugin, version, task } = one;
+        let version = output::shown(version);
+        text.push_str(&format!(
+            "\nnot compared: {instance} accepts {task} of {plugin} {version} by another schema than workers read it by, and \
+             the broker does not have both: try again; two builds of one version cannot be told apart there"
+        ));
     }
     text
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+fn list(names: &[Name]) -> String {
+    names.iter().map(Name::to_string).collect::<Vec<_>>().join(", ")
+}
 
-    fn name(name: &str) -> Name {
-        Name::new(name).unwrap()
-    }
-
-    fn present(instance: &str, version: &str, tasks: &[&str], routes: &[&str], status: &str) -> Presence {
-        let major = version.split('.').next().unwrap().parse().unwrap();
-        Presence {
-            group: None,
-            v: 1,
-            instance: InstanceId::new(instance).unwrap(),
-            host: "h".into(),
-            pid: 1,
-            version: "0.1.0".into(),
-            started_at: Timestamp::from_unix_ms(0),
-            status: status.into(),
-            consuming: instance.starts_with("worker"),
-            busy: 0,
-            slots: 0,
-            plugins: vec![PresentPlugin {
-                name: name("orders"),
-                version: version.into(),
-                major,
-                tasks: tasks.iter().map(|task| name(task)).collect(),
-                routes: routes.iter().map(|route| name(route)).collect(),
-                busy: 0,
-                slots: 0,
-                is_previous: false,
-                quarantined_at: None,
-            }],
-            running: Vec::new(),
+/// Adds why, once for all that have it in common.
+fn push_reasons<'a>(text: &mut String, reasons: impl Iterator<Item = &'a Reason>) {
+    let mut told: Vec<(&Reason, Vec<Name>)> = Vec::new();
+    for reason in reasons {
+        let same = |(other, _): &&mut (&Reason, _)| (reason.code, &reason.why) == (other.code, &other.why);
+        match told.iter_mut().find(same) {
+            Some((_, names)) => names.push(reason.name.clone()),
+            None => told.push((reason, vec![reason.name.clone()])),
         }
     }
-
-    #[test]
-    fn what_an_api_offers_and_no_worker_of_that_major_runs_drifts() {
-        let api = present("api-1", "1.2.0", &["fulfil", "refund"], &["call", "status"], "serving");
-        let old = present("worker-1", "1.1.0", &["fulfil"], &["call"], "serving");
-        let drifts = drift(std::slice::from_ref(&api), std::slice::from_ref(&old));
-        assert_eq!(
-            (drifts.len(), &drifts[0].tasks, &drifts[0].routes),
-            (1, &vec![name("refund")], &vec![name("status")])
-        );
-        let new = present("worker-2", "1.2.0", &["fulfil", "refund"], &["call", "status"], "serving");
-        assert_eq!(drift(std::slice::from_ref(&api), &[old, new.clone()]), []);
-        let next = present("worker-3", "2.0.0", &["fulfil", "refund"], &["call", "status"], "serving");
-        assert_eq!(drift(std::slice::from_ref(&api), &[next])[0].tasks.len(), 2, "another major");
-        let mut quarantined = new;
-        quarantined.plugins[0].quarantined_at = Some(Timestamp::from_unix_ms(1));
-        assert_eq!(drift(&[api], &[quarantined])[0].routes.len(), 2);
-        let draining = present("api-2", "1.2.0", &["fulfil"], &[], "draining");
-        assert_eq!(drift(&[draining], &[]), []);
-    }
-
-    #[test]
-    fn drift_is_red_where_colours_are_and_only_there() {
-        let api = [present("api-1", "1.2.0", &["fulfil"], &["call"], "serving")];
-        let (drift, now) = (drift(&api, &[]), Timestamp::from_unix_ms(0));
-        let styled = text(&api, &[], &drift, now, true);
-        let red: Vec<&str> = styled.lines().filter(|line| line.starts_with("\u{1b}[31m")).collect();
-        assert_eq!(red.len(), 2, "{styled:?}");
-        assert!(
-            red.iter()
-                .all(|line| line.ends_with("\u{1b}[0m")
-                    && line.contains("no live worker can run orders 1.2.0"))
-        );
-        assert!(!text(&api, &[], &drift, now, false).contains('\u{1b}'));
+    for (reason, names) in told {
+        let (why, remedy) = (output::shown(&reason.why), output::shown(&reason.remedy));
+        text.push_str(&format!("\n  {}: {why}\n  remedy: {remedy}", list(&names)));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -380,6 +380,8 @@ mod tests {
                 major,
                 tasks: tasks.iter().map(|task| name(task)).collect(),
                 routes: vec![],
+                paths: vec![],
+                bodies: vec![],
                 busy: 2,
                 slots: 4,
                 is_previous: false,

@@ -12,6 +12,7 @@ use super::crew::Seat;
 use super::status::{BlockedPlugin, QuarantinedPlugin};
 use crate::loader::{self, Judged};
 use bytes::{Buf, BytesMut};
+use cardcage_protocol::presence::{PresentBody, PresentPath};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags,
@@ -302,6 +303,12 @@ pub struct LoadedPlugin {
     /// Names of its routes that run on workers.
     #[serde(default)]
     pub called: Vec<String>,
+    /// Where these are.
+    #[serde(default)]
+    pub paths: Vec<PresentPath>,
+    /// How the bodies of its tasks are read.
+    #[serde(default)]
+    pub bodies: Vec<PresentBody>,
 }
 
 /// A message as bytes on the channel.

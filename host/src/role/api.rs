@@ -5,12 +5,14 @@ use super::metrics::{PluginMetrics, line};
 use super::options;
 use super::services::{HostServices, waiters};
 use crate::broker::Broker;
+use crate::deployed::By;
 use crate::edge::{Edge, Mounted, Router, Server, ServerOptions, override_faults};
 use crate::exit::Exit;
 use crate::loader::{Description, Placement, PluginSet, RouteDescription, Source};
 use crate::process::control::ToSupervisor;
 use crate::quarantine::Quarantines;
 use crate::stream::Mux;
+use crate::worker::deployed;
 use cardcage_protocol::Name;
 use std::sync::Arc;
 use std::time::Duration;
@@ -76,6 +78,7 @@ pub(super) async fn serve(mut context: Context) -> Result<Exit, Failure> {
         let _ = tokio::time::timeout(BROKER_MOMENT, broker.ensure_layout(&plugin_names(&set))).await;
     }
     tokio::spawn(keep_layout(context.outbox.clone(), broker.clone(), plugin_names(&set)));
+    tokio::spawn(deployed::keep_by(By::Api, broker.clone(), offered(&set)));
     let departure = Arc::new(std::sync::OnceLock::new());
     let serving = tokio::spawn(server.run(stop.clone(), departure.clone()));
     context.ready(&set, bound, |source, description| {
@@ -113,6 +116,12 @@ fn mount(context: &Context, set: &PluginSet) -> Vec<Mounted> {
         }
     };
     set.descriptions().zip(loaded).map(mount).collect()
+}
+
+/// Where each plugin is mounted of which tasks are accepted here, and how it describes itself.
+fn offered(set: &PluginSet) -> deployed::Described {
+    let offered = set.descriptions().filter(|(_, description)| !description.tasks.is_empty());
+    offered.map(|(source, description)| (source.prefix.clone(), description.clone())).collect()
 }
 
 pub(super) fn plugin_names(set: &PluginSet) -> Vec<Name> {

@@ -8,11 +8,14 @@ use crate::config::Settings;
 use crate::edge::Departure;
 use crate::exit::Exit;
 use crate::loader::{
-    self, Description, Lending, LoadOptions, LoadStep, PluginSet, Refusal, Served, Services, Source, Trust,
+    self, Description, Lending, LoadOptions, LoadStep, PluginSet, Refusal, RouteDescription, Served,
+    Services, Source, TaskDescription, Trust,
 };
 use crate::logging;
 use crate::process::child::{self, Attached, Outbox};
 use crate::process::control::{self, LoadedPlugin, Phase, Ready, Role, Step, ToChild, ToSupervisor};
+use cardcage_protocol::Name;
+use cardcage_protocol::presence::{PresentBody, PresentPath};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -33,6 +36,30 @@ pub(super) struct Context {
     lending: Arc<Lending>,
     served: Served,
     blocked: Blocked,
+}
+
+/// What a supervisor is told of a plugin.
+fn loaded(description: &Description, called: Vec<String>, is_loaded: bool) -> LoadedPlugin {
+    let path = |route: &RouteDescription| {
+        let is_called = called.contains(&route.name);
+        let at = format!("{} {}", route.method, route.path);
+        is_called.then(|| Some(PresentPath { route: Name::new(&route.name).ok()?, at })).flatten()
+    };
+    let body = |task: &TaskDescription| {
+        let schema = task.reader_hash(&description.version);
+        Some(PresentBody { task: Name::new(&task.name).ok()?, schema, upcasts: task.upcasts })
+    };
+    LoadedPlugin {
+        name: description.name.clone(),
+        version: description.version.clone(),
+        is_loaded,
+        routes: description.routes.len(),
+        tasks: description.tasks.len(),
+        task_names: description.tasks.iter().map(|task| task.name.clone()).collect(),
+        paths: description.routes.iter().filter_map(path).collect(),
+        bodies: description.tasks.iter().filter_map(body).collect(),
+        called,
+    }
 }
 
 /// A start that failed: the exit code that fits, and a sentence for people.
@@ -243,14 +270,8 @@ impl Context {
         bound: Vec<String>,
         called: impl Fn(&Source, &Description) -> Vec<String>,
     ) {
-        let plugins = set.descriptions().enumerate().map(|(place, (source, description))| LoadedPlugin {
-            name: description.name.clone(),
-            version: description.version.clone(),
-            is_loaded: place < set.plugins.len(),
-            routes: description.routes.len(),
-            tasks: description.tasks.len(),
-            task_names: description.tasks.iter().map(|task| task.name.clone()).collect(),
-            called: called(source, description),
+        let plugins = set.descriptions().enumerate().map(|(place, (source, description))| {
+            loaded(description, called(source, description), place < set.plugins.len())
         });
         self.report(&ToSupervisor::Ready(Ready { plugins: plugins.collect(), bound }));
     }

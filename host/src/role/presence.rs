@@ -23,6 +23,8 @@ use crate::worker::tasks::slots_per_plugin;
 
 /// Pause before listening again.
 const AGAIN: Duration = Duration::from_millis(500);
+/// The longest answer that tells all that was asked for; the broker takes messages of 1 MiB with their headers.
+const ANSWER_MAX_BYTES: usize = 900 * 1024;
 
 /// What a supervisor knows of its host.
 #[derive(Debug)]
@@ -71,8 +73,7 @@ impl Present {
         let body = message.payload();
         let question = if body.is_empty() { Ok(Question::default()) } else { serde_json::from_slice(&body) };
         let Ok(question) = question else { return };
-        let presence = self.presence(host, question, &self.status.snapshot());
-        let sent = match serde_json::to_vec(&presence) {
+        let sent = match encode(self.presence(host, question, &self.status.snapshot())) {
             Ok(json) => self.broker.publish(asker.to_owned(), Bytes::from(json)).await,
             Err(error) => return tracing::error!(%error, "the presence cannot be written"),
         };
@@ -103,6 +104,8 @@ impl Present {
                     major: plugin.version.split('.').next()?.parse().ok()?,
                     version: plugin.version.clone(),
                     routes: if question.routes { names(&plugin.called) } else { Vec::new() },
+                    paths: if question.routes { plugin.paths.clone() } else { Vec::new() },
+                    bodies: if question.bodies { plugin.bodies.clone() } else { Vec::new() },
                     tasks: names(&plugin.task_names),
                     busy: held.iter().filter(under_way).filter(|entry| entry.plugin == plugin.name).count(),
                     slots: if plugin.task_names.is_empty() || !takes_tasks { 0 } else { slots(&plugin.name) },
@@ -141,6 +144,18 @@ impl Present {
     }
 }
 
+/// An answer that fits a message: one that would not goes without what is of use only to whoever compares.
+fn encode(mut presence: Presence) -> serde_json::Result<Vec<u8>> {
+    let whole = serde_json::to_vec(&presence)?;
+    if whole.len() <= ANSWER_MAX_BYTES {
+        return Ok(whole);
+    }
+    for plugin in &mut presence.plugins {
+        (plugin.bodies, plugin.paths) = (Vec::new(), Vec::new());
+    }
+    serde_json::to_vec(&presence)
+}
+
 fn names(names: &[String]) -> Vec<Name> {
     names.iter().filter_map(|name| Name::new(name).ok()).collect()
 }
@@ -153,4 +168,55 @@ fn running(entry: &Entry) -> Option<RunningTask> {
         attempt: entry.attempt,
         until: Timestamp::from_unix_ms(entry.hard_deadline_unix_ms),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cardcage_protocol::presence::{PresentBody, PresentPath};
+
+    fn with_tasks(count: usize) -> Presence {
+        let tasks: Vec<Name> = (0..count).map(|n| Name::new(&format!("task{n}")).unwrap()).collect();
+        let body = |task: &Name| PresentBody { task: task.clone(), schema: "0".repeat(64), upcasts: false };
+        Presence {
+            v: 1,
+            instance: InstanceId::new("worker-1").unwrap(),
+            group: None,
+            host: "h".into(),
+            pid: 1,
+            version: "0.1.0".into(),
+            started_at: Timestamp::from_unix_ms(0),
+            status: "serving".into(),
+            consuming: true,
+            busy: 0,
+            slots: 1,
+            plugins: vec![PresentPlugin {
+                name: Name::new("orders").unwrap(),
+                version: "1.0.0".into(),
+                major: 1,
+                bodies: tasks.iter().map(body).collect(),
+                tasks,
+                routes: vec![Name::new("call").unwrap()],
+                paths: vec![PresentPath { route: Name::new("call").unwrap(), at: "GET /".into() }],
+                busy: 0,
+                slots: 1,
+                is_previous: false,
+                quarantined_at: None,
+            }],
+            running: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn an_answer_that_fits_no_message_tells_names_and_not_how_bodies_are_read() {
+        let few = with_tasks(2);
+        assert_eq!(serde_json::from_slice::<Presence>(&encode(few.clone()).unwrap()).unwrap(), few);
+        let many = with_tasks(10_000);
+        let json = encode(many.clone()).unwrap();
+        assert!(json.len() <= ANSWER_MAX_BYTES, "{}", json.len());
+        let read: Presence = serde_json::from_slice(&json).unwrap();
+        let (read, many) = (&read.plugins[0], &many.plugins[0]);
+        assert_eq!((&read.tasks, &read.routes), (&many.tasks, &many.routes));
+        assert_eq!((read.bodies.len(), read.paths.len()), (0, 0));
+    }
 }

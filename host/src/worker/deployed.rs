@@ -1,33 +1,43 @@
-//! Keeps at the broker how this worker's plugins describe themselves, for `cardcage check --against broker`.
+//! Keeps at the broker how this host's plugins describe themselves: a worker's for `cardcage check --against broker`, an API
+//! instance's for `cardcage instances list`, which holds what is accepted against what is read.
 //!
 //! Nobody's work depends on it: a failure is tried again and told once, and no start waits for it.
 //!
-//! Refuses: removing anything. What no worker has any more vanishes by itself.
+//! Refuses: removing anything. What nobody has any more vanishes by itself.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use cardcage_protocol::Timestamp;
 
 use crate::broker::Broker;
-use crate::deployed::Deployed;
+use crate::deployed::{By, Deployed};
 use crate::loader::Description;
 
-/// An entry vanishes when no worker has said it for so long.
+/// An entry vanishes when nobody has said it for so long.
 const KEPT: Duration = Duration::from_secs(7 * 86_400);
 /// How often it is said.
 const SAY_EVERY: Duration = Duration::from_secs(6 * 3_600);
 /// Pause after a failure.
 const AGAIN: Duration = Duration::from_secs(5);
 
-/// Says them until it is dropped: prefix and description of each plugin.
-pub async fn keep(broker: Broker, plugins: Vec<(String, std::sync::Arc<Description>)>) {
+/// Prefix and description of each plugin.
+pub type Described = Vec<(String, Arc<Description>)>;
+
+/// Says a worker's until it is dropped.
+pub async fn keep(broker: Broker, plugins: Described) {
+    keep_by(By::Worker, broker, plugins).await;
+}
+
+/// Says them until it is dropped.
+pub async fn keep_by(by: By, broker: Broker, plugins: Described) {
     let mut was_told = false;
     loop {
         let mut pause = SAY_EVERY;
         for (prefix, description) in &plugins {
             let now = Timestamp::from_unix_ms(broker.now_unix_ms());
             let deployed = Deployed::new(prefix, Description::clone(description), now);
-            if let Err(error) = broker.say_deployed(&deployed, KEPT).await {
+            if let Err(error) = broker.say_deployed(by, &deployed, KEPT).await {
                 if error.is_retryable() {
                     pause = AGAIN;
                 }

@@ -125,6 +125,18 @@ impl Subjects {
         format!("$KV.{}_LIMITS.deployed.*.*", self.ns)
     }
 
+    /// The same, as an API instance that accepts its tasks has it said: beside what workers have deployed.
+    #[must_use]
+    pub fn offered(&self, plugin: &Name, version: &str) -> String {
+        format!("{}.api", self.deployed(plugin, version))
+    }
+
+    /// How all plugin versions describe themselves whose tasks API instances accept.
+    #[must_use]
+    pub fn all_offered(&self) -> String {
+        format!("{}.api", self.all_deployed())
+    }
+
     // Tasks that wait for their turn.
 
     /// The stream of tasks that wait for their serial key.

@@ -93,6 +93,8 @@ fn ready() -> ToSupervisor {
         tasks: 1,
         task_names: vec!["task".into()],
         called: vec![],
+        paths: vec![],
+        bodies: vec![],
     };
     ToSupervisor::Ready(Ready { plugins: vec![plugin], bound: vec!["127.0.0.1:1".into()] })
 }

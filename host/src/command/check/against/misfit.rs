@@ -1,4 +1,4 @@
-//! One difference between two schemas, in words: for whoever sends, and for whoever receives.
+//! One difference between two schemas, in words: for whoever sends, for whoever receives, and for whoever runs both.
 
 /// One thing that fits the one schema and not the other.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +41,22 @@ impl Misfit {
             What::Required => "is required, and was not".to_owned(),
             What::Unknown => "is not taken any more".to_owned(),
             What::Closed => "refuses members that it does not know, and did not".to_owned(),
+        })
+    }
+
+    /// For whoever has both at the same time: of what is sent, what is not taken.
+    pub(super) fn for_both(&self) -> String {
+        self.told(match &self.what {
+            What::Type(sent, taken) => format!("may be {sent}, and only {taken} is taken"),
+            What::AnyType(taken) => format!("may be of any type, and only {taken} is taken"),
+            What::Value(value) => format!("may be {value}, which is not taken"),
+            What::AnyValue => "is free, and only a few values are taken".to_owned(),
+            What::Bound(word, bound) => format!("need not keep to the {word} of {bound}"),
+            What::Pattern(pattern) => format!("need not have the pattern {pattern}"),
+            What::Format(format) => format!("need not be of the format {format}"),
+            What::Required => "may be missing, and is required".to_owned(),
+            What::Unknown => "is not taken".to_owned(),
+            What::Closed => "may have members that are refused".to_owned(),
         })
     }
 

@@ -27,6 +27,7 @@ use std::path::Path;
 use cardcage_protocol::Timestamp;
 use cardcage_protocol::presence::Question;
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::broker::{Broker, Error};
 use crate::cli::Against;
@@ -38,6 +39,7 @@ use crate::loader::Description;
 use crate::regular_file;
 use finding::{Finding, Kind};
 use plugin::judge_plugin;
+use routes::Sites;
 use tasks::judge_tasks;
 use waiting::{Count, Group, Waiting};
 
@@ -45,6 +47,12 @@ use waiting::{Count, Group, Waiting};
 const BROKER: &str = "broker";
 /// The largest saved set that is read: 64 MiB.
 const FILE_MAX_BYTES: u64 = 64 << 20;
+
+/// The first thing that fits the schema `sent` and not `taken`, in words for whoever runs both; `None` where nothing is known to.
+pub(in crate::command) fn first_misfit(sent: &Value, taken: &Value) -> Option<String> {
+    let told = comparison::misfits(schema::Schema::whole(sent), schema::Schema::whole(taken));
+    told.first().map(misfit::Misfit::for_both)
+}
 
 /// What was found.
 #[derive(Debug, Serialize)]
@@ -229,6 +237,9 @@ impl AgainstReport {
     fn judge(&mut self, found: &Found, candidate: &Candidate<'_>) {
         let Found { deployed, only_previous, undescribed, waiting } = found;
         let waiting = waiting.as_ref();
+        let prefix = |name: &String| candidate.settings.plugins.get(name).map(|one| one.prefix.as_str());
+        let served = candidate.descriptions.iter();
+        let sites = Sites::new(served.filter_map(|(name, one)| Some((prefix(name)?, one))));
         for Version { plugin, version } in undescribed {
             let message = format!(
                 "{version} runs on a worker that has not told how it describes itself: try again, or wait until its workers are ready"
@@ -238,7 +249,7 @@ impl AgainstReport {
         for one in deployed {
             let version = Version::of(one);
             if !only_previous.contains(&version) {
-                self.findings.extend(judge_plugin(one, waiting.is_some(), candidate));
+                self.findings.extend(judge_plugin(one, waiting.is_some(), candidate, &sites));
             }
             self.deployed.push(version);
         }

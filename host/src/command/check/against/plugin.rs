@@ -2,7 +2,7 @@
 
 use super::Candidate;
 use super::finding::{Finding, Kind};
-use super::routes::{self, Served};
+use super::routes::{self, Served, Sites};
 use super::schedules;
 use super::tasks::judge_task;
 use crate::deployed::Deployed;
@@ -13,19 +13,19 @@ pub(super) fn judge_plugin(
     deployed: &Deployed,
     broker_was_asked: bool,
     candidate: &Candidate<'_>,
+    sites: &Sites<'_>,
 ) -> Vec<Finding> {
     let before = &deployed.description;
     let plugin = before.name.as_str();
-    let Some(settings) = candidate.settings.plugins.get(plugin) else {
-        return judge_removed(deployed, broker_was_asked);
-    };
+    if !candidate.settings.plugins.contains_key(plugin) {
+        return judge_removed(deployed, broker_was_asked, sites);
+    }
     let Some(after) = candidate.descriptions.get(plugin) else {
         let message = "was refused, so it could not be compared";
         return vec![Finding::breaking(plugin, Kind::PluginNotCompared, "", message)];
     };
     let served = Served::new(&deployed.prefix, before);
-    let mut findings =
-        routes::compare(plugin, &served, &Served::new(&settings.prefix, after), deployed.is_cut);
+    let mut findings = routes::compare(plugin, &served, sites, deployed.is_cut);
     if deployed.is_cut {
         let message = format!(
             "the OpenAPI document of {} was too long to be kept: its routes are compared by method and path alone",
@@ -44,8 +44,9 @@ pub(super) fn judge_plugin(
     findings
 }
 
-/// One that goes altogether, and by name what goes with it: it is missed as if each had been taken out alone.
-fn judge_removed(deployed: &Deployed, broker_was_asked: bool) -> Vec<Finding> {
+/// One that goes altogether, and by name what goes with it: it is missed as if each had been taken out alone. Routes may have
+/// moved to another plugin.
+fn judge_removed(deployed: &Deployed, broker_was_asked: bool, sites: &Sites<'_>) -> Vec<Finding> {
     let before = &deployed.description;
     let plugin = before.name.as_str();
     let nothing = Description {
@@ -55,17 +56,21 @@ fn judge_removed(deployed: &Deployed, broker_was_asked: bool) -> Vec<Finding> {
         openapi: Default::default(),
         ..before.clone()
     };
-    let served = (Served::new(&deployed.prefix, before), Served::new("", &nothing));
-    let mut findings = routes::compare(plugin, &served.0, &served.1, deployed.is_cut);
+    let mut findings =
+        routes::compare(plugin, &Served::new(&deployed.prefix, before), sites, deployed.is_cut);
+    let routes = findings.iter().filter(|finding| finding.kind == Kind::RouteRemoved).count();
     for task in &before.tasks {
         findings.extend(judge_task(plugin, task, &nothing, broker_was_asked));
     }
     findings.extend(schedules::compare(plugin, before, &nothing));
-    let (routes, tasks) = (before.routes.len(), before.tasks.len());
+    let tasks = before.tasks.len();
     let schedules = before.schedules.iter().filter(|schedule| !schedule.disabled).count();
     let message = format!(
         "is not in the configuration: {routes} routes, {tasks} tasks and {schedules} schedules go with it"
     );
-    findings.push(Finding::breaking(plugin, Kind::PluginRemoved, "", message));
+    let mut finding = Finding::breaking(plugin, Kind::PluginRemoved, "", message);
+    // Where all that it had has moved, nobody misses its name.
+    finding.breaks = before.routes.is_empty() || routes + tasks + schedules > 0;
+    findings.push(finding);
     findings
 }

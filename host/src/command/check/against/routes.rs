@@ -1,7 +1,7 @@
 //! Routes that callers use today, held against the candidate's: gone, moved, asking for more, answering otherwise.
 //!
 //! What is compared is what a caller sees: method, whole path, and the operation of the OpenAPI document. Whether a route
-//! runs inline or on a worker is none of a caller's business; whether it answers with a receipt is.
+//! runs inline or on a worker is none of a caller's business, nor is which plugin serves it; whether it answers with a receipt is.
 
 use std::collections::BTreeMap;
 
@@ -56,16 +56,34 @@ impl<'a> Served<'a> {
     }
 }
 
+/// What each plugin of the candidate serves, by its name.
+pub(super) struct Sites<'a>(BTreeMap<&'a str, Served<'a>>);
+
+impl<'a> Sites<'a> {
+    /// Of plugins with their prefixes.
+    pub(super) fn new(plugins: impl IntoIterator<Item = (&'a str, &'a Description)>) -> Self {
+        let served = |(prefix, description): (&str, &'a Description)| {
+            (description.name.as_str(), Served::new(prefix, description))
+        };
+        Self(plugins.into_iter().map(served).collect())
+    }
+
+    /// Who serves it: one plugin at most.
+    fn find(&self, key: &str) -> Option<(&'a str, &Served<'a>, &'a RouteDescription)> {
+        self.0.iter().find_map(|(plugin, served)| Some((*plugin, served, *served.routes.get(key)?)))
+    }
+}
+
 /// What callers of `deployed` would meet.
 pub(super) fn compare(
     plugin: &str,
     deployed: &Served<'_>,
-    candidate: &Served<'_>,
+    candidate: &Sites<'_>,
     is_cut: bool,
 ) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (key, before) in &deployed.routes {
-        let Some(after) = candidate.routes.get(key) else {
+        let Some((by, candidate, after)) = candidate.find(key) else {
             findings.push(Finding::breaking(
                 plugin,
                 Kind::RouteRemoved,
@@ -74,6 +92,10 @@ pub(super) fn compare(
             ));
             continue;
         };
+        if by != plugin {
+            let message = format!("is served by the plugin `{by}` now");
+            findings.push(Finding::note(plugin, Kind::RouteMoved, key, message));
+        }
         let (was, is) = (before.placement, after.placement);
         if (was == Placement::Enqueue) != (is == Placement::Enqueue) {
             let message =
@@ -259,8 +281,29 @@ mod tests {
 
     /// What is told, each with whether it breaks somebody.
     fn told(before: &Description, after: &Description) -> Vec<(bool, String)> {
-        let findings = compare("shop", &Served::new("/shop", before), &Served::new("/shop", after), false);
+        let findings = compare("shop", &Served::new("/shop", before), &Sites::new([("/shop", after)]), false);
         findings.into_iter().map(|finding| (finding.breaks, finding.message)).collect()
+    }
+
+    #[test]
+    fn route_that_another_plugin_serves_under_the_same_path_is_moved_and_compared_and_not_gone() {
+        let with = |name: &str, path: &str, kind: &str| {
+            let schema = json!({ "application/json": { "schema": { "type": kind } } });
+            let operation = json!({ "requestBody": { "content": schema }, "responses": {} });
+            Description { name: name.to_owned(), ..description(path, &operation) }
+        };
+        let (before, left) = (with("shop", "/cart/{id}", "string"), with("shop", "/orders", "string"));
+        let told = |cart: &Description, prefix: &str| -> Vec<(Kind, bool, String)> {
+            let sites = Sites::new([("/shop", &left), (prefix, cart)]);
+            let findings = compare("shop", &Served::new("/shop", &before), &sites, false);
+            findings.into_iter().map(|one| (one.kind, one.breaks, one.message)).collect()
+        };
+        let moved = (Kind::RouteMoved, false, "is served by the plugin `cart` now".to_owned());
+        assert_eq!(told(&with("cart", "/{cart}", "string"), "/shop/cart"), std::slice::from_ref(&moved));
+        let narrowed = (Kind::RequestNarrowed, true, "the body: was string, and is integer".to_owned());
+        assert_eq!(told(&with("cart", "/{cart}", "integer"), "/shop/cart"), [moved, narrowed]);
+        let gone = (Kind::RouteRemoved, true, "is gone: callers get 404 or 405".to_owned());
+        assert_eq!(told(&with("cart", "/{cart}", "string"), "/cart"), [gone]);
     }
 
     #[test]

@@ -23,6 +23,14 @@ pub(super) fn judge_task(
         finding.breaks = !broker_was_asked;
         return vec![finding];
     };
+    if let Err(error) = jsonschema::validator_for(&new.input_schema) {
+        let message =
+            format!("the schema of its body is none ({error}): who enqueues it is refused; mend the plugin");
+        let mut finding = Finding::breaking(plugin, Kind::TaskNotCompared, of, message);
+        // Who is refused today as well loses nothing.
+        finding.breaks = is_schema(task);
+        return vec![finding];
+    }
     let told = misfits(Schema::whole(&task.input_schema), Schema::whole(&new.input_schema));
     let narrowed = |misfit: &Misfit| {
         let message = format!("the body: {}", misfit.for_sender());
@@ -31,6 +39,16 @@ pub(super) fn judge_task(
         Finding { breaks: !new.upcasts, ..finding }
     };
     told.iter().map(narrowed).collect()
+}
+
+fn is_schema(task: &TaskDescription) -> bool {
+    jsonschema::validator_for(&task.input_schema).is_ok()
+}
+
+fn of_group<'a>(one: &'a Deployed, group: &Group) -> Option<&'a TaskDescription> {
+    let description = &one.description;
+    let is_same = description.name == group.plugin && description.major() == group.major;
+    description.tasks.iter().find(|known| is_same && known.name == group.task)
 }
 
 /// Tasks of one kind and version that wait, and those that are dead.
@@ -61,6 +79,15 @@ pub(super) fn judge_tasks(
             format!("{fit} of {parked} that are parked, enqueued by {version}, would come back and run");
         findings.push(Finding::note(plugin, Kind::ParkedTasksFit, of.clone(), message));
     }
+    if count.is_uncompared {
+        let all = count.waiting() + count.dead;
+        let message = format!(
+            "{all} that wait or are dead, enqueued by {version}, could not be held against the schema of its body, which is none"
+        );
+        let mut finding = Finding::breaking(plugin, Kind::TaskNotCompared, of.clone(), message);
+        finding.breaks = deployed.iter().any(|one| of_group(one, group).is_some_and(is_schema));
+        findings.push(finding);
+    }
     // A plugin that was refused is told as that.
     let is_known =
         candidate.descriptions.contains_key(plugin) || !candidate.settings.plugins.contains_key(plugin);
@@ -68,15 +95,9 @@ pub(super) fn judge_tasks(
         let waiting = count.waiting();
         let message =
             format!("{waiting} that wait for v{major}, enqueued by {version}, would find no worker");
-        let is_deployed = |one: &Deployed| {
-            let description = &one.description;
-            description.name == *plugin
-                && description.major() == *major
-                && description.tasks.iter().any(|known| known.name == *task)
-        };
         let mut finding = Finding::breaking(plugin, Kind::WaitingTasksOrphaned, of, message);
         // Of what no worker has today nothing is taken away.
-        finding.breaks = deployed.iter().any(is_deployed);
+        finding.breaks = deployed.iter().any(|one| of_group(one, group).is_some());
         findings.push(finding);
     }
     findings.extend(judge_dead(group, count).filter(|_| is_known || count.is_taken));
@@ -108,6 +129,8 @@ fn judge_dead(group: &Group, count: &Count) -> Option<Finding> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     /// Whether it breaks, its kind and its words.
@@ -135,5 +158,23 @@ mod tests {
         let long_gone = Count { lost_dead: 0, ..orphaned };
         assert_eq!(told(&long_gone), Some((false, Kind::DeadLettersOrphaned, words)));
         assert_eq!(told(&Count { dead: 3, is_taken: true, ..Count::default() }), None, "all fit");
+    }
+
+    #[test]
+    fn task_whose_schema_is_none_is_told_as_that_and_breaks_where_the_deployed_one_is_a_schema() {
+        let shop = |version: &str, schema: &serde_json::Value| -> Description {
+            let task = json!({ "name": "pay", "input_schema": schema });
+            let all = json!({ "name": "shop", "version": version, "routes": [], "tasks": [task] });
+            serde_json::from_value(all).unwrap()
+        };
+        let (good, none) = (shop("1.0.0", &json!({})), shop("1.1.0", &json!({ "type": 7 })));
+        let judged = |before: &Description| {
+            let findings = judge_task("shop", &before.tasks[0], &none, true);
+            assert_eq!(findings.len(), 1, "{findings:?}");
+            assert!(findings[0].message.contains("who enqueues it is refused"), "{findings:?}");
+            (findings[0].kind, findings[0].breaks)
+        };
+        assert_eq!(judged(&good), (Kind::TaskNotCompared, true));
+        assert_eq!(judged(&none), (Kind::TaskNotCompared, false), "who is refused today loses nothing");
     }
 }

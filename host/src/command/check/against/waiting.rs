@@ -51,6 +51,9 @@ pub(super) struct Count {
     pub(super) is_taken: bool,
     /// The candidate's task has an upcaster, which may take what does not fit.
     pub(super) is_upcast: bool,
+    /// The candidate's schema cannot be compiled, so no body was held against it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(super) is_uncompared: bool,
 }
 
 impl Count {
@@ -81,14 +84,20 @@ enum In {
 struct Takers(BTreeMap<(String, u32, String), Taker>);
 
 struct Taker {
-    schema: jsonschema::Validator,
+    /// `None` where it cannot be compiled: a worker runs the task all the same, for it holds no body against it.
+    schema: Option<jsonschema::Validator>,
     upcasts: bool,
 }
 
 impl Taker {
     /// Whether a body can be anything but parked. What an upcaster makes of it only its code knows.
     fn may_take(&self, body: &[u8]) -> bool {
-        self.upcasts || misfit(&self.schema, body).is_none()
+        self.upcasts || self.misfit(body).is_none()
+    }
+
+    /// Why a body does not fit; `None` where nothing is known to speak against it.
+    fn misfit(&self, body: &[u8]) -> Option<String> {
+        misfit(self.schema.as_ref()?, body)
     }
 }
 
@@ -97,8 +106,7 @@ impl Takers {
         let mut takers = BTreeMap::new();
         for description in descriptions {
             for task in &description.tasks {
-                // One that no host could read would refuse nothing either.
-                let Ok(schema) = jsonschema::validator_for(&task.input_schema) else { continue };
+                let schema = jsonschema::validator_for(&task.input_schema).ok();
                 let key = (description.name.clone(), description.major(), task.name.clone());
                 takers.insert(key, Taker { schema, upcasts: task.upcasts });
             }
@@ -206,8 +214,13 @@ impl Waiting {
             }
         }
         let Some(taker) = taker else { return };
-        let fault = misfit(&taker.schema, &envelope.body);
+        let fault = taker.misfit(&envelope.body);
+        count.is_uncompared = taker.schema.is_none();
         if place == In::Parked {
+            // By a schema that cannot be compiled none comes back.
+            if count.is_uncompared {
+                return;
+            }
             count.fit_parked += u64::from(fault.is_none());
             return;
         }

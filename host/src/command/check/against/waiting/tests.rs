@@ -56,3 +56,14 @@ fn letter_that_nobody_takes_today_or_that_an_upcaster_may_take_is_not_lost() {
     let upcast = counted(&[&takes], &[&shop("1.2.0", 10, true)]);
     assert_eq!((upcast.is_upcast, upcast.unfit_dead, upcast.lost_dead), (true, 1, 0));
 }
+
+#[test]
+fn task_whose_schema_is_none_has_a_taker_that_is_held_against_no_body() {
+    let mut none = shop("1.1.0", 0, false);
+    none.tasks[0].input_schema = json!({ "type": 7 });
+    let takes = shop("1.0.0", 0, false);
+    let count = counted(&[&takes], &[&none]);
+    assert_eq!((count.is_taken, count.is_uncompared), (true, true));
+    assert_eq!((count.unfit_dead, count.lost_dead), (0, 0), "a worker runs it all the same");
+    assert!(!counted(&[&none], &[&takes]).is_uncompared);
+}
