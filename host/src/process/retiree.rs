@@ -9,9 +9,11 @@
 
 use super::connected::Connected;
 use super::control::{ToChild, ToSupervisor, encode};
-use super::life::{GRACE_MARGIN, OVER_CEILING};
+use super::grave::Grave;
+use super::life::{GRACE_MARGIN, Lived, OVER_CEILING};
 use super::oom::OomWatch;
 use super::overdue::LOOK;
+use super::reload::Plan;
 use super::wear::{self, Limits, Wear};
 use super::{Death, Shutdown};
 use std::time::Duration;
@@ -88,4 +90,15 @@ impl Retiree {
         }
         Instant::now() + self.grace + GRACE_MARGIN
     }
+}
+
+/// Lets a child finish what it has, after another one took its place.
+pub(super) async fn send_away(child: Connected, plan: &Plan, grave: Grave, shutdown: Shutdown) {
+    let Plan { grace, limits, .. } = *plan;
+    let retiree = Retiree { child, grace, limits, hands_over: true };
+    // The other one serves already.
+    let (_, successor) = oneshot::channel();
+    let (death, alive) = retiree.run(successor, shutdown).await;
+    tracing::info!(how = %death, "the child before the reload has ended");
+    grave.bury(&Lived::replaced(death, alive)).await;
 }
