@@ -42,7 +42,7 @@ const START_SILENCE: Duration = Duration::from_secs(60);
 /// After the grace, the child's own watchdog comes first; then we kill it.
 pub(super) const GRACE_MARGIN: Duration = Duration::from_secs(1);
 /// A child that does not serve yet holds nothing that deserves the full grace.
-const START_GRACE: Duration = Duration::from_secs(2);
+pub(super) const START_GRACE: Duration = Duration::from_secs(2);
 /// A child that said "failed" or closed its channel has this long to exit.
 const EXIT_WAIT: Duration = Duration::from_secs(2);
 /// How long to wait for the rest of a dead child's messages.
@@ -82,7 +82,7 @@ pub(super) enum Outcome {
     Ended(Lived),
     /// It lives, and must be replaced.
     Retired(Box<Connected>, Why),
-    /// It lives, and another one with a new plugin set serves.
+    /// It lives, though it may not serve yet, and another one with a new plugin set does.
     Followed(Box<Connected>, Box<Risen>),
     /// It has come up, and is handed over.
     Up(Box<Connected>),
@@ -130,18 +130,18 @@ pub(super) async fn live(
     setting.status.update(|now| now.child_pid = pid);
 
     let child = Connected::new(process, ours, body.to_vec(), born)?;
-    Ok(Life::of(setting, child, false).run(shutdown, born).await)
+    Ok(Life::of(setting, child).run(shutdown, born).await)
 }
 
 /// Stays with a child that came up elsewhere until it has ended.
 pub(super) async fn live_on(setting: &mut Setting<'_>, child: Connected, shutdown: &Shutdown) -> Outcome {
     let born = child.born;
-    Life::of(setting, child, true).run(shutdown, born).await
+    Life::of(setting, child).run(shutdown, born).await
 }
 
 impl<'a, 'b> Life<'a, 'b> {
-    fn of(setting: &'b mut Setting<'a>, child: Connected, served: bool) -> Self {
-        let Connected { process, reader, orders, writer, .. } = child;
+    fn of(setting: &'b mut Setting<'a>, child: Connected) -> Self {
+        let Connected { process, reader, orders, writer, serves: served, .. } = child;
         let wear = Wear::new(setting.limits);
         Self {
             setting,
@@ -252,8 +252,8 @@ impl<'a, 'b> Life<'a, 'b> {
     }
 
     fn let_go(self, born: Instant) -> Connected {
-        let Self { process, reader, orders, writer, .. } = self;
-        Connected { process, reader, orders, writer, born }
+        let Self { process, reader, orders, writer, served: serves, .. } = self;
+        Connected { process, reader, orders, writer, born, serves }
     }
 
     /// Why the child is to be replaced, if it is. One that is over its memory ceiling is killed.

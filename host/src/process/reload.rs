@@ -6,7 +6,8 @@
 //! ```
 //!
 //! The present child cannot be told to load other libraries: code that is loaded never leaves a process. So there is
-//! another child, and until it takes work nothing is taken from the one that does.
+//! another child, and until it takes work nothing is taken from the one that does. One that dies meanwhile is replaced as ever, on the
+//! board that it leaves: nobody waits for the new child, but where the present plan cannot serve any more.
 //!
 //! Invariants: one at a time, and none while the child before the present one still drains; a plugin that serves now is
 //! never lost to a new set that refuses it; a child that came up and is not wanted any more is drained and buried as any other.
@@ -290,27 +291,29 @@ impl Reloading {
     }
 
     async fn turn(&mut self, may_begin: bool) -> Turn {
-        loop {
-            match &mut self.rising {
-                Some(rising) => {
-                    // It does not panic; if it did, its child is gone with it.
-                    let risen = rising.await.ok().flatten();
-                    self.rising = None;
-                    if let Some(risen) = risen {
-                        return Turn::Risen(risen);
-                    }
-                }
-                None if may_begin => match self.orders.recv().await {
-                    Some(order) => return Turn::Asked(order),
-                    None => return std::future::pending().await,
-                },
-                None => return std::future::pending().await,
-            }
+        if let Some(risen) = self.outcome().await {
+            return Turn::Risen(risen);
+        }
+        let order = if may_begin { self.orders.recv().await } else { None };
+        match order {
+            Some(order) => Turn::Asked(order),
+            None => std::future::pending().await,
         }
     }
 
-    /// Waits for the child that is coming up, if one is.
+    /// Waits for the child that is coming up, if one is. May be dropped and called again.
     pub(super) async fn outcome(&mut self) -> Option<Box<Risen>> {
-        self.rising.take()?.await.ok().flatten()
+        // It does not panic; if it did, its child is gone with it.
+        let risen = self.rising.as_mut()?.await.ok().flatten();
+        self.rising = None;
+        risen
+    }
+
+    /// The child that has come up; never where none does. May be dropped and called again.
+    pub(super) async fn risen(&mut self) -> Box<Risen> {
+        match self.outcome().await {
+            Some(risen) => risen,
+            None => std::future::pending().await,
+        }
     }
 }

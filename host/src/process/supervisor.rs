@@ -172,34 +172,55 @@ impl Supervisor {
     async fn generations(&mut self, shutdown: &mut Shutdown) -> Exit {
         let mut backoff = Backoff::default();
         let mut failed_starts = 0;
-        while !shutdown.requested() {
-            let ended = self.live_once(shutdown).await;
+        let mut risen = None;
+        // One that has come up is followed, and drained as the host's, also where a stop was asked for since.
+        while risen.is_some() || !shutdown.requested() {
+            let ended = self.live_once(risen.take(), shutdown).await;
             failed_starts = match ended.as_ref().map(|lived| &lived.ending) {
                 None | Some(Ending::Starting) => failed_starts + 1,
                 Some(_) => 0,
             };
-            if failed_starts >= FAILED_STARTS_MAX {
-                tracing::error!(failed_starts, "no child gets as far as serving; giving up");
-                return Exit::Unexpected;
-            }
             let alive = ended.as_ref().map_or(Duration::ZERO, |lived| lived.alive);
-            let pause = match self.verdict(ended) {
-                Next::Exit(exit) => return exit,
+            let next = match failed_starts {
+                FAILED_STARTS_MAX.. => {
+                    tracing::error!(failed_starts, "no child gets as far as serving; giving up");
+                    Next::Exit(Exit::Unexpected)
+                }
+                _ => self.verdict(ended),
+            };
+            let pause = match next {
+                Next::Exit(exit) if shutdown.requested() => return exit,
+                Next::Exit(exit) => match self.last_hope().await {
+                    Some(child) => {
+                        risen = Some(child);
+                        continue;
+                    }
+                    None => return exit,
+                },
                 Next::AtOnce => Duration::ZERO,
-                Next::AfterPause if self.reloading.is_rising() => Duration::ZERO,
                 Next::AfterPause => backoff.after(alive),
             };
             tokio::select! {
-                () = tokio::time::sleep(pause) => self.status.update(|now| now.restarts += 1),
+                biased;
                 () = shutdown.drain() => {}
+                child = self.reloading.risen() => risen = Some(child),
+                () = tokio::time::sleep(pause) => self.status.update(|now| now.restarts += 1),
             }
         }
         Exit::Success
     }
 
+    /// What may still serve where the present plan cannot: the child with another one, if it comes up.
+    async fn last_hope(&mut self) -> Option<Box<Risen>> {
+        if self.reloading.is_rising() {
+            tracing::warn!("nothing serves; the child with the new plugin set is waited for");
+        }
+        self.reloading.outcome().await
+    }
+
     /// A child's life, and the lives of those that follow it without a gap; what follows at once from the end of the last.
-    /// `None` when none could be started.
-    async fn live_once(&mut self, shutdown: &Shutdown) -> Option<Lived> {
+    /// The first is the one that has `risen`, or one with the present plan. `None` when none could be started.
+    async fn live_once(&mut self, risen: Option<Box<Risen>>, shutdown: &Shutdown) -> Option<Lived> {
         if self.retiring.as_ref().is_none_or(JoinHandle::is_finished) {
             (self.retiring, self.successor) = (None, None);
         }
@@ -211,7 +232,7 @@ impl Supervisor {
             let without = self.without();
             self.status.update(|now| now.renew(&without));
         }
-        let mut outcome = match self.reloading.outcome().await {
+        let mut outcome = match risen {
             Some(risen) => Ok(self.follow(*risen, shutdown).await),
             None => self.begin(shutdown).await,
         };
