@@ -16,6 +16,8 @@ pub(super) struct Connected {
     /// Writes the orders; ends with the child.
     pub(super) writer: JoinSet<()>,
     pub(super) born: Instant,
+    /// Whether it serves yet.
+    pub(super) serves: bool,
 }
 
 impl Connected {
@@ -33,7 +35,7 @@ impl Connected {
         writer.spawn(write_orders(write, queue));
         // The queue's receiver lives as long as the writer: an error means a broken channel, which is noticed.
         let _ = orders.send(first);
-        Ok(Self { process, reader: Reader::new(read), orders, writer, born })
+        Ok(Self { process, reader: Reader::new(read), orders, writer, born, serves: false })
     }
 }
 

@@ -8,12 +8,10 @@
 //! before its end was read. It never waits for a child without a deadline, except for one that serves.
 
 mod ending;
+mod messages;
 
 use super::connected::Connected;
-use super::control::{
-    Error, Phase, Reader, Refusal, Start, ToChild, ToSupervisor, encode, send_prefix_with_fds,
-};
-use super::crash_loops::is_for_a_while;
+use super::control::{Error, Phase, Reader, Start, ToChild, encode, send_prefix_with_fds};
 use super::held::Held;
 use super::lease::now_unix_ms;
 use super::oom::OomWatch;
@@ -21,7 +19,6 @@ use super::overdue::{LOOK, Watch};
 use super::pulse;
 use super::reload::{Order, Reloading, Risen, Turn, Unfit, turn};
 use super::replacement::Why;
-
 use super::spawn::{Process, Spawn};
 use super::started::Started;
 use super::status::{Stage, Status};
@@ -45,7 +42,7 @@ const START_SILENCE: Duration = Duration::from_secs(60);
 /// After the grace, the child's own watchdog comes first; then we kill it.
 pub(super) const GRACE_MARGIN: Duration = Duration::from_secs(1);
 /// A child that does not serve yet holds nothing that deserves the full grace.
-const START_GRACE: Duration = Duration::from_secs(2);
+pub(super) const START_GRACE: Duration = Duration::from_secs(2);
 /// A child that said "failed" or closed its channel has this long to exit.
 const EXIT_WAIT: Duration = Duration::from_secs(2);
 /// How long to wait for the rest of a dead child's messages.
@@ -85,7 +82,7 @@ pub(super) enum Outcome {
     Ended(Lived),
     /// It lives, and must be replaced.
     Retired(Box<Connected>, Why),
-    /// It lives, and another one with a new plugin set serves.
+    /// It lives, though it may not serve yet, and another one with a new plugin set does.
     Followed(Box<Connected>, Box<Risen>),
     /// It has come up, and is handed over.
     Up(Box<Connected>),
@@ -133,18 +130,18 @@ pub(super) async fn live(
     setting.status.update(|now| now.child_pid = pid);
 
     let child = Connected::new(process, ours, body.to_vec(), born)?;
-    Ok(Life::of(setting, child, false).run(shutdown, born).await)
+    Ok(Life::of(setting, child).run(shutdown, born).await)
 }
 
 /// Stays with a child that came up elsewhere until it has ended.
 pub(super) async fn live_on(setting: &mut Setting<'_>, child: Connected, shutdown: &Shutdown) -> Outcome {
     let born = child.born;
-    Life::of(setting, child, true).run(shutdown, born).await
+    Life::of(setting, child).run(shutdown, born).await
 }
 
 impl<'a, 'b> Life<'a, 'b> {
-    fn of(setting: &'b mut Setting<'a>, child: Connected, served: bool) -> Self {
-        let Connected { process, reader, orders, writer, .. } = child;
+    fn of(setting: &'b mut Setting<'a>, child: Connected) -> Self {
+        let Connected { process, reader, orders, writer, serves: served, .. } = child;
         let wear = Wear::new(setting.limits);
         Self {
             setting,
@@ -255,8 +252,8 @@ impl<'a, 'b> Life<'a, 'b> {
     }
 
     fn let_go(self, born: Instant) -> Connected {
-        let Self { process, reader, orders, writer, .. } = self;
-        Connected { process, reader, orders, writer, born }
+        let Self { process, reader, orders, writer, served: serves, .. } = self;
+        Connected { process, reader, orders, writer, born, serves }
     }
 
     /// Why the child is to be replaced, if it is. One that is over its memory ceiling is killed.
@@ -324,102 +321,5 @@ impl<'a, 'b> Life<'a, 'b> {
             self.pending.insert(self.next_metrics_id, request);
             self.order(&ToChild::Metrics { id: self.next_metrics_id });
         }
-    }
-
-    fn receive(&mut self, message: Result<Option<ToSupervisor>, Error>) {
-        let message = match message {
-            Ok(Some(message)) => message,
-            Ok(None) => return self.closed(),
-            Err(error) => {
-                // A child's death cuts its channel: that is no message of its own.
-                tracing::debug!(%error, "the control channel broke");
-                return self.closed();
-            }
-        };
-        let status = self.setting.status;
-        match message {
-            ToSupervisor::Phase { entered } => {
-                self.heard = Instant::now();
-                entered.iter().for_each(|phase| self.started.enter(phase));
-                self.phase = entered;
-            }
-            ToSupervisor::Judged(judged) => self.setting.held.hold(judged),
-            ToSupervisor::Refused(refusal) => {
-                self.heard = Instant::now();
-                tracing::error!(
-                    plugin = refusal.plugin,
-                    file = refusal.file,
-                    code = refusal.code,
-                    reason = refusal.message,
-                    "a plugin was refused"
-                );
-                status.update(|now| now.refuse(refusal));
-            }
-            ToSupervisor::Ready(ready) => self.ready(ready),
-            ToSupervisor::Degraded { reasons } => status.update(|now| now.lacks = reasons),
-            ToSupervisor::Restored => status.update(|now| now.lacks.clear()),
-            ToSupervisor::Consuming { active } => self.consuming(active),
-            ToSupervisor::Quarantined { plugins } => status.update(|now| now.quarantined = plugins),
-            ToSupervisor::Blocked { plugins } => status.update(|now| now.blocked = plugins),
-            ToSupervisor::MetricsText { id, text } => {
-                if let Some(waiting) = self.pending.remove(&id) {
-                    // Whoever asked may have given up.
-                    let _ = waiting.send(text);
-                }
-            }
-            ToSupervisor::Drained { unfinished } => tracing::info!(unfinished, "the child has drained"),
-            ToSupervisor::Failed { exit_code, message, retry } => {
-                self.phase = None;
-                self.exit_by = Some(Instant::now() + EXIT_WAIT);
-                self.failed = Some(Ending::Failed { exit_code, message, retry });
-            }
-        }
-    }
-
-    fn consuming(&mut self, active: bool) {
-        match self.setting.successor.take() {
-            // Until this one takes work, the one before does.
-            Some(waiting) if !active => *self.setting.successor = Some(waiting),
-            Some(waiting) => {
-                // It may have ended meanwhile.
-                let _ = waiting.send(());
-                self.setting.status.update(|now| now.consuming = Some(true));
-            }
-            None => self.setting.status.update(|now| now.consuming = Some(active)),
-        }
-    }
-
-    fn ready(&mut self, ready: super::control::Ready) {
-        (self.phase, self.heard) = (None, Instant::now());
-        self.served = true;
-        self.wear.begin(self.process.id().and_then(wear::resident_mb));
-        let refused = self.setting.status.snapshot().refused;
-        let lasting = |one: &&Refusal| !is_for_a_while(one);
-        if refused
-            .iter()
-            .filter(lasting)
-            .any(|one| one.required || self.setting.required.contains(&one.plugin))
-        {
-            self.failed = Some(Ending::Incomplete);
-            return self.kill("serves without a required plugin");
-        }
-        if self.drain_by.is_some() {
-            return;
-        }
-        let pid = self.process.id();
-        tracing::info!(pid, plugins = ready.plugins.len(), bound = ?ready.bound, "the child serves");
-        self.setting.status.update(|now| {
-            now.status = Stage::Serving;
-            now.responding = true;
-            now.plugins = ready.plugins;
-            now.begun.clone_from(&self.started);
-            now.blocked.clear();
-            now.bound = ready.bound;
-        });
-    }
-
-    fn closed(&mut self) {
-        self.open = false;
-        self.exit_by.get_or_insert(Instant::now() + EXIT_WAIT);
     }
 }

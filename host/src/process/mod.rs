@@ -25,6 +25,7 @@
 mod aftermath;
 mod assent;
 mod backoff;
+mod birth;
 pub mod child;
 mod connected;
 pub mod control;

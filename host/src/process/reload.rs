@@ -6,7 +6,8 @@
 //! ```
 //!
 //! The present child cannot be told to load other libraries: code that is loaded never leaves a process. So there is
-//! another child, and until it takes work nothing is taken from the one that does.
+//! another child, and until it takes work nothing is taken from the one that does. One that dies meanwhile is replaced as ever, on the
+//! board that it leaves: nobody waits for the new child, but where the present plan cannot serve any more.
 //!
 //! Invariants: one at a time, and none while the child before the present one still drains; a plugin that serves now is
 //! never lost to a new set that refuses it; a child that came up and is not wanted any more is drained and buried as any other.
@@ -15,18 +16,16 @@
 
 use super::aftermath::Aftermath;
 use super::assent::Assent;
+use super::birth::Birth;
 use super::connected::Connected;
 use super::control::{Excluded, Refusal, Role, Start};
-use super::culprit::refusal;
-use super::death::Death;
 use super::grave::Grave;
 use super::held::{Held, Shelf};
-use super::life::{Ending, Outcome, Setting, live};
+use super::retiree::send_away;
 use super::spawn::Spawn;
-use super::status::{ChildMetrics, Snapshot, Status};
-use super::supervisor::send_away;
+use super::status::{Snapshot, Status};
 use super::wear::Limits;
-use super::{CrashReport, Seat, Shutdown};
+use super::{Seat, Shutdown};
 use crate::crash::Board;
 use crate::exit::Exit;
 use std::collections::BTreeSet;
@@ -292,153 +291,29 @@ impl Reloading {
     }
 
     async fn turn(&mut self, may_begin: bool) -> Turn {
-        loop {
-            match &mut self.rising {
-                Some(rising) => {
-                    // It does not panic; if it did, its child is gone with it.
-                    let risen = rising.await.ok().flatten();
-                    self.rising = None;
-                    if let Some(risen) = risen {
-                        return Turn::Risen(risen);
-                    }
-                }
-                None if may_begin => match self.orders.recv().await {
-                    Some(order) => return Turn::Asked(order),
-                    None => return std::future::pending().await,
-                },
-                None => return std::future::pending().await,
-            }
+        if let Some(risen) = self.outcome().await {
+            return Turn::Risen(risen);
+        }
+        let order = if may_begin { self.orders.recv().await } else { None };
+        match order {
+            Some(order) => Turn::Asked(order),
+            None => std::future::pending().await,
         }
     }
 
-    /// Waits for the child that is coming up, if one is.
+    /// Waits for the child that is coming up, if one is. May be dropped and called again.
     pub(super) async fn outcome(&mut self) -> Option<Box<Risen>> {
-        self.rising.take()?.await.ok().flatten()
-    }
-}
-
-type Up = (Connected, Snapshot, Plan, Vec<Refusal>);
-
-struct Birth {
-    means: Means,
-    board: Board,
-    listener: Option<OwnedFd>,
-    plan: Plan,
-    held: Held,
-    /// The plugins that serve now.
-    serving: BTreeSet<String>,
-    shutdown: Shutdown,
-}
-
-impl Birth {
-    /// Tries until a child is up, or until one fails for which no plugin is to blame that can be done without.
-    async fn bring_up(mut self) -> Result<Up, Unfit> {
-        let plugins = self.plan.settings.get("plugins").and_then(serde_json::Value::as_object);
-        // What serves now and is still wanted.
-        let kept = |name: &&String| plugins.is_some_and(|plugins| plugins.contains_key(*name));
-        let needed: BTreeSet<String> =
-            self.serving.iter().filter(kept).chain(&self.plan.required).cloned().collect();
-        let mut banned: Vec<Refusal> = Vec::new();
-        loop {
-            let status = Status::new(self.means.role, self.means.instance.clone());
-            let names = needed.iter().cloned().collect();
-            let start = self.plan.start(&self.means, &banned, names, &self.held);
-            status.update(|now| now.refused.clone_from(&banned));
-            let outcome = self.live(start, &status, &needed).await;
-            let lived = match outcome {
-                Ok(Outcome::Up(child)) => return Ok((*child, status.snapshot(), self.plan, banned)),
-                Ok(Outcome::Ended(lived)) => lived,
-                // Neither happens to a child that is to be handed over.
-                Ok(Outcome::Retired(..) | Outcome::Followed(..)) => {
-                    return Err(Unfit::of(Exit::Unexpected, "the new child was lost: a fault of cardcage"));
-                }
-                Err(error) => {
-                    return Err(Unfit::of(Exit::Unexpected, format!("no child can be started: {error}")));
-                }
-            };
-            let snapshot = status.snapshot();
-            let grave = Grave {
-                board: self.board,
-                hooks: self.means.hooks.clone(),
-                begun: snapshot.begun.clone(),
-                // What is shown is the host's, which serves.
-                status: status.clone(),
-            };
-            let report = grave.bury(&lived).await;
-            match lived.ending {
-                Ending::Loading(phase) => {
-                    let culprit = refusal(&phase, &lived.death, self.plan.load_timeout, &needed);
-                    let again = banned.iter().any(|one| one.plugin == culprit.plugin);
-                    if culprit.required || again {
-                        return Err(Unfit::without(Exit::PluginRefused, vec![culprit]));
-                    }
-                    banned.push(culprit);
-                }
-                // A circle of plugins that need each other, without one of them.
-                Ending::Failed { retry: true, .. }
-                    if snapshot.refused.len() > banned.len()
-                        && !snapshot.refused.iter().any(|one| needed.contains(&one.plugin)) =>
-                {
-                    banned = snapshot.refused;
-                }
-                ending => {
-                    let unfit = unfit(ending, &lived.death, report.as_ref(), snapshot.refused, &needed);
-                    return Err(unfit);
-                }
-            }
-        }
+        // It does not panic; if it did, its child is gone with it.
+        let risen = self.rising.as_mut()?.await.ok().flatten();
+        self.rising = None;
+        risen
     }
 
-    async fn live(
-        &mut self,
-        start: Start,
-        status: &Status,
-        needed: &BTreeSet<String>,
-    ) -> Result<Outcome, super::control::Error> {
-        // Nobody asks it for metrics yet.
-        let (_metrics, mut requests) = ChildMetrics::channel();
-        let mut setting = Setting {
-            spawn: &*self.means.spawn,
-            board: self.board,
-            listener: &mut self.listener,
-            grace: self.plan.grace,
-            load_timeout: self.plan.load_timeout,
-            required: needed,
-            limits: self.plan.limits,
-            held: self.held.clone(),
-            status,
-            metrics: &mut requests,
-            successor: &mut None,
-            replaceable: None,
-            retiring: None,
-            reloading: None,
-        };
-        live(&mut setting, start, &self.shutdown).await
-    }
-}
-
-/// Why a child did not come up.
-fn unfit(
-    ending: Ending,
-    death: &Death,
-    report: Option<&CrashReport>,
-    refused: Vec<Refusal>,
-    needed: &BTreeSet<String>,
-) -> Unfit {
-    let refused: Vec<Refusal> = refused.into_iter().filter(|one| needed.contains(&one.plugin)).collect();
-    match ending {
-        Ending::Stopped(_) => Unfit::of(Exit::Unavailable, "the host is stopping"),
-        _ if !refused.is_empty() => Unfit::without(Exit::PluginRefused, refused),
-        Ending::Failed { exit_code, message, .. } => {
-            Unfit::of(Exit::from_code(exit_code.into()).unwrap_or(Exit::Unexpected), message)
-        }
-        _ => {
-            let told = |report: &CrashReport| {
-                let (plugin, version) = report.plugin.as_deref().zip(report.version.as_deref())?;
-                Some(format!(", by the doing of {plugin} {version} on a thread of its own"))
-            };
-            let whose = report.and_then(told).unwrap_or_default();
-            Unfit::of(Exit::Unexpected, format!("the new child {death} before it took over{whose}"))
+    /// The child that has come up; never where none does. May be dropped and called again.
+    pub(super) async fn risen(&mut self) -> Box<Risen> {
+        match self.outcome().await {
+            Some(risen) => risen,
+            None => std::future::pending().await,
         }
     }
 }

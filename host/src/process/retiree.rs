@@ -4,14 +4,18 @@
 //! It serves on until its successor does. Then it drains: what is not stuck finishes within the grace, the rest is handed
 //! back. What is left on its board when it has ended is answered as for any dead child.
 //!
+//! One that does not serve yet, because it was just started in the place of a dead one, has nothing to finish, and is given less.
+//!
 //! Invariants: it has ended, and is reaped, when [`Retiree::run`] returns; it gets no longer than the grace and a margin
 //! once its successor serves, or once nobody will follow any more.
 
 use super::connected::Connected;
 use super::control::{ToChild, ToSupervisor, encode};
-use super::life::{GRACE_MARGIN, OVER_CEILING};
+use super::grave::Grave;
+use super::life::{GRACE_MARGIN, Lived, OVER_CEILING, START_GRACE};
 use super::oom::OomWatch;
 use super::overdue::LOOK;
+use super::reload::Plan;
 use super::wear::{self, Limits, Wear};
 use super::{Death, Shutdown};
 use std::time::Duration;
@@ -39,19 +43,24 @@ impl Retiree {
         shutdown: Shutdown,
     ) -> (Death, Duration) {
         let (mut first, mut second) = (shutdown.clone(), shutdown);
-        let mut drain_by: Option<Instant> = None;
+        let mut drained_at: Option<Instant> = None;
         let (mut open, mut killed) = (true, None);
         let (ceiling, mut oom) = (Wear::new(self.limits), OomWatch::start());
         let mut looks = tokio::time::interval(LOOK);
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let status = loop {
-            let (is_draining, until) = (drain_by.is_some(), drain_by.unwrap_or(self.child.born));
+            let (is_draining, until) =
+                (drained_at.is_some(), drained_at.unwrap_or(self.child.born) + self.patience());
             tokio::select! {
                 status = self.child.process.wait() => break status,
                 // It is no longer asked for anything; what it says is read so that it can go on.
-                said = self.child.reader.next::<ToSupervisor>(), if open => open = matches!(said, Ok(Some(_))),
-                _ = &mut successor, if !is_draining => drain_by = Some(self.drain()),
-                () = first.drain(), if !is_draining => drain_by = Some(self.drain()),
+                said = self.child.reader.next::<ToSupervisor>(), if open => match said {
+                    // It came to it before it read that it is to go: what it has taken since gets the whole grace.
+                    Ok(Some(ToSupervisor::Ready(_))) => self.child.serves = true,
+                    said => open = matches!(said, Ok(Some(_))),
+                },
+                _ = &mut successor, if !is_draining => drained_at = Some(self.drain()),
+                () = first.drain(), if !is_draining => drained_at = Some(self.drain()),
                 () = second.now(), if killed.is_none() => {
                     killed = Some(OVER_GRACE);
                     self.child.process.kill();
@@ -76,6 +85,7 @@ impl Retiree {
         (death, self.child.born.elapsed())
     }
 
+    /// Tells it to drain; since when.
     fn drain(&self) -> Instant {
         let grace_ms = u64::try_from(self.grace.as_millis()).unwrap_or(u64::MAX);
         let order = match self.hands_over {
@@ -86,6 +96,25 @@ impl Retiree {
             // No receiver: it is dying, which `wait` notices.
             let _ = self.child.orders.send(frame);
         }
-        Instant::now() + self.grace + GRACE_MARGIN
+        Instant::now()
     }
+
+    /// How long it may take to end.
+    fn patience(&self) -> Duration {
+        match self.child.serves {
+            true => self.grace + GRACE_MARGIN,
+            false => self.grace.min(START_GRACE),
+        }
+    }
+}
+
+/// Lets a child finish what it has, after another one took its place.
+pub(super) async fn send_away(child: Connected, plan: &Plan, grave: Grave, shutdown: Shutdown) {
+    let Plan { grace, limits, .. } = *plan;
+    let retiree = Retiree { child, grace, limits, hands_over: true };
+    // The other one serves already.
+    let (_, successor) = oneshot::channel();
+    let (death, alive) = retiree.run(successor, shutdown).await;
+    tracing::info!(how = %death, "the child before the reload has ended");
+    grave.bury(&Lived::replaced(death, alive)).await;
 }

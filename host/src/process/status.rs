@@ -147,6 +147,18 @@ impl Snapshot {
         self.last_crash = Some(CrashReport { seat: self.seat.clone(), ..report });
     }
 
+    /// Shows that another child is on its way, without these plugins.
+    pub(super) fn renew(&mut self, banned: &[Refusal]) {
+        self.status = Stage::Starting;
+        self.consuming = (self.role == Role::Worker).then_some(false);
+        self.refused = banned.to_vec();
+        self.lacks.clear();
+        self.plugins.clear();
+        self.begun = Started::default();
+        self.blocked.clear();
+        self.bound.clear();
+    }
+
     /// Shows the child that was followed, as it was seen while it came up.
     pub(super) fn take_over(&mut self, seen: Snapshot) {
         (self.status, self.responding) = (Stage::Serving, true);

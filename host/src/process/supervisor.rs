@@ -17,21 +17,21 @@
 //! starts. A plugin that took a child down while loading, or the process that asked it what it declares, is never loaded again by
 //! this supervisor, unless a reload asks for it.
 
+mod verdict;
+
 use super::aftermath::Aftermath;
 use super::backoff::Backoff;
 use super::connected::Connected;
-use super::control::{Error, Phase, Refusal, Role};
-use super::crash_loops::{CrashLoops, is_for_a_while};
-use super::culprit::refusal;
+use super::control::{Error, Refusal, Role};
+use super::crash_loops::CrashLoops;
 use super::grave::Grave;
 use super::held::Shelf;
 use super::life::{Ending, Lived, Outcome, Setting, live, live_on};
 use super::reload::{Means, Plan, Reloading, Reloads, Risen};
 use super::replacement::{self, Why};
-use super::retiree::Retiree;
+use super::retiree::{Retiree, send_away};
 use super::spawn::Spawn;
-use super::started::Started;
-use super::status::{ChildMetrics, DutyMetrics, Handle, Snapshot, Stage, Status};
+use super::status::{ChildMetrics, DutyMetrics, Handle, Stage, Status};
 use super::{CrashReport, Death, Seat, Shutdown};
 use crate::crash::Board;
 use crate::exit::Exit;
@@ -43,6 +43,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 use tracing::Instrument as _;
+use verdict::Next;
 
 /// So many starts in a row may fail with no plugin to blame.
 const FAILED_STARTS_MAX: u32 = 5;
@@ -68,13 +69,6 @@ pub struct SupervisorOptions {
     pub spawn: Arc<dyn Spawn>,
     /// Where the host's supervisors hold libraries.
     pub shelf: Shelf,
-}
-
-/// What follows from the end of a child.
-enum Next {
-    Exit(Exit),
-    AtOnce,
-    AfterPause,
 }
 
 /// Keeps one child alive.
@@ -178,70 +172,55 @@ impl Supervisor {
     async fn generations(&mut self, shutdown: &mut Shutdown) -> Exit {
         let mut backoff = Backoff::default();
         let mut failed_starts = 0;
-        while !shutdown.requested() {
-            let ended = self.live_once(shutdown).await;
+        let mut risen = None;
+        // One that has come up is followed, and drained as the host's, also where a stop was asked for since.
+        while risen.is_some() || !shutdown.requested() {
+            let ended = self.live_once(risen.take(), shutdown).await;
             failed_starts = match ended.as_ref().map(|lived| &lived.ending) {
                 None | Some(Ending::Starting) => failed_starts + 1,
                 Some(_) => 0,
             };
-            if failed_starts >= FAILED_STARTS_MAX {
-                tracing::error!(failed_starts, "no child gets as far as serving; giving up");
-                return Exit::Unexpected;
-            }
             let alive = ended.as_ref().map_or(Duration::ZERO, |lived| lived.alive);
-            let pause = match self.verdict(ended) {
-                Next::Exit(exit) => return exit,
+            let next = match failed_starts {
+                FAILED_STARTS_MAX.. => {
+                    tracing::error!(failed_starts, "no child gets as far as serving; giving up");
+                    Next::Exit(Exit::Unexpected)
+                }
+                _ => self.verdict(ended),
+            };
+            let pause = match next {
+                Next::Exit(exit) if shutdown.requested() => return exit,
+                Next::Exit(exit) => match self.last_hope().await {
+                    Some(child) => {
+                        risen = Some(child);
+                        continue;
+                    }
+                    None => return exit,
+                },
                 Next::AtOnce => Duration::ZERO,
-                Next::AfterPause if self.reloading.is_rising() => Duration::ZERO,
                 Next::AfterPause => backoff.after(alive),
             };
             tokio::select! {
-                () = tokio::time::sleep(pause) => self.status.update(|now| now.restarts += 1),
+                biased;
                 () = shutdown.drain() => {}
+                child = self.reloading.risen() => risen = Some(child),
+                () = tokio::time::sleep(pause) => self.status.update(|now| now.restarts += 1),
             }
         }
         Exit::Success
     }
 
-    /// What follows from the end of a child.
-    fn verdict(&mut self, ended: Option<Lived>) -> Next {
-        let Some(Lived { ending, death, .. }) = ended else { return Next::AfterPause };
-        match ending {
-            Ending::Stopped(exit) => Next::Exit(exit),
-            Ending::Incomplete | Ending::Failed { retry: false, .. }
-                if self.loops.give_up(Instant::now()) =>
-            {
-                Next::AtOnce
-            }
-            Ending::Incomplete => Next::Exit(Exit::PluginRefused),
-            Ending::Failed { exit_code, message, retry: false } => {
-                tracing::error!(exit_code, reason = message, "the child cannot start");
-                Next::Exit(Exit::from_code(exit_code.into()).unwrap_or(Exit::Unexpected))
-            }
-            Ending::Failed { message, retry: true, .. } => {
-                tracing::warn!(
-                    reason = message,
-                    "the child cannot start with what did not start; trying again without"
-                );
-                // Whatever it was refused for: else the next child would strand on it too.
-                self.ban_refused(|one| !is_for_a_while(one));
-                Next::AfterPause
-            }
-            Ending::Loading(phase) if self.ban(&phase, &death) => Next::Exit(Exit::PluginRefused),
-            // The culprit is known and out: no reason to wait.
-            Ending::Loading(_) => Next::AtOnce,
-            Ending::Starting => {
-                tracing::error!(how = %death, "the child died before it served");
-                Next::AfterPause
-            }
-            Ending::Serving => Next::AfterPause,
-            Ending::Replaced => Next::AtOnce,
+    /// What may still serve where the present plan cannot: the child with another one, if it comes up.
+    async fn last_hope(&mut self) -> Option<Box<Risen>> {
+        if self.reloading.is_rising() {
+            tracing::warn!("nothing serves; the child with the new plugin set is waited for");
         }
+        self.reloading.outcome().await
     }
 
     /// A child's life, and the lives of those that follow it without a gap; what follows at once from the end of the last.
-    /// `None` when none could be started.
-    async fn live_once(&mut self, shutdown: &Shutdown) -> Option<Lived> {
+    /// The first is the one that has `risen`, or one with the present plan. `None` when none could be started.
+    async fn live_once(&mut self, risen: Option<Box<Risen>>, shutdown: &Shutdown) -> Option<Lived> {
         if self.retiring.as_ref().is_none_or(JoinHandle::is_finished) {
             (self.retiring, self.successor) = (None, None);
         }
@@ -251,9 +230,9 @@ impl Supervisor {
         // While the one before serves, so does the host.
         if self.successor.is_none() {
             let without = self.without();
-            self.status.update(|now| renew(now, &without));
+            self.status.update(|now| now.renew(&without));
         }
-        let mut outcome = match self.reloading.outcome().await {
+        let mut outcome = match risen {
             Some(risen) => Ok(self.follow(*risen, shutdown).await),
             None => self.begin(shutdown).await,
         };
@@ -343,16 +322,6 @@ impl Supervisor {
         }
     }
 
-    /// Bans such of the plugins that the last child refused.
-    fn ban_refused(&mut self, is_such: impl Fn(&Refusal) -> bool) {
-        for refusal in self.status.snapshot().refused {
-            let is_known = self.banned.iter().any(|one| one.plugin == refusal.plugin);
-            if is_such(&refusal) && !is_known {
-                self.banned.push(refusal);
-            }
-        }
-    }
-
     /// What a child is started without.
     fn without(&self) -> Vec<Refusal> {
         self.banned.iter().cloned().chain(self.loops.out(Instant::now())).collect()
@@ -398,51 +367,4 @@ impl Supervisor {
         self.replaceable = Instant::now() + self.replacing.after(alive);
         Lived::replaced(Death::Killed("was replaced"), alive)
     }
-
-    /// Refuses a plugin that took a child down; true when the host cannot do without it.
-    fn ban(&mut self, phase: &Phase, death: &Death) -> bool {
-        let refusal = refusal(phase, death, self.options.plan.load_timeout, &self.options.plan.required);
-        tracing::error!(
-            plugin = refusal.plugin,
-            file = refusal.file,
-            code = refusal.code,
-            reason = refusal.message,
-            "a plugin was refused"
-        );
-        let required = refusal.required;
-        self.status.update(|now| now.refuse(refusal.clone()));
-        // A child that loads what it was told to leave out would go round for ever.
-        let again = self.banned.iter().any(|one| one.plugin == refusal.plugin);
-        if again {
-            tracing::error!(
-                plugin = refusal.plugin,
-                "a child loaded what it was told to leave out; giving up"
-            );
-        }
-        self.banned.push(refusal);
-        required || again
-    }
-}
-
-/// Lets a child finish what it has, after another one took its place.
-pub(super) async fn send_away(child: Connected, plan: &Plan, grave: Grave, shutdown: Shutdown) {
-    let Plan { grace, limits, .. } = *plan;
-    let retiree = Retiree { child, grace, limits, hands_over: true };
-    // The other one serves already.
-    let (_, successor) = oneshot::channel();
-    let (death, alive) = retiree.run(successor, shutdown).await;
-    tracing::info!(how = %death, "the child before the reload has ended");
-    grave.bury(&Lived::replaced(death, alive)).await;
-}
-
-/// The status at the start of a child's life.
-fn renew(now: &mut Snapshot, banned: &[Refusal]) {
-    now.status = Stage::Starting;
-    now.consuming = (now.role == Role::Worker).then_some(false);
-    now.refused = banned.to_vec();
-    now.lacks.clear();
-    now.plugins.clear();
-    now.begun = Started::default();
-    now.blocked.clear();
-    now.bound.clear();
 }

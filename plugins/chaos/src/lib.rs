@@ -26,7 +26,7 @@
 //! The environment variable `CARDCAGE_CHAOS_SCHEDULES` holds the schedules that it declares, as JSON (`schedules.rs`);
 //! `CARDCAGE_CHAOS_NEEDS` a plugin that it needs, by name and major, as in `orders 1`.
 //!
-//! The setting `init` makes its start go wrong; the environment variable `CARDCAGE_CHAOS_DESCRIBE` (`panic`, `hang`,
+//! The setting `init` makes its start go wrong, and `starts_after` makes it wait for a file; the environment variable `CARDCAGE_CHAOS_DESCRIBE` (`panic`, `hang`,
 //! `exit`, `abort`, `abort_if=FILE` once there is that file, `needs` for a plugin that nobody has, or `forlorn` for a hook that nobody has) makes `describe` go wrong, which has no settings to read.
 
 mod batch;
@@ -57,6 +57,8 @@ const NEEDS: &str = "CARDCAGE_CHAOS_NEEDS";
 struct Settings {
     /// How the start goes.
     init: Init,
+    /// The start waits until there is this file.
+    starts_after: Option<std::path::PathBuf>,
     /// While there is such a file, a thread of the plugin's own ends the process half a second after the start: by `exit(0)` where
     /// the file says `exit`, else by `abort`.
     doom: Option<std::path::PathBuf>,
@@ -94,6 +96,9 @@ struct App {
 impl App {
     async fn start(ctx: PluginContext) -> Result<App, InitError> {
         let settings = ctx.config::<Settings>()?;
+        while settings.starts_after.as_ref().is_some_and(|gate| !gate.exists()) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
         match settings.init {
             Init::Ok => {}
             Init::Fail => return Err(InitError::new("chaos was told not to start: set its `init` to `ok`")),

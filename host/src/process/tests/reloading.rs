@@ -1,5 +1,7 @@
 //! A new plan while a child serves.
 
+mod orphaned;
+
 use super::*;
 
 fn plan(settings: &str) -> Plan {
@@ -109,39 +111,6 @@ async fn new_child_that_loses_a_plugin_or_fails_or_dies_changes_nothing() {
     }
     let now = reload(&running, "new").await.unwrap().unwrap();
     assert_eq!((now.reloads, now.refused[0].plugin.as_str()), (1, "chaos"));
-    assert_eq!(running.stop().await, Exit::Success);
-}
-
-#[tokio::test]
-async fn old_child_that_dies_while_the_new_one_comes_up_is_followed_by_it() {
-    let (die, dies) = std::sync::mpsc::channel::<()>();
-    let (go, goes) = std::sync::mpsc::channel::<()>();
-    let (dies, goes) = (Mutex::new(Some(dies)), Mutex::new(Some(goes)));
-    let running = run(options(move |n, control| match n {
-        0 => {
-            let dies = dies.lock().unwrap().take().unwrap();
-            fake(control, move |child| {
-                child.outbox.send(&ready()).unwrap();
-                dies.recv().unwrap();
-                SEGV
-            })
-        }
-        1 => {
-            let (die, goes) = (die.clone(), goes.lock().unwrap().take().unwrap());
-            fake(control, move |child| {
-                die.send(()).unwrap();
-                goes.recv().unwrap();
-                good_child(child)
-            })
-        }
-        _ => panic!("nobody else is started"),
-    }));
-    running.wait_for(|now| now.ready).await;
-    let reloading = reload(&running, "new");
-    running.wait_for(|now| !now.ready).await;
-    go.send(()).unwrap();
-    assert_eq!(reloading.await.unwrap().unwrap().reloads, 1);
-    running.wait_for(|now| now.ready).await;
     assert_eq!(running.stop().await, Exit::Success);
 }
 

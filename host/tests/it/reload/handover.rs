@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 
 /// Callers in a steady stream, and what they were promised.
-struct Load {
+pub(super) struct Load {
     stop: Arc<AtomicBool>,
     answered: Arc<AtomicUsize>,
     accepted: Arc<Mutex<Vec<String>>>,
@@ -24,7 +24,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 impl Load {
     /// Asserts that every request is answered as on a quiet day: some on kept connections, some on new ones.
-    fn begin(address: &str) -> Self {
+    pub(super) fn begin(address: &str) -> Self {
         let mut load = Self {
             stop: Arc::default(),
             answered: Arc::default(),
@@ -61,7 +61,7 @@ impl Load {
         load
     }
 
-    async fn answers(&self, more: usize) {
+    pub(super) async fn answers(&self, more: usize) {
         let wanted = self.answered.load(Ordering::Relaxed) + more;
         eventually(Deadline::seconds(60), "requests are answered", async || {
             (self.answered.load(Ordering::Relaxed) >= wanted).then_some(())
@@ -70,12 +70,28 @@ impl Load {
         .unwrap();
     }
 
-    async fn end(mut self) -> Vec<String> {
+    pub(super) async fn end(mut self) -> Vec<String> {
         self.stop.store(true, Ordering::Relaxed);
         while let Some(ended) = self.running.join_next().await {
             ended.unwrap();
         }
         std::mem::take(&mut *self.accepted.lock().await)
+    }
+}
+
+/// Each of these tasks of chaos has succeeded, and came to a good end once, as its trace says.
+pub(super) async fn each_ran_once(installation: &Installation, accepted: &[String]) {
+    for id in accepted {
+        let task = installation.http.final_task(id, soon()).await.unwrap();
+        assert_eq!(task["state"], "succeeded", "{task}");
+    }
+    let trace = std::fs::read_to_string(installation.file("trace")).unwrap();
+    let mut ran: BTreeMap<&str, usize> = BTreeMap::new();
+    for line in trace.lines() {
+        *ran.entry(line.split(' ').next().unwrap()).or_default() += 1;
+    }
+    for id in accepted {
+        assert_eq!(ran.get(id.as_str()), Some(&1), "{id} ran once");
     }
 }
 
@@ -107,18 +123,7 @@ async fn reloads_under_load_refuse_no_request_and_lose_and_double_no_task() {
     load.answers(100).await;
     let accepted = load.end().await;
     assert!(accepted.len() >= 50, "only {} tasks were accepted: too few to tell", accepted.len());
-    for id in &accepted {
-        let task = http.final_task(id, soon()).await.unwrap();
-        assert_eq!(task["state"], "succeeded", "{task}");
-    }
-    let trace = std::fs::read_to_string(installation.file("trace")).unwrap();
-    let mut ran: BTreeMap<&str, usize> = BTreeMap::new();
-    for line in trace.lines() {
-        *ran.entry(line.split(' ').next().unwrap()).or_default() += 1;
-    }
-    for id in &accepted {
-        assert_eq!(ran.get(id.as_str()), Some(&1), "{id} ran once");
-    }
+    each_ran_once(&installation, &accepted).await;
     for host in [api, worker] {
         let metrics = host.admin().unwrap().get("/metrics").await.unwrap().text();
         assert!(metrics.contains("cardcage_reloads_total 3\n"), "{metrics}");
