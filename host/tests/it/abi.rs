@@ -1,12 +1,14 @@
 //! The boundary over time: what was built against 1.0 and against a later minor, loaded both ways, and across
-//! compilers. The later minor, and the host of it, are made by `built.rs`.
+//! compilers. 1.0 and its host are kept (`frozen.rs`); the later minor, and the host of it, are made by `built.rs`.
 
 mod built;
+mod cargo;
+mod first_host;
+mod frozen;
 
 use std::path::Path;
-use std::process::Command;
 
-use cardcage_harness::{Cardcage, Config, Deadline, Http, Launch, Nats};
+use cardcage_harness::{Cardcage, Config, Deadline, Http, Launch, Nats, plugin_library};
 use serde_json::{Value, json};
 
 use crate::serving::restored;
@@ -41,6 +43,16 @@ async fn works(http: &Http, plugin: &str) {
     assert_eq!(task["result"], json!({ "attempt": 1, "looked": 0, "unheard_of": 4 }), "{task}");
 }
 
+/// `hello` has a route in either role, and a task.
+async fn greets(http: &Http) {
+    assert_eq!(http.get("/hello/inline").await.unwrap().text(), "Hello, world!");
+    let reply = http.post_json("/hello/call", &json!({ "n": 1 })).await.unwrap();
+    assert_eq!((reply.status, reply.json().unwrap()), (200, json!({ "n": 1 })));
+    let reply = http.post_json("/hello/task", &json!({ "n": 2 })).await.unwrap();
+    let task = http.final_task(&reply.task_id().unwrap(), Deadline::seconds(60)).await.unwrap();
+    assert_eq!((&task["state"], &task["result"]), (&json!("succeeded"), &json!({ "n": 2 })), "{task}");
+}
+
 fn config(nats: &Nats, plugins: &[&str]) -> Config {
     let add = |config: Config, name: &&str| {
         config.plugin_at(name, &built::library(name)).plugin_set(name, "colour", "green")
@@ -65,9 +77,9 @@ async fn installation(binary: Option<&Path>, config: &Config) -> (Cardcage, Card
 #[tokio::test]
 async fn plugins_of_this_and_of_a_later_minor_run_side_by_side_in_this_host() {
     let nats = Nats::start().await.unwrap();
-    let (api, _worker) = installation(None, &config(&nats, &["elder", "younger"])).await;
+    let (api, _worker) = installation(None, &config(&nats, &["elder", "peer", "younger"])).await;
     let http = api.http().unwrap();
-    for plugin in ["elder", "younger"] {
+    for plugin in ["elder", "peer", "younger"] {
         // What 1.1 brought is not here, and the plugin is told so.
         let facts = facts(&http, plugin).await;
         assert_eq!((&facts["next"], &facts["ext_at_call"]), (&Value::Null, &json!("")), "{plugin}");
@@ -80,10 +92,12 @@ async fn plugins_of_this_and_of_a_later_minor_run_side_by_side_in_this_host() {
 async fn plugins_of_an_earlier_minor_run_in_a_later_host_beside_its_own() {
     let nats = Nats::start().await.unwrap();
     // `hello` is this workspace's, built with the SDK.
-    let config = config(&nats, &["elder", "younger", "needy"]).plugin("hello").unwrap();
+    let config = config(&nats, &["elder", "peer", "younger", "needy"]).plugin("hello").unwrap();
     let (api, worker) = installation(Some(&built::host()), &config).await;
     let http = api.http().unwrap();
-    for (plugin, next) in [("elder", Value::Null), ("younger", json!(11)), ("needy", json!(11))] {
+    for (plugin, next) in
+        [("elder", Value::Null), ("peer", Value::Null), ("younger", json!(11)), ("needy", json!(11))]
+    {
         let facts = facts(&http, plugin).await;
         assert_eq!(facts["next"], next, "{plugin}");
         // An extension block's entry reaches whoever looks for it.
@@ -91,14 +105,11 @@ async fn plugins_of_an_earlier_minor_run_in_a_later_host_beside_its_own() {
         echoes(&http, plugin).await;
         works(&http, plugin).await;
     }
-    assert_eq!(http.get("/hello/inline").await.unwrap().text(), "Hello, world!");
-    let reply = http.post_json("/hello/call", &json!({ "n": 1 })).await.unwrap();
-    assert_eq!((reply.status, reply.json().unwrap()), (200, json!({ "n": 1 })));
-    let reply = http.post_json("/hello/task", &json!({ "n": 2 })).await.unwrap();
-    let task = http.final_task(&reply.task_id().unwrap(), Deadline::seconds(60)).await.unwrap();
-    assert_eq!((&task["state"], &task["result"]), (&json!("succeeded"), &json!({ "n": 2 })), "{task}");
+    greets(&http).await;
     // The host asks each plugin for what 1.1 brought, and is told where it is not there.
-    for (plugin, said) in [("elder", "nothing"), ("hello", "nothing"), ("younger", "11"), ("needy", "11")] {
+    for (plugin, said) in
+        [("elder", "nothing"), ("peer", "nothing"), ("hello", "nothing"), ("younger", "11"), ("needy", "11")]
+    {
         let log = worker.stderr();
         let mut lines = log.lines().filter(|line| line.contains("asked for what 1.1 brought"));
         let line = lines.find(|line| line.contains(&format!("plugin=\"{plugin}\""))).unwrap_or_default();
@@ -135,25 +146,54 @@ async fn plugin_that_needs_a_later_minor_is_refused_in_a_sentence_before_it_runs
     assert!(output.stdout.contains("needs ABI"), "{output:?}");
 }
 
-/// A compiler besides the one that built this, where the machine has one.
-fn other_toolchain() -> Option<&'static str> {
-    let version = Command::new("rustup").args(["run", "nightly", "rustc", "--version"]).output().ok()?;
-    version.status.success().then_some("nightly")
+#[tokio::test]
+async fn plugin_of_a_boundary_that_was_changed_against_the_rules_is_refused_for_its_layout() {
+    let nats = Nats::start().await.unwrap();
+    for binary in [None, Some(built::host())] {
+        let launch = Launch::new(["worker"]).config(&config(&nats, &["stray"]));
+        let launch = match &binary {
+            Some(binary) => launch.binary(binary),
+            None => launch,
+        };
+        let output = launch.run(Deadline::seconds(60)).await.unwrap();
+        assert_eq!(output.status.code(), Some(70), "{binary:?}: {}", output.stderr);
+        for words in ["libstray.so: does not fit this host's plugin interface", "abi_layout"] {
+            assert!(output.stderr.contains(words), "{binary:?}, {words}: {}", output.stderr);
+        }
+    }
+}
+
+/// What `plugin inspect` says of a library's compiler.
+async fn compiler(library: &Path) -> String {
+    let file = library.display().to_string();
+    let output =
+        Launch::new(["plugin", "inspect", "--json", &file]).run(Deadline::seconds(60)).await.unwrap();
+    let inspected: Value = serde_json::from_str(&output.stdout).unwrap();
+    inspected["manifest"]["rustc"].as_str().unwrap().to_owned()
 }
 
 #[tokio::test]
-async fn plugin_built_by_another_compiler_runs_in_this_host() {
-    let Some(toolchain) = other_toolchain() else {
+async fn plugins_built_by_another_compiler_run_in_this_host() {
+    let Some(toolchain) = cargo::other_toolchain() else {
         // scripts/test says it once more at the end of the run.
         eprintln!("skipped: there is no second compiler (`rustup toolchain install nightly`)");
         return;
     };
+    let (hello, this) = (built::hello_by(toolchain), plugin_library("hello").unwrap());
+    assert_ne!(compiler(&hello).await, compiler(&this).await, "`{toolchain}` is the compiler of this run");
     let nats = Nats::start().await.unwrap();
-    let library = built::library_by(toolchain);
-    let config = Config::new(&nats).plugin_at("elder", &library).plugin_set("elder", "colour", "green");
+    let mut config = Config::new(&nats).plugin_at("hello", &hello);
+    for (name, library) in
+        [("elder", frozen::elder(Some(toolchain))), ("younger", built::younger_by(toolchain))]
+    {
+        config = config.plugin_at(name, &library).plugin_set(name, "colour", "green");
+    }
     let (api, _worker) = installation(None, &config).await;
     let http = api.http().unwrap();
-    facts(&http, "elder").await;
-    echoes(&http, "elder").await;
-    works(&http, "elder").await;
+    greets(&http).await;
+    for plugin in ["elder", "younger"] {
+        facts(&http, plugin).await;
+        echoes(&http, plugin).await;
+        works(&http, plugin).await;
+    }
 }

@@ -75,6 +75,60 @@ fn layout_of_the_boundary_is_the_committed_one() {
     );
 }
 
+/// The layouts of a text: what it is of, its size, and its fields.
+fn layouts(text: &str) -> Vec<(&str, &str, Vec<&str>)> {
+    let mut layouts = Vec::new();
+    for line in text.lines().filter(|line| !line.starts_with('#')) {
+        match (line.strip_prefix("    "), layouts.last_mut()) {
+            (Some(field), Some((_, _, fields))) => Vec::push(fields, field),
+            _ => {
+                let (name, size) = line.split_once(' ').unwrap();
+                layouts.push((name, size, Vec::new()));
+            }
+        }
+    }
+    layouts
+}
+
+/// What the first has that the second has not, or has otherwise. The vtables may have grown at their ends.
+fn lost(first: &str, now: &str) -> Vec<String> {
+    let now = layouts(now);
+    let is_kept = |(name, size, fields): &(&str, &str, Vec<&str>)| {
+        now.iter().any(|(now_name, now_size, now_fields)| {
+            let may_grow = FIRST.iter().any(|(vtable, ..)| vtable == name);
+            let same = size == now_size && fields.len() == now_fields.len();
+            name == now_name && now_fields.starts_with(fields) && (may_grow || same)
+        })
+    };
+    layouts(first).iter().filter(|layout| !is_kept(layout)).map(|(name, ..)| (*name).to_owned()).collect()
+}
+
+/// The other test's text is blessed with each minor; this one never.
+const LAYOUT_1_0: &str = include_str!("layout-1.0.txt");
+
+#[test]
+fn layout_of_the_boundary_begins_with_that_of_1_0() {
+    assert!(layouts(LAYOUT_1_0).iter().map(|(_, _, fields)| fields.len()).sum::<usize>() > 80);
+    assert_eq!(lost(LAYOUT_1_0, &snapshot()), Vec::<String>::new());
+    // What a later minor may do, and what none may.
+    let changed = |from: &str, to: &str| {
+        assert!(LAYOUT_1_0.contains(from), "{from}");
+        lost(LAYOUT_1_0, &LAYOUT_1_0.replace(from, to))
+    };
+    let (last, grown) =
+        ("FfiCallback)->()\nFfiBytes ", "FfiCallback)->()\n     88 next: fn()->()\nFfiBytes ");
+    assert!(changed(last, grown).is_empty());
+    assert!(changed("Plugin size=88", "Plugin size=96").is_empty());
+    assert_eq!(changed("      8 init: fn", "      8 start: fn"), ["Plugin"]);
+    assert_eq!(changed("Instance)->Answer\n", "Instance)->u32\n"), ["Plugin"]);
+    assert_eq!(
+        changed("     72 ext: FfiBytes\nInitReply", "     72 ext: FfiBytes\n    104 next: u64\nInitReply"),
+        ["InitHead"]
+    );
+    assert_eq!(changed("InitHead size=104", "InitHead size=112"), ["InitHead"]);
+    assert_eq!(changed("MetricRecord size", "Metric size"), ["MetricRecord"]);
+}
+
 /// Constants of a module: name, what it is, what it was in 1.0.
 macro_rules! constants {
     ($of:ident, $($name:ident = $first:expr),* $(,)?) => { [$((stringify!($name), $of::$name, $first)),*] };

@@ -1,51 +1,86 @@
-//! Builds what the tests of the boundary load: a frozen plugin against the boundary as it is, the same against a 1.1 that
-//! exists in these tests only, and this host against that 1.1.
+//! Builds what the tests of the boundary load besides what is frozen: the frozen plugin's source against the boundary as it is
+//! (`peer`) and against a 1.1 that exists in these tests only (`younger`, `needy`), and this host against that 1.1.
 //!
 //! 1.1 is made from `plugin-api/abi` by the rules of change: a version, and one more entry at the end of both vtables.
 //! The host of 1.1 is this host's source; it offers its entry, asks each plugin for the plugin's, and puts an entry into
-//! the extension blocks that it hands over. The folders are kept between runs, and share the target folder of the
-//! plugins that are built outside, so that only the first run compiles dependencies.
+//! the extension blocks that it hands over. The folders are kept between runs.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::OnceLock;
 
 use cardcage_harness::workspace_root;
+
+use super::cargo::Build;
+use super::frozen;
 
 const PLUGIN: &str = include_str!("../../fixtures/abi/plugin.rs");
 /// An extension block with the entry `next: 11`.
 const BLOCK: &str = r#"FfiBytes::from_static(b"\x04\x00\x02\x00\x00\x00next11")"#;
 
-/// The fixtures: name, whether it is of 1.1, and its features.
-const FIXTURES: [(&str, bool, &str); 3] =
-    [("elder", false, ""), ("younger", true, "\"next\""), ("needy", true, "\"next\", \"needs\"")];
+/// What a fixture is built against: the boundary as it is, 1.1, or a 1.0 that somebody has changed against the rules.
+#[derive(Clone, Copy)]
+enum Against {
+    This,
+    Next,
+    Astray,
+}
+
+/// The fixtures: name, what it is built against, and its features.
+const FIXTURES: [(&str, Against, &str); 4] = [
+    ("peer", Against::This, ""),
+    ("younger", Against::Next, "\"next\""),
+    ("needy", Against::Next, "\"next\", \"needs\""),
+    ("stray", Against::Astray, ""),
+];
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join("outside/boundary")
 }
 
-fn target() -> PathBuf {
-    Path::new(env!("CARGO_TARGET_TMPDIR")).join("outside/target")
-}
-
-/// The library of `elder` (built against the boundary as it is), `younger` (against 1.1) or `needy` (which needs 1.1).
+/// The library of `elder` (of 1.0, and frozen), `peer` (built against the boundary as it is), `younger` (against 1.1),
+/// `needy` (which needs 1.1) or `stray` (against a boundary of which a head has grown).
 pub(super) fn library(name: &str) -> PathBuf {
-    static BUILT: OnceLock<()> = OnceLock::new();
-    BUILT.get_or_init(|| build(&["--lib", "-p", "elder", "-p", "younger", "-p", "needy"], None));
-    target().join(format!("debug/lib{name}.so"))
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    static ELDER: OnceLock<PathBuf> = OnceLock::new();
+    if name == "elder" {
+        return ELDER.get_or_init(|| frozen::elder(None)).clone();
+    }
+    let arguments = ["--lib", "-p", "peer", "-p", "younger", "-p", "needy", "-p", "stray"];
+    let build = || workspace(|folder| Build { folder, arguments: &arguments, locked: false }.plugins(None));
+    BUILT.get_or_init(build).join(format!("lib{name}.so"))
 }
 
-/// The library of `elder` as the compiler of another toolchain builds it.
-pub(super) fn library_by(toolchain: &str) -> PathBuf {
-    build(&["--lib", "-p", "elder"], Some(toolchain));
-    target().join(toolchain).join("debug/libelder.so")
+/// The library of `younger` as the compiler of another toolchain builds it.
+pub(super) fn younger_by(toolchain: &str) -> PathBuf {
+    let arguments = ["--lib", "-p", "younger"];
+    let build =
+        |folder: &Path| Build { folder, arguments: &arguments, locked: false }.plugins(Some(toolchain));
+    workspace(build).join("libyounger.so")
+}
+
+/// The library of this workspace's `hello`, which is built with the SDK, as the compiler of another toolchain builds it.
+pub(super) fn hello_by(toolchain: &str) -> PathBuf {
+    let arguments = ["--lib", "-p", "cardcage-plugin-hello"];
+    let build = Build { folder: workspace_root(), arguments: &arguments, locked: true };
+    build.plugins(Some(toolchain)).join("libcardcage_plugin_hello.so")
 }
 
 /// This host, built against 1.1.
 pub(super) fn host() -> PathBuf {
-    static BUILT: OnceLock<()> = OnceLock::new();
-    BUILT.get_or_init(|| build(&["-p", "cardcage", "--bin", "cardcage"], None));
-    target().join("debug/cardcage")
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    let arguments = ["-p", "cardcage", "--bin", "cardcage"];
+    let build = || workspace(|folder| Build { folder, arguments: &arguments, locked: false }.host());
+    BUILT.get_or_init(build).join("cardcage")
+}
+
+/// Builds in the workspace that has 1.1. Another test process may be at it, and waits.
+fn workspace(build: impl Fn(&Path) -> PathBuf) -> PathBuf {
+    let folder = folder();
+    std::fs::create_dir_all(&folder).unwrap();
+    let lock = std::fs::File::create(folder.join("lock")).unwrap();
+    lock.lock().unwrap();
+    write_workspace();
+    build(&folder)
 }
 
 /// Writes a file unless it says so already: cargo goes by modification times.
@@ -93,6 +128,21 @@ fn boundary(file: &str, text: String) -> String {
     append(&text, "Plugin", "pub next: extern \"C\" fn(Instance) -> u64,")
 }
 
+/// A field in the middle of a head, which never changes. And a version, for a lock file holds one of a kind.
+fn astray(file: &str, text: String) -> String {
+    if file.ends_with("Cargo.toml") {
+        return change(&text, "version = \"1.0.0\"", "version = \"1.0.1\"");
+    }
+    if !file.ends_with("src/head.rs") {
+        return text;
+    }
+    change(
+        &text,
+        "    pub attempt: u32,\n    /// The hard",
+        "    pub attempt: u32,\n    pub next: u64,\n    /// The hard",
+    )
+}
+
 fn of_1_1(file: &str, text: String) -> String {
     if file.ends_with("loader/plugin_host.rs") {
         let text = change(&text, "    Host {\n", "    Host {\n        next,\n");
@@ -137,10 +187,22 @@ fn write_workspace() {
     copy(&root.join("plugin-api/abi/src"), &abi.join("src"), &boundary);
     write(&folder.join("host/Cargo.toml"), &without_tests(&read("host/Cargo.toml")));
     copy(&root.join("host/src"), &folder.join("host/src"), &of_1_1);
+    // The sources that the binary carries are this workspace's.
+    let here = "Path::new(&std::env::var(\"CARGO_MANIFEST_DIR\")?).join(\"..\").canonicalize()?";
+    let script =
+        change(&read("host/build.rs"), here, &format!("PathBuf::from({:?})", root.display().to_string()));
+    write(&folder.join("host/build.rs"), &script);
     write(&folder.join("host/protocol/Cargo.toml"), &without_tests(&read("host/protocol/Cargo.toml")));
     copy(&root.join("host/protocol/src"), &folder.join("host/protocol/src"), &|_, text| text);
-    for (name, is_next, features) in FIXTURES {
-        let path = if is_next { abi.clone() } else { root.join("plugin-api/abi") };
+    // Beside the workspace, for in it no two packages have one name.
+    let strays = folder.with_file_name("stray");
+    copy(&frozen::folder().join("abi"), &strays, &astray);
+    for (name, against, features) in FIXTURES {
+        let path = match against {
+            Against::This => root.join("plugin-api/abi"),
+            Against::Next => abi.clone(),
+            Against::Astray => strays.clone(),
+        };
         let manifest = format!(
             "[package]\nname = \"{name}\"\nversion = \"1.2.3\"\nedition = \"2024\"\n\n\
              [lib]\ncrate-type = [\"cdylib\"]\n\n[features]\ndefault = [{features}]\nnext = []\nneeds = []\n\n\
@@ -150,36 +212,4 @@ fn write_workspace() {
         write(&folder.join(name).join("Cargo.toml"), &manifest);
         write(&folder.join(name).join("src/lib.rs"), PLUGIN);
     }
-}
-
-/// Another toolchain's cargo, which must not be told of this one's compiler.
-fn cargo(toolchain: Option<&str>) -> Command {
-    let Some(toolchain) = toolchain else {
-        return Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    };
-    let mut command = Command::new("rustup");
-    command.args(["run", toolchain, "cargo"]);
-    for variable in ["CARGO", "RUSTC", "RUSTUP_TOOLCHAIN", "RUSTC_WRAPPER", "RUSTFLAGS"] {
-        command.env_remove(variable);
-    }
-    command
-}
-
-fn build(arguments: &[&str], toolchain: Option<&str>) {
-    let folder = folder();
-    std::fs::create_dir_all(&folder).unwrap();
-    // Another test process may be at it.
-    let lock = std::fs::File::create(folder.join("lock")).unwrap();
-    lock.lock().unwrap();
-    write_workspace();
-    let target = toolchain.map_or_else(target, |toolchain| target().join(toolchain));
-    let mut command = cargo(toolchain);
-    command.args(["build", "--offline"]).args(arguments).arg("--target-dir").arg(target).current_dir(&folder);
-    command.env("CARGO_PROFILE_DEV_DEBUG", "false");
-    let output = command.output().unwrap();
-    assert!(
-        output.status.success(),
-        "the workspace of the boundary's tests does not build:\n{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
 }
