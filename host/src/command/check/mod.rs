@@ -31,6 +31,7 @@ use crate::loader::{Description, Refusal};
 
 use super::output;
 use against::Candidate;
+pub(crate) use against::breaks_itself;
 use report::{ConfigurationReport, PluginReport, Report};
 
 /// What is asked for beside the check itself.
