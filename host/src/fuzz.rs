@@ -6,6 +6,8 @@
 //!
 //! What it refuses to do: no target opens a library or touches a file.
 
+mod accepted;
+
 use crate::loader::{Description, PluginsLock, Refusal, inspect};
 use crate::signature::Signature;
 use std::path::Path;
@@ -66,16 +68,16 @@ pub fn header_block(data: &[u8]) -> Result<(), String> {
     Ok(())
 }
 
-/// What a plugin's `describe` answers.
+/// What a plugin's `describe` answers, and what comes of it where it is accepted.
 ///
 /// # Errors
 /// What is broken.
 pub fn describe_output(data: &[u8]) -> Result<(), String> {
     let Ok(description) = Description::parse(data) else { return Ok(()) };
     let again = serde_json::to_vec(&description).map_err(|error| format!("it cannot be written: {error}"))?;
-    Description::parse(&again)
-        .map(drop)
-        .map_err(|fault| format!("what one process passed, the next refuses: {fault}"))
+    let again = Description::parse(&again)
+        .map_err(|fault| format!("what one process passed, the next refuses: {fault}"))?;
+    accepted::follow(&again)
 }
 
 /// A whole library.

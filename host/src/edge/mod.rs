@@ -43,6 +43,6 @@ pub use body::EdgeBody;
 pub(crate) use openapi::Renamed;
 pub use openapi::of_plugin as openapi_of_plugin;
 pub use overrides::override_faults;
-pub use router::{BuildError, Mounted, Router, placement_of};
+pub use router::{BuildError, Matched, Mounted, Router, placement_of};
 pub use server::{Departure, Server, ServerOptions};
 pub use service::{Edge, EdgeLimits};

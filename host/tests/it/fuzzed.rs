@@ -1,10 +1,11 @@
-//! Fuzzing as a plain test: each target on 20,000 inputs made from real ones, and a real library damaged in 128 ways.
+//! Fuzzing as a plain test: each target on 20,000 inputs made from real ones, and a real library damaged in 128 ways (`damaged.rs`).
 //!
 //! The seed is fixed, so what fails here fails again. What the inputs are made from is kept in `fuzz/seeds` for libFuzzer, and
 //! beside it lies what once broke a target. `CARDCAGE_BLESS=1` writes the former anew.
 
+mod damaged;
+
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, OnceLock};
 
 use cardcage::fuzz::{TARGETS, Target};
 use cardcage::loader::{Description, PluginsLock, inspect};
@@ -13,7 +14,7 @@ use cardcage_harness::{plugin_library, workspace_root};
 use fastrand::Rng;
 use serde_json::{Value, json};
 
-use crate::command::{Folder, c_library, cardcage, json, stderr};
+use crate::command::{Folder, c_library, cardcage, json};
 
 const INPUTS: usize = 20_000;
 const SEED: u64 = 0x_CA5D_CA6E;
@@ -255,88 +256,4 @@ fn what_libfuzzer_begins_with_is_real_and_what_it_once_found_stays_mended() {
         }
         assert!(real > 0, "{name} has a seed");
     }
-}
-
-/// The verdict on a damaged library: `true` where it loads and describes itself, `false` where it is refused in a sentence.
-fn survives(folder: &Folder, name: &str, damaged: Vec<u8>) -> bool {
-    let file = folder.file(name, damaged);
-    let file_text = file.to_str().unwrap();
-    let output = cardcage(&["plugin", "describe", "--json", file_text, "--set", "loading.timeout_ms=10000"]);
-    let told = stderr(&output);
-    std::fs::remove_file(&file).unwrap();
-    match output.status.code() {
-        Some(0) => {
-            assert_eq!(json(&output)["routes"].as_array().map(Vec::len), Some(routes()), "{name}");
-            true
-        }
-        Some(70) => {
-            let sentence = told.lines().last().unwrap_or_default();
-            assert!(sentence.contains(file_text) && sentence.contains("; "), "{name}: {told}");
-            false
-        }
-        other => panic!("{name}: {other:?}: {told}"),
-    }
-}
-
-/// As many as the library has while it is whole.
-fn routes() -> usize {
-    static ROUTES: OnceLock<usize> = OnceLock::new();
-    let describe = || {
-        let file = plugin_library("hello").unwrap();
-        json(&cardcage(&["plugin", "describe", "--json", file.to_str().unwrap()]))["routes"]
-            .as_array()
-            .unwrap()
-            .len()
-    };
-    *ROUTES.get_or_init(describe)
-}
-
-#[test]
-fn sixty_four_truncations_of_a_real_library_are_all_refused() {
-    let folder = Folder::new();
-    let whole = std::fs::read(plugin_library("hello").unwrap()).unwrap();
-    for nth in 0..64 {
-        // Half of them evenly, half by a few bytes at the end.
-        let length = if nth % 2 == 0 { whole.len() / 64 * nth } else { whole.len() - nth };
-        assert!(
-            !survives(&folder, &format!("cut{nth}.so"), whole[..length].to_vec()),
-            "{length} bytes are enough"
-        );
-    }
-}
-
-#[test]
-fn sixty_four_flipped_bytes_of_a_real_library_are_refused_or_harmless() {
-    let folder = Folder::new();
-    let whole = std::fs::read(plugin_library("hello").unwrap()).unwrap();
-    let rng = Mutex::new((Rng::with_seed(SEED), 0));
-    let counts = Mutex::new((0, 0));
-    std::thread::scope(|scope| {
-        for _ in 0..2 {
-            scope.spawn(|| {
-                loop {
-                    let (nth, at, mask) = {
-                        let mut turn = rng.lock().unwrap();
-                        let (rng, nth) = &mut *turn;
-                        if *nth == 64 {
-                            return;
-                        }
-                        *nth += 1;
-                        // The head and the program headers; the parts that the linker reads; anywhere.
-                        let end = [1_024, 400_000, whole.len()][*nth % 3].min(whole.len());
-                        (*nth, rng.usize(..end), rng.u8(1..))
-                    };
-                    let mut damaged = whole.clone();
-                    damaged[at] ^= mask;
-                    let name = format!("flip{nth}-at-{at}.so");
-                    let harmless = survives(&folder, &name, damaged);
-                    let mut counts = counts.lock().unwrap();
-                    if harmless { counts.0 += 1 } else { counts.1 += 1 }
-                }
-            });
-        }
-    });
-    let (harmless, refused) = counts.into_inner().unwrap();
-    assert_eq!(harmless + refused, 64);
-    assert!(harmless > 0 && refused > 0, "both were met: {harmless} harmless, {refused} refused");
 }

@@ -31,6 +31,7 @@ use crate::loader::{Description, Refusal};
 
 use super::output;
 use against::Candidate;
+pub(crate) use against::breaks_itself;
 pub(super) use against::first_misfit;
 use report::{ConfigurationReport, PluginReport, Report};
 

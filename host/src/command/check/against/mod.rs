@@ -38,6 +38,7 @@ use crate::exit::Exit;
 use crate::loader::Description;
 use crate::regular_file;
 use finding::{Finding, Kind};
+pub(crate) use plugin::breaks_itself;
 use plugin::judge_plugin;
 use routes::Sites;
 use tasks::judge_tasks;

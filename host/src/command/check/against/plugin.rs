@@ -7,6 +7,7 @@ use super::schedules;
 use super::tasks::judge_task;
 use crate::deployed::Deployed;
 use crate::loader::Description;
+use cardcage_protocol::Timestamp;
 
 /// Routes, tasks and schedules of one deployed version.
 pub(super) fn judge_plugin(
@@ -24,8 +25,11 @@ pub(super) fn judge_plugin(
         let message = "was refused, so it could not be compared";
         return vec![Finding::breaking(plugin, Kind::PluginNotCompared, "", message)];
     };
-    let served = Served::new(&deployed.prefix, before);
-    let mut findings = routes::compare(plugin, &served, sites, deployed.is_cut);
+    // A major that stays beside the new one takes its tasks as it did.
+    let stays =
+        candidate.previous.iter().find(|one| one.name == before.name && one.major() == before.major());
+    let taker = stays.copied().unwrap_or(after);
+    let mut findings = judge_pieces(deployed, sites, after, taker, broker_was_asked);
     if deployed.is_cut {
         let message = format!(
             "the OpenAPI document of {} was too long to be kept: its routes are compared by method and path alone",
@@ -33,15 +37,34 @@ pub(super) fn judge_plugin(
         );
         findings.push(Finding::note(plugin, Kind::NotAllSeen, "", message));
     }
-    // A major that stays beside the new one takes its tasks as it did.
-    let stays =
-        candidate.previous.iter().find(|one| one.name == before.name && one.major() == before.major());
-    let taker = stays.copied().unwrap_or(after);
+    findings
+}
+
+/// Routes held against what is served, tasks against `taker`, schedules against `after`.
+fn judge_pieces(
+    deployed: &Deployed,
+    sites: &Sites<'_>,
+    after: &Description,
+    taker: &Description,
+    broker_was_asked: bool,
+) -> Vec<Finding> {
+    let before = &deployed.description;
+    let plugin = before.name.as_str();
+    let served = Served::new(&deployed.prefix, before);
+    let mut findings = routes::compare(plugin, &served, sites, deployed.is_cut);
     for task in &before.tasks {
         findings.extend(judge_task(plugin, task, taker, broker_was_asked));
     }
     findings.extend(schedules::compare(plugin, before, after));
     findings
+}
+
+/// What breaks where the very same takes its place: nothing may, whatever it says. For [`crate::fuzz`].
+pub(crate) fn breaks_itself(prefix: &str, description: &Description) -> Vec<String> {
+    let deployed = Deployed::new(prefix, description.clone(), Timestamp::now());
+    let sites = Sites::new([(prefix, description)]);
+    let findings = judge_pieces(&deployed, &sites, description, description, false);
+    findings.into_iter().filter(|finding| finding.breaks).map(|finding| finding.message).collect()
 }
 
 /// One that goes altogether, and by name what goes with it: it is missed as if each had been taken out alone. Routes may have
@@ -56,13 +79,8 @@ fn judge_removed(deployed: &Deployed, broker_was_asked: bool, sites: &Sites<'_>)
         openapi: Default::default(),
         ..before.clone()
     };
-    let mut findings =
-        routes::compare(plugin, &Served::new(&deployed.prefix, before), sites, deployed.is_cut);
+    let mut findings = judge_pieces(deployed, sites, &nothing, &nothing, broker_was_asked);
     let routes = findings.iter().filter(|finding| finding.kind == Kind::RouteRemoved).count();
-    for task in &before.tasks {
-        findings.extend(judge_task(plugin, task, &nothing, broker_was_asked));
-    }
-    findings.extend(schedules::compare(plugin, before, &nothing));
     let tasks = before.tasks.len();
     let schedules = before.schedules.iter().filter(|schedule| !schedule.disabled).count();
     let message = format!(
