@@ -34,8 +34,8 @@ bench *ARGS: fetch-tools
     @target/release/cardcage-bench "$@"
 
 # tests of the boundary, the SDK, the loader and the crash room under AddressSanitizer and LeakSanitizer, where a nightly compiler is
-sanitize:
-    @scripts/sanitize
+sanitize *ARGS:
+    @scripts/sanitize "$@"
 
 # hand TARGET of fuzz/ to libFuzzer, with its seeds, for SECONDS or a minute: TARGET [SECONDS]
 fuzz *ARGS:

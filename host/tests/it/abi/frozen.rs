@@ -88,7 +88,7 @@ const FROZEN: [(&str, &str); 18] = [
     ),
     (
         "host/tests/fixtures/abi/1.0/host/src/main.rs",
-        "05fb4f28e83f39fad51f7e29afbf0ce80ec30c81c400e6b5ae49aaf4b242fa82",
+        "58993cb308a2bfb649954b9ea8cb9a85ac35cfb411be4b8f8e4fe5f5b3ba1ec8",
     ),
     (
         "host/tests/fixtures/abi/1.0/host/src/services.rs",
