@@ -1,10 +1,14 @@
 //! What is deployed, as it described itself: so that a plugin set can be held against it before it takes its place.
 //!
-//! A worker keeps a copy of each of its plugins' descriptions at the broker (`worker/deployed.rs`), under plugin and
+//! A worker keeps a copy of each of its plugins' descriptions at the broker (`deployed/keep.rs`), under plugin and
 //! version; `check --save-manifest` writes the same into a file. API instances keep one of what they accept tasks of, so that
 //! `instances list` can hold it against what workers read.
 //!
 //! Invariant: it is read by tools of neighbouring versions. Unknown members are ignored, new ones have defaults.
+
+mod keep;
+
+pub use keep::{Described, keep};
 
 use crate::loader::Description;
 use cardcage_protocol::Timestamp;

@@ -273,7 +273,6 @@ impl Broker {
         let found: Vec<_> = stream::iter(looks).buffered(ASKED_AT_ONCE).try_collect().await?;
         for (spec, (created, differences)) in specs.into_iter().zip(found) {
             if created {
-                tracing::info!(stream = spec.name, "stream created");
                 report.missing.push(spec.name);
             }
             report.differences.extend(differences);
@@ -292,8 +291,11 @@ impl Broker {
     /// [`Error::Unavailable`], [`Error::Refused`].
     pub async fn compare_layout(&self, plugins: &[Name]) -> Result<LayoutReport, Error> {
         let mut report = LayoutReport::default();
-        for spec in StreamSpec::all(self.options(), self.subjects(), plugins) {
-            match self.stream_differences(&spec).await? {
+        let specs = StreamSpec::all(self.options(), self.subjects(), plugins);
+        let looks: Vec<_> = specs.iter().map(|spec| self.stream_differences(spec)).collect();
+        let found: Vec<_> = stream::iter(looks).buffered(ASKED_AT_ONCE).try_collect().await?;
+        for (spec, differences) in specs.into_iter().zip(found) {
+            match differences {
                 None => report.missing.push(spec.name),
                 Some(differences) => report.differences.extend(differences),
             }
@@ -316,7 +318,10 @@ impl Broker {
         }
         let request = Value::Object(spec.config.clone());
         match self.api(&format!("STREAM.CREATE.{}", spec.name), &request, API_TIMEOUT).await {
-            Ok(answer) => Ok((true, compare(spec, &answer))),
+            Ok(answer) => {
+                tracing::info!(stream = spec.name, "stream created");
+                Ok((true, compare(spec, &answer)))
+            }
             // Another host was faster, with other settings.
             Err(Error::Refused { code: STREAM_NAME_IN_USE, .. }) => {
                 Ok((false, self.stream_differences(spec).await?.unwrap_or_default()))

@@ -33,7 +33,7 @@ Examples:
   cardcage instances list --json --config cardcage.toml | jq '.drift[].reasons'
 
 Every supervisor is asked, of APIs and of workers. A task that no live worker can run waits until one can, and one whose body \
-none reads is parked until then; a call of such a route gets 503 at once. An API is ready all the same: its readiness does not \
+none reads is parked until then; a call of such a route gets 503 at once, or 404 or 405 where workers have it elsewhere. An API is ready all the same: its readiness does not \
 depend on workers.
 
 Exit codes: 0 listed, 1 with --check: something would wait or fail, 69 broker unavailable.";

@@ -285,7 +285,7 @@ section! {
         call_concurrency: Option<usize> = unset(16), integer(1, 4_096);
         /// Threads of the plugin's runtime, in each process that has it; wins over `worker.plugin_threads`, and its group's.
         threads: Option<u32> = unset(2), integer(1, 64);
-        /// Resident memory above which the worker process that has the plugin is killed. The plugin gets a process of its own, as if it were a worker group of its name. Unset means that it shares one, and that one's ceiling.
+        /// Resident memory above which the worker process that has the plugin is killed. The plugin gets a process of its own, as if it were a worker group of its name, so it can neither need other plugins nor be needed. Unset means that it shares one, and that one's ceiling.
         memory_max_mb: Option<u64> = unset(1_024), integer(16, 16_777_216);
         /// Limits of single tasks, by name, over what their author declared; see `[plugins.<name>.tasks.<task>]`.
         tasks: BTreeMap<String, TaskOverrides> = unset("{ fulfil = { max_attempts = 3 } }"), Kind::Free;

@@ -14,8 +14,8 @@ use super::tree::{Node, Table};
 
 const OPTION: &str = "memory_max_mb";
 
-/// What the group of all others is called where the operator has written none: the first that is no plugin's name.
-const OTHERS: [&str; 2] = ["rest", "others"];
+/// What the group of all others is called where the operator has written none, unless a plugin is called so.
+const OTHERS: &str = "rest";
 
 /// Whether a plugin has a ceiling of its own.
 pub(super) fn is_asked_for(plugins: &Map<String, Json>, plugin: &str) -> bool {
@@ -34,12 +34,9 @@ pub(super) fn add(
     plugins: &Map<String, Json>,
 ) {
     let is_grouped = !groups.is_empty();
-    let mut shares = false;
+    list_the_only_one(check, groups, plugins);
     for plugin in plugins.keys() {
-        let Some(ceiling) = ceiling(plugins, plugin) else {
-            shares = true;
-            continue;
-        };
+        let Some(ceiling) = ceiling(plugins, plugin) else { continue };
         let is_name_taken = groups.iter().any(|group| group["name"] == json!(plugin));
         let has_it = |group: &&mut Json| names(group).is_some_and(|names| names.contains(&json!(plugin)));
         match groups.iter_mut().find(has_it) {
@@ -63,9 +60,35 @@ pub(super) fn add(
             None => groups.push(group(check, plugin, Some((plugin, ceiling)))),
         }
     }
-    if !is_grouped && !groups.is_empty() && shares {
-        let name = OTHERS.into_iter().find(|name| !plugins.contains_key(*name)).unwrap_or("all-others");
-        groups.push(group(check, name, None));
+    if !is_grouped && !groups.is_empty() && plugins.keys().any(|plugin| !is_asked_for(plugins, plugin)) {
+        let numbered = (2..).map(|number| format!("{OTHERS}-{number}"));
+        let mut names = std::iter::once(OTHERS.to_owned()).chain(numbered);
+        let name = names.find(|name| !plugins.contains_key(name)).unwrap_or_default();
+        groups.push(group(check, &name, None));
+    }
+}
+
+/// A written group that has what no other names, and that is plugins with a ceiling: it is the group of the only one. For more
+/// than one it would be left with none, and what is written in it would hold for nobody.
+fn list_the_only_one(check: &mut Check<'_>, groups: &mut [Json], plugins: &Map<String, Json>) {
+    let is_listed =
+        |plugin: &&String| groups.iter().filter_map(names).any(|names| names.contains(&json!(plugin)));
+    let rest: Vec<&String> = plugins.keys().filter(|plugin| !is_listed(plugin)).collect();
+    if rest.is_empty() || !rest.iter().all(|plugin| is_asked_for(plugins, plugin)) {
+        return;
+    }
+    let Some(group) = groups.iter_mut().find(|group| group["plugins"].is_null()) else { return };
+    match rest.as_slice() {
+        [only] => group["plugins"] = json!([only]),
+        several => {
+            let name = group["name"].as_str().unwrap_or_default();
+            let several = several.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+            let title = format!(
+                "worker group `{name}` would have no plugin: {several} have a memory ceiling, so each has a process of its own"
+            );
+            let help = "remove the group, or write one with each plugin alone in it";
+            check.mistakes.push(Mistake::new(title).help(help.to_owned()));
+        }
     }
 }
 

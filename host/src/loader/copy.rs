@@ -84,18 +84,11 @@ impl InUse {
     /// `None` where the file system knows no locks, and where another process is stopped while it tidies up.
     pub(super) fn tidied(dir: &Path) -> Option<Self> {
         let folder = open_folder(dir).ok()?;
-        if flock(&folder, FlockOperation::NonBlockingLockExclusive).is_ok() {
-            remove_unused(dir, UNUSED_AFTER, is_copy);
+        match flock(&folder, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) => {}
+            // Where there are no locks, what was used lately is safe all the same.
+            _ => remove_unused(dir, UNUSED_AFTER, is_copy),
         }
-        Self::locked(folder)
-    }
-
-    /// Takes the folder into use as it is.
-    pub(super) fn plain(dir: &Path) -> Option<Self> {
-        Self::locked(open_folder(dir).ok()?)
-    }
-
-    fn locked(folder: OwnedFd) -> Option<Self> {
         let deadline = Instant::now() + TIDYING_MAX;
         loop {
             match flock(&folder, FlockOperation::NonBlockingLockShared) {
@@ -105,13 +98,20 @@ impl InUse {
             }
         }
     }
+
+    /// Takes the folder into use as it is; waits for nobody, and is `None` where somebody tidies it up.
+    pub(super) fn plain(dir: &Path) -> Option<Self> {
+        let folder = open_folder(dir).ok()?;
+        flock(&folder, FlockOperation::NonBlockingLockShared).ok().map(|()| Self(folder))
+    }
 }
 
 fn open_folder(dir: &Path) -> rustix::io::Result<OwnedFd> {
     rustix::fs::open(dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
 }
 
-/// The folder of copies, looked at once for a whole plugin set, and in use until this is dropped.
+/// The folder of copies, looked at once for a whole plugin set, and in use until this is dropped. From then on the time of its last use
+/// keeps a copy until it is opened.
 pub(super) struct Folder {
     dir: PathBuf,
     /// Why no copy may be put there, and the remedy.
@@ -134,7 +134,7 @@ impl Folder {
         }
         let path = self.dir.join(format!("{hash}.so"));
         if holds(&path, bytes).unwrap_or(false) {
-            // Used now: not to be tidied away before it is opened. What cannot be marked is copied again where it is gone.
+            // Used now: not to be tidied away before it is opened.
             let _ = std::fs::File::open(&path).and_then(|file| file.set_modified(SystemTime::now()));
             return Ok(path);
         }

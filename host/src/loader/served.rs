@@ -49,7 +49,7 @@ impl Judged {
     /// # Errors
     /// It is gone and cannot be written.
     pub fn put_back(&self, held: &File) -> io::Result<Option<File>> {
-        // Not to be tidied away by another host between the look and the mark.
+        // Not to be tidied away by another host between the look and the mark, unless it is at that just now.
         let _in_use = self.copy.parent().and_then(InUse::plain);
         let inode = |file: &File| file.metadata().map(|meta| (meta.dev(), meta.ino()));
         if let Ok(there) = self.open()

@@ -2,6 +2,7 @@
 
 use super::control::Reader;
 use super::spawn::Process;
+use super::started::Started;
 use std::os::unix::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
@@ -18,6 +19,8 @@ pub(super) struct Connected {
     pub(super) born: Instant,
     /// Whether it serves yet.
     pub(super) serves: bool,
+    /// The plugins that it has begun.
+    pub(super) started: Started,
 }
 
 impl Connected {
@@ -35,7 +38,15 @@ impl Connected {
         writer.spawn(write_orders(write, queue));
         // The queue's receiver lives as long as the writer: an error means a broken channel, which is noticed.
         let _ = orders.send(first);
-        Ok(Self { process, reader: Reader::new(read), orders, writer, born, serves: false })
+        Ok(Self {
+            process,
+            reader: Reader::new(read),
+            orders,
+            writer,
+            born,
+            serves: false,
+            started: Started::default(),
+        })
     }
 }
 

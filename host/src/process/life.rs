@@ -141,7 +141,7 @@ pub(super) async fn live_on(setting: &mut Setting<'_>, child: Connected, shutdow
 
 impl<'a, 'b> Life<'a, 'b> {
     fn of(setting: &'b mut Setting<'a>, child: Connected) -> Self {
-        let Connected { process, reader, orders, writer, serves: served, .. } = child;
+        let Connected { process, reader, orders, writer, serves: served, started, born: _ } = child;
         let wear = Wear::new(setting.limits);
         Self {
             setting,
@@ -156,7 +156,7 @@ impl<'a, 'b> Life<'a, 'b> {
             next_metrics_id: 0,
             heard: Instant::now(),
             phase: None,
-            started: Started::default(),
+            started,
             served,
             open: true,
             exit_by: None,
@@ -252,8 +252,8 @@ impl<'a, 'b> Life<'a, 'b> {
     }
 
     fn let_go(self, born: Instant) -> Connected {
-        let Self { process, reader, orders, writer, served: serves, .. } = self;
-        Connected { process, reader, orders, writer, born, serves }
+        let Self { process, reader, orders, writer, served: serves, started, .. } = self;
+        Connected { process, reader, orders, writer, born, serves, started }
     }
 
     /// Why the child is to be replaced, if it is. One that is over its memory ceiling is killed.

@@ -37,11 +37,7 @@ pub(super) struct Retiree {
 
 impl Retiree {
     /// Stays with it to its end. `successor` says that another child serves; its loss says that none will.
-    pub(super) async fn run(
-        mut self,
-        mut successor: oneshot::Receiver<()>,
-        shutdown: Shutdown,
-    ) -> (Death, Duration) {
+    pub(super) async fn run(mut self, mut successor: oneshot::Receiver<()>, shutdown: Shutdown) -> Lived {
         let (mut first, mut second) = (shutdown.clone(), shutdown);
         let mut drained_at: Option<Instant> = None;
         let (mut open, mut killed) = (true, None);
@@ -57,6 +53,9 @@ impl Retiree {
                 said = self.child.reader.next::<ToSupervisor>(), if open => match said {
                     // It came to it before it read that it is to go: what it has taken since gets the whole grace.
                     Ok(Some(ToSupervisor::Ready(_))) => self.child.serves = true,
+                    Ok(Some(ToSupervisor::Phase { entered })) => {
+                        entered.iter().for_each(|phase| self.child.started.enter(phase));
+                    }
                     said => open = matches!(said, Ok(Some(_))),
                 },
                 _ = &mut successor, if !is_draining => drained_at = Some(self.drain()),
@@ -82,7 +81,7 @@ impl Retiree {
         };
         self.child.writer.abort_all();
         let death = Death::of_child(status, killed, &oom);
-        (death, self.child.born.elapsed())
+        Lived::replaced(death, self.child.born.elapsed(), Some(self.child.started))
     }
 
     /// Tells it to drain; since when.
@@ -108,13 +107,13 @@ impl Retiree {
     }
 }
 
-/// Lets a child finish what it has, after another one took its place.
+/// Lets a child finish what it has that is not to serve any more: another one does, or will not be followed by it.
 pub(super) async fn send_away(child: Connected, plan: &Plan, grave: Grave, shutdown: Shutdown) {
     let Plan { grace, limits, .. } = *plan;
     let retiree = Retiree { child, grace, limits, hands_over: true };
     // The other one serves already.
     let (_, successor) = oneshot::channel();
-    let (death, alive) = retiree.run(successor, shutdown).await;
-    tracing::info!(how = %death, "the child before the reload has ended");
-    grave.bury(&Lived::replaced(death, alive)).await;
+    let lived = retiree.run(successor, shutdown).await;
+    tracing::info!(how = %lived.death, "the child that was sent away has ended");
+    grave.bury(&lived).await;
 }

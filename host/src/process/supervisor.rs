@@ -195,6 +195,7 @@ impl Supervisor {
                         risen = Some(child);
                         continue;
                     }
+                    // Also where a stop was asked for meanwhile: it had failed before.
                     None => return exit,
                 },
                 Next::AtOnce => Duration::ZERO,
@@ -357,14 +358,14 @@ impl Supervisor {
         let (grave, shutdown) = (self.grave(self.board()), shutdown.clone());
         self.successor = Some(sender);
         let leaving = async move {
-            let (death, alive) = retiree.run(successor, shutdown).await;
-            tracing::info!(how = %death, "the child that was replaced has ended");
-            grave.bury(&Lived::replaced(death, alive)).await;
+            let lived = retiree.run(successor, shutdown).await;
+            tracing::info!(how = %lived.death, "the child that was replaced has ended");
+            grave.bury(&lived).await;
         };
         self.retiring = Some(tokio::spawn(leaving.in_current_span()));
         self.reloading.board = self.board();
         self.board = 1 - self.board;
         self.replaceable = Instant::now() + self.replacing.after(alive);
-        Lived::replaced(Death::Killed("was replaced"), alive)
+        Lived::replaced(Death::Killed("was replaced"), alive, None)
     }
 }

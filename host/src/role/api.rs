@@ -5,14 +5,13 @@ use super::metrics::{PluginMetrics, line};
 use super::options;
 use super::services::{HostServices, waiters};
 use crate::broker::Broker;
-use crate::deployed::By;
+use crate::deployed::{self, By};
 use crate::edge::{Edge, Mounted, Router, Server, ServerOptions, override_faults};
 use crate::exit::Exit;
 use crate::loader::{Description, Placement, PluginSet, RouteDescription, Source};
 use crate::process::control::ToSupervisor;
 use crate::quarantine::Quarantines;
 use crate::stream::Mux;
-use crate::worker::deployed;
 use cardcage_protocol::Name;
 use std::sync::Arc;
 use std::time::Duration;
@@ -78,7 +77,7 @@ pub(super) async fn serve(mut context: Context) -> Result<Exit, Failure> {
         let _ = tokio::time::timeout(BROKER_MOMENT, broker.ensure_layout(&plugin_names(&set))).await;
     }
     tokio::spawn(keep_layout(context.outbox.clone(), broker.clone(), plugin_names(&set)));
-    tokio::spawn(deployed::keep_by(By::Api, broker.clone(), offered(&set)));
+    tokio::spawn(deployed::keep(By::Api, broker.clone(), offered(&set)));
     let departure = Arc::new(std::sync::OnceLock::new());
     let serving = tokio::spawn(server.run(stop.clone(), departure.clone()));
     context.ready(&set, bound, |source, description| {

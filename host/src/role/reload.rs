@@ -244,7 +244,11 @@ impl Reloader {
         if groups(current) == groups(&new) {
             return Ok(new);
         }
-        needs_restart.push("worker.group".to_owned());
+        let ceilings = self::ceilings(current, &mut new);
+        match ceilings.is_empty() {
+            true => needs_restart.push("worker.group".to_owned()),
+            false => needs_restart.extend(ceilings),
+        }
         new.groups.clone_from(&current.groups);
         let out = new.ungrouped();
         if out.is_empty() {
@@ -257,6 +261,19 @@ impl Reloader {
         );
         Err(refuse(Exit::Config, vec![reason]))
     }
+}
+
+/// Puts back which plugins have a memory ceiling, and thereby a group; names the options of those that would have got or lost one.
+fn ceilings(current: &Settings, new: &mut Settings) -> Vec<String> {
+    let mut changed = Vec::new();
+    for (name, plugin) in &mut new.plugins {
+        let before = current.plugins.get(name).and_then(|plugin| plugin.memory_max_mb);
+        if before.is_some() != plugin.memory_max_mb.is_some() {
+            plugin.memory_max_mb = before;
+            changed.push(format!("plugins.{name}.memory_max_mb"));
+        }
+    }
+    changed
 }
 
 fn fault(error: impl std::fmt::Display) -> Unfit {

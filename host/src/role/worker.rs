@@ -7,6 +7,7 @@ use super::options;
 use super::services::{HostServices, waiters};
 use crate::broker::{Broker, ConsumerSpec};
 use crate::config::{PluginSettings, Settings};
+use crate::deployed::{self, By};
 use crate::exit::Exit;
 use crate::live_limits::AllLiveLimits;
 use crate::loader::{Description, Placement, Plugin, PluginSet, TaskDescription};
@@ -15,7 +16,6 @@ use crate::process::control::ToSupervisor;
 use crate::quarantine::Quarantines;
 use crate::stream::Mux;
 use crate::worker::calls::{self, CallOptions, Calls};
-use crate::worker::deployed;
 use crate::worker::places::Places;
 use crate::worker::schedules::{Declared, ScheduleKeeper};
 use crate::worker::tasks::{TaskEngine, TaskEngineOptions};
@@ -94,7 +94,7 @@ pub(super) async fn serve(mut context: Context) -> Result<Exit, Failure> {
     // What fires is the current library's to say.
     let schedules = (!context.is_previous())
         .then(|| tokio::spawn(ScheduleKeeper::new(broker.clone(), declared(&set), absent_after).run()));
-    let deployed = tokio::spawn(deployed::keep(broker.clone(), described(&set)));
+    let deployed = tokio::spawn(deployed::keep(By::Worker, broker.clone(), described(&set)));
     let consuming = tokio::spawn(tell_consuming(context.outbox.clone(), engine.watch_consuming()));
     let grace = context.drain_ordered(|| text(&calls, &engine, &metrics)).await.grace;
 
@@ -186,7 +186,7 @@ fn declared(set: &PluginSet) -> Vec<Declared> {
 }
 
 /// Where each plugin is mounted, and how it describes itself.
-fn described(set: &PluginSet) -> Vec<(String, Arc<Description>)> {
+fn described(set: &PluginSet) -> deployed::Described {
     let described = set.plugins.iter();
     described.map(|(source, plugin)| (source.prefix.clone(), plugin.description.clone())).collect()
 }

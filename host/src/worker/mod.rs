@@ -2,7 +2,6 @@
 
 mod bodies;
 pub mod calls;
-pub mod deployed;
 pub mod places;
 pub mod schedules;
 pub mod tasks;

@@ -255,6 +255,17 @@ async fn reload_changes_what_groups_have_and_may_use_and_all_of_them_or_none() {
     assert!((told.stdout.clone() + &told.stderr).contains("worker.group"), "{} {}", told.stdout, told.stderr);
     assert_eq!(ready(&this.worker).await["seats"].as_array().unwrap().len(), 2);
 
+    let config = grouped(this.config.clone(), moved).set("plugins.hello.memory_max_mb", 900);
+    this.rewrite(&config);
+    let told = this.reload(&[&this.worker]).await;
+    assert_eq!(told.status.code(), Some(0), "{} {}", told.stdout, told.stderr);
+    let other = grouped(this.config.clone(), moved).set("plugins.chaos.memory_max_mb", 900);
+    this.rewrite(&other);
+    let told = this.reload(&[&this.worker]).await;
+    let text = told.stdout.clone() + &told.stderr;
+    assert!(text.contains("plugins.chaos.memory_max_mb"), "{text}");
+    assert_eq!(ready(&this.worker).await["seats"].as_array().unwrap().len(), 2, "{text}");
+
     // The plugin of one group does not start, which only its new child finds out: the other's new child goes, too.
     eventually(soon(), "those before are gone", async || (this.worker.child_pids().len() == 2).then_some(()))
         .await

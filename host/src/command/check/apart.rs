@@ -26,8 +26,14 @@ pub(super) fn apart(
                     && settings.plugins.contains_key(&need.plugin)
             };
             if let Some(Need { plugin: other, major, .. }) = needs.find(is_apart) {
+                let has_ceiling = |name: &&String| {
+                    settings.plugins.get(*name).is_some_and(|one| one.memory_max_mb.is_some())
+                };
+                let why = [name, other].into_iter().find(has_ceiling).map_or_else(String::new, |name| {
+                    format!(" (`plugins.{name}.memory_max_mb` gives it a process of its own)")
+                });
                 let fault = format!(
-                    "needs the plugin `{other}` v{major}, which is not in the worker group `{}`",
+                    "needs the plugin `{other}` v{major}, which is not in the worker group `{}`{why}",
                     group.name
                 );
                 refused.insert(name.clone(), needs_refusal(name, &plugin.library, &fault));

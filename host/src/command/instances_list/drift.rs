@@ -46,7 +46,7 @@ pub(super) struct Reason {
     pub(super) kind: Kind,
     pub(super) name: Name,
     pub(super) code: Code,
-    /// The versions that live workers have of this major.
+    /// The versions of this major at live workers that take work, or where none does at all that have it.
     pub(super) workers: BTreeSet<String>,
     pub(super) why: String,
     pub(super) remedy: String,

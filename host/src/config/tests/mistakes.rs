@@ -361,7 +361,7 @@ fn plugin_with_a_memory_ceiling_has_a_process_of_its_own_and_the_others_share_th
         all.groups.iter().map(of).collect::<Vec<_>>()
     };
     let one = |name: &str, plugins: &str, ceiling| (name.to_owned(), plugins.to_owned(), ceiling);
-    assert_eq!(of(""), [one("a", "a", Some(100)), one("others", "b rest", None)]);
+    assert_eq!(of(""), [one("a", "a", Some(100)), one("rest-2", "b rest", None)]);
     assert_eq!(
         of("[[worker.group]]\nname = 'two'\nplugins = ['b', 'rest']\n[worker]\nmemory_max_mb = 900\n"),
         [one("two", "b rest", Some(900)), one("a", "a", Some(100))],
@@ -373,6 +373,13 @@ fn plugin_with_a_memory_ceiling_has_a_process_of_its_own_and_the_others_share_th
         ),
         [one("alone", "a", Some(100)), one("more", "b rest", None)],
         "a group with it alone is its own"
+    );
+    assert_eq!(
+        of(
+            "[[worker.group]]\nname = 'two'\nplugins = ['b', 'rest']\n[[worker.group]]\nname = 'more'\nprocesses = 4\n"
+        ),
+        [one("two", "b rest", None), one("more", "a", Some(100))],
+        "what is written of all others is written of the only one that is left"
     );
     let only = case().file("a.toml", "[plugins.a]\nlibrary = 'a.so'\nmemory_max_mb = 100\n").load();
     assert_eq!(only.groups.len(), 1, "nobody is left for another process");
@@ -389,7 +396,15 @@ fn memory_ceiling_of_a_plugin_that_cannot_hold_is_shown() {
     let rest = "[[worker.group]]\nname = 'rest'\n";
     let twice = of(&format!("[[worker.group]]\nname = 'x'\nplugins = ['a']\nmemory_max_mb = 90\n{rest}"));
     assert!(twice.contains("plugin `a` and its worker group `x` both have a memory ceiling"), "{twice}");
-    let named = of(&format!("[[worker.group]]\nname = 'a'\nplugins = ['b']\n{rest}"));
+    let text = "[plugins.c]\nlibrary = 'c.so'\nmemory_max_mb = 100\n[[worker.group]]\nname = 'one'\nplugins = ['b']\n";
+    let none = of(&format!("{text}{rest}"));
+    assert!(
+        none.contains("worker group `rest` would have no plugin: `a`, `c` have a memory ceiling"),
+        "{none}"
+    );
+    let named = of(
+        "[plugins.c]\nlibrary = 'c.so'\n[[worker.group]]\nname = 'a'\nplugins = ['b']\n[[worker.group]]\nname = 'rest'\n",
+    );
     assert!(named.contains("another group is named so"), "{named}");
 }
 

@@ -37,9 +37,9 @@ pub(in crate::process) struct Lived {
 }
 
 impl Lived {
-    /// The life of one that another child has taken the place of.
-    pub(in crate::process) fn replaced(death: Death, alive: Duration) -> Self {
-        Self { ending: Ending::Replaced, death, alive, begun: None }
+    /// The life of one that another child has taken the place of; `begun` where it is over.
+    pub(in crate::process) fn replaced(death: Death, alive: Duration, begun: Option<Started>) -> Self {
+        Self { ending: Ending::Replaced, death, alive, begun }
     }
 }
 

@@ -86,9 +86,13 @@ fn judge_removed(deployed: &Deployed, broker_was_asked: bool, sites: &Sites<'_>)
     let message = format!(
         "is not in the configuration: {routes} routes, {tasks} tasks and {schedules} schedules go with it"
     );
-    let mut finding = Finding::breaking(plugin, Kind::PluginRemoved, "", message);
-    // Where all that it had has moved, nobody misses its name.
-    finding.breaks = before.routes.is_empty() || routes + tasks + schedules > 0;
-    findings.push(finding);
+    findings.push(match routes + tasks + schedules {
+        // Nobody misses its name.
+        0 if !before.routes.is_empty() => {
+            let message = "is not in the configuration, and other plugins serve all its routes";
+            Finding::note(plugin, Kind::PluginRemoved, "", message)
+        }
+        _ => Finding::breaking(plugin, Kind::PluginRemoved, "", message),
+    });
     findings
 }

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use cardcage_protocol::Timestamp;
 
+use super::{By, Deployed};
 use crate::broker::Broker;
-use crate::deployed::{By, Deployed};
 use crate::loader::Description;
 
 /// An entry vanishes when nobody has said it for so long.
@@ -24,13 +24,8 @@ const AGAIN: Duration = Duration::from_secs(5);
 /// Prefix and description of each plugin.
 pub type Described = Vec<(String, Arc<Description>)>;
 
-/// Says a worker's until it is dropped.
-pub async fn keep(broker: Broker, plugins: Described) {
-    keep_by(By::Worker, broker, plugins).await;
-}
-
 /// Says them until it is dropped.
-pub async fn keep_by(by: By, broker: Broker, plugins: Described) {
+pub async fn keep(by: By, broker: Broker, plugins: Described) {
     let mut was_told = false;
     loop {
         let mut pause = SAY_EVERY;
