@@ -1,7 +1,7 @@
 //! `cardcage instances list`: which instance runs which version of a plugin, and where APIs promise what no worker does.
 //!
 //! Invariant: what is said to drift is what an API that answered offers now, and no worker that answered can run
-//! ([`drift`]). An instance that does not answer is not there.
+//! (`instances_list/drift.rs`). An instance that does not answer is not there.
 
 mod bodies;
 mod drift;

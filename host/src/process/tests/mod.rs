@@ -121,18 +121,21 @@ fn good_child(mut child: Attached) -> i32 {
     0
 }
 
+/// Those who died, and the plugins that each had begun.
 #[derive(Default)]
-struct Deaths(Mutex<Vec<(Vec<Entry>, Death)>>);
+struct Deaths(Mutex<Vec<(Vec<Entry>, Death)>>, Mutex<Vec<Vec<String>>>);
 
 impl Aftermath for Deaths {
     fn child_died(&self, remains: Vec<(Entry, Fate)>, child: Deceased) -> BoxFuture<'_, ()> {
         let entries = remains.into_iter().map(|(entry, _)| entry).collect();
         self.0.lock().unwrap().push((entries, child.how));
+        self.1.lock().unwrap().push(child.begun.into_iter().map(|one| one.name).collect());
         Box::pin(std::future::ready(()))
     }
 
     fn overran(&self, task: Entry) -> BoxFuture<'_, ()> {
         self.0.lock().unwrap().push((vec![task], Death::Killed("overran")));
+        self.1.lock().unwrap().push(Vec::new());
         Box::pin(std::future::ready(()))
     }
 }

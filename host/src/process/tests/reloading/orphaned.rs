@@ -122,6 +122,11 @@ async fn one_that_comes_to_serve_when_it_is_to_go_has_the_whole_grace_for_what_i
             2 => {
                 rise.send(()).unwrap();
                 fake(control, |mut child| {
+                    let mut begun = phase("hello", Step::Init);
+                    if let ToSupervisor::Phase { entered: Some(phase) } = &mut begun {
+                        phase.index = Some(1);
+                    }
+                    child.outbox.send(&begun).unwrap();
                     assert!(matches!(child.orders.blocking_recv(), Some(ToChild::HandOver { .. })));
                     child.outbox.send(&ready()).unwrap();
                     let call = child.board.claim(Kind::Call, [2; 16], "to", "hello", "call", 1, u64::MAX);
@@ -136,9 +141,11 @@ async fn one_that_comes_to_serve_when_it_is_to_go_has_the_whole_grace_for_what_i
     assert_eq!(reloading.await.unwrap().unwrap().reloads, 1);
     let deaths = running.deaths.clone();
     assert_eq!(running.stop().await, Exit::Success);
-    let deaths = deaths.0.lock().unwrap();
-    let left: Vec<_> = deaths.iter().filter(|(entries, _)| !entries.is_empty()).collect();
-    assert_eq!((left.len(), &left[0].1), (1, &Death::Exited(0)), "it was not killed: {left:?}");
+    let (deaths, begun) = (deaths.0.lock().unwrap(), deaths.1.lock().unwrap());
+    let left: Vec<_> = deaths.iter().zip(&*begun).filter(|((entries, _), _)| !entries.is_empty()).collect();
+    let [((_, how), begun)] = left.as_slice() else { panic!("{left:?}") };
+    assert_eq!(how, &Death::Exited(0), "it was not killed");
+    assert_eq!(begun.as_slice(), ["hello"], "what it left is held against the plugins that it had begun");
 }
 
 #[tokio::test]
