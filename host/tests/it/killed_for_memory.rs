@@ -1,8 +1,8 @@
 //! A kill by the kernel itself, for memory, is told from one by somebody: in a control group whose memory is bounded.
 //!
-//! Where tests may make such groups is the machine's owner's to say: `CARDCAGE_TEST_CGROUP` names a folder of either version of
-//! control groups, writable, with the memory controller for its children. Without it nothing is tried, which is said here
-//! and at the end of `scripts/test`.
+//! `CARDCAGE_TEST_CGROUP` names a folder of either version of control groups, writable, with the memory controller for its children.
+//! `scripts/test` names the group that the run itself is in, where it may make groups in that; what is tried there takes nothing that
+//! the run has not. Without any nothing is tried, which is said here and at the end of `scripts/test`.
 
 use crate::crash_reports::{accepted, config, crash_after};
 use crate::serving::{Serving, child, signal};
