@@ -62,7 +62,6 @@ impl Birth {
             let grave = Grave {
                 board: self.board,
                 hooks: self.means.hooks.clone(),
-                begun: snapshot.begun.clone(),
                 // What is shown is the host's, which serves.
                 status: status.clone(),
             };

@@ -15,8 +15,6 @@ use std::sync::Arc;
 pub(super) struct Grave {
     pub(super) board: Board,
     pub(super) hooks: Arc<dyn Aftermath>,
-    /// The plugins that it had begun.
-    pub(super) begun: Started,
     /// Where it is shown.
     pub(super) status: Status,
 }
@@ -25,8 +23,7 @@ impl Grave {
     /// Deals with it; the board can be used by another child then. Answers what is said of it, where it is worth a report.
     pub(super) async fn bury(&self, lived: &Lived) -> Option<CrashReport> {
         let board = &self.board;
-        // What is shown may be another child's, which serves.
-        let begun = lived.begun.as_ref().unwrap_or(&self.begun);
+        let begun = &lived.begun;
         let entries = board.live();
         let wound = Wound::of(board);
         let scene = Scene {

@@ -264,9 +264,9 @@ impl Reloading {
             if let (Some(assent), true) = (assent, risen.is_ok())
                 && !assent.given().await
             {
-                if let Ok((child, now, plan, _)) = risen {
+                if let Ok((child, _, plan, _)) = risen {
                     let status = Status::new(means.role, means.instance);
-                    let grave = Grave { board, hooks: means.hooks, begun: now.begun, status };
+                    let grave = Grave { board, hooks: means.hooks, status };
                     send_away(child, &plan, grave, stop).await;
                 }
                 let others = "another worker group does not take the new plugin set";

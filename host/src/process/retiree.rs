@@ -81,7 +81,7 @@ impl Retiree {
         };
         self.child.writer.abort_all();
         let death = Death::of_child(status, killed, &oom);
-        Lived::replaced(death, self.child.born.elapsed(), Some(self.child.started))
+        Lived::replaced(death, self.child.born.elapsed(), self.child.started)
     }
 
     /// Tells it to drain; since when.

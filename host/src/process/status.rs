@@ -1,7 +1,6 @@
 //! What a supervisor shows of itself: the source of readiness and of the supervisor's own metrics.
 
 use super::control::{LoadedPlugin, Refusal, Role};
-use super::started::Started;
 use super::{Cause, CrashReport, Seat};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -76,9 +75,6 @@ pub struct Snapshot {
     pub refused: Vec<Refusal>,
     /// Plugins that are.
     pub plugins: Vec<LoadedPlugin>,
-    /// Those that the child has begun, by their numbers on its board.
-    #[serde(skip)]
-    pub(super) begun: Started,
     /// Those of them that take no work, because they crashed too often.
     pub quarantined: Vec<QuarantinedPlugin>,
     /// Those of them whose runtime is held up by a handler, or by something that it started.
@@ -119,7 +115,6 @@ impl Snapshot {
             lacks: Vec::new(),
             refused: Vec::new(),
             plugins: Vec::new(),
-            begun: Started::default(),
             quarantined: Vec::new(),
             blocked: Vec::new(),
             bound: Vec::new(),
@@ -154,7 +149,6 @@ impl Snapshot {
         self.refused = banned.to_vec();
         self.lacks.clear();
         self.plugins.clear();
-        self.begun = Started::default();
         self.blocked.clear();
         self.bound.clear();
     }
@@ -163,14 +157,14 @@ impl Snapshot {
     pub(super) fn take_over(&mut self, seen: Snapshot) {
         (self.status, self.responding) = (Stage::Serving, true);
         (self.consuming, self.lacks) = (seen.consuming, seen.lacks);
-        (self.refused, self.plugins, self.begun) = (seen.refused, seen.plugins, seen.begun);
+        (self.refused, self.plugins) = (seen.refused, seen.plugins);
         (self.quarantined, self.bound) = (seen.quarantined, seen.bound);
         self.blocked = seen.blocked;
         self.reloads += 1;
     }
 
     /// Shows a refusal; one per plugin, the first stands.
-    pub(super) fn refuse(&mut self, refusal: Refusal) {
+    fn refuse(&mut self, refusal: Refusal) {
         if !self.refused.iter().any(|known| known.plugin == refusal.plugin) {
             self.refused.push(refusal);
         }
@@ -201,6 +195,18 @@ impl Status {
             // The sender is in `self`.
             Err(_) => self.snapshot(),
         }
+    }
+
+    /// Logs a refusal, and shows it.
+    pub(super) fn refuse(&self, refusal: Refusal) {
+        tracing::error!(
+            plugin = refusal.plugin,
+            file = refusal.file,
+            code = refusal.code,
+            reason = refusal.message,
+            "a plugin was refused"
+        );
+        self.update(|now| now.refuse(refusal));
     }
 
     pub(super) fn update(&self, change: impl FnOnce(&mut Snapshot)) {

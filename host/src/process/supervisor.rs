@@ -31,6 +31,7 @@ use super::reload::{Means, Plan, Reloading, Reloads, Risen};
 use super::replacement::{self, Why};
 use super::retiree::{Retiree, send_away};
 use super::spawn::Spawn;
+use super::started::Started;
 use super::status::{ChildMetrics, DutyMetrics, Handle, Stage, Status};
 use super::{CrashReport, Death, Seat, Shutdown};
 use crate::crash::Board;
@@ -154,7 +155,7 @@ impl Supervisor {
         if let Some(risen) = self.reloading.outcome().await {
             let board = self.reloading.board;
             let (hooks, status) = (self.options.hooks.clone(), self.status.clone());
-            let grave = Grave { board, hooks, begun: risen.now.begun, status };
+            let grave = Grave { board, hooks, status };
             send_away(risen.child, &risen.plan, grave, shutdown.clone()).await;
         }
         // Nobody follows any more: what is retiring drains now, if it does not yet.
@@ -343,8 +344,7 @@ impl Supervisor {
     }
 
     fn grave(&self, board: Board) -> Grave {
-        let (hooks, begun) = (self.options.hooks.clone(), self.status.snapshot().begun);
-        Grave { board, hooks, begun, status: self.status.clone() }
+        Grave { board, hooks: self.options.hooks.clone(), status: self.status.clone() }
     }
 
     /// Sends a child away that a handler holds up, or that has served its time; another one takes its place first.
@@ -366,6 +366,6 @@ impl Supervisor {
         self.reloading.board = self.board();
         self.board = 1 - self.board;
         self.replaceable = Instant::now() + self.replacing.after(alive);
-        Lived::replaced(Death::Killed("was replaced"), alive, None)
+        Lived::replaced(Death::Killed("was replaced"), alive, Started::default())
     }
 }

@@ -32,13 +32,13 @@ pub(in crate::process) struct Lived {
     pub(in crate::process) ending: Ending,
     pub(in crate::process) death: Death,
     pub(in crate::process) alive: Duration,
-    /// The plugins that its board knows, where it did not serve.
-    pub(in crate::process) begun: Option<Started>,
+    /// The plugins that it had begun, as its board knows them.
+    pub(in crate::process) begun: Started,
 }
 
 impl Lived {
-    /// The life of one that another child has taken the place of; `begun` where it is over.
-    pub(in crate::process) fn replaced(death: Death, alive: Duration, begun: Option<Started>) -> Self {
+    /// The life of one that another child has taken the place of.
+    pub(in crate::process) fn replaced(death: Death, alive: Duration, begun: Started) -> Self {
         Self { ending: Ending::Replaced, death, alive, begun }
     }
 }
@@ -47,9 +47,8 @@ impl Life<'_, '_> {
     /// Looks back upon it.
     pub(super) fn ended(mut self, death: Death, alive: Duration) -> Lived {
         let started = std::mem::take(&mut self.started);
-        let served = self.served;
         let ending = self.ending(&death, &started);
-        Lived { ending, death, alive, begun: (!served).then_some(started) }
+        Lived { ending, death, alive, begun: started }
     }
 
     fn ending(self, death: &Death, started: &Started) -> Ending {

@@ -28,14 +28,7 @@ impl Life<'_, '_> {
             ToSupervisor::Judged(judged) => self.setting.held.hold(judged),
             ToSupervisor::Refused(refusal) => {
                 self.heard = Instant::now();
-                tracing::error!(
-                    plugin = refusal.plugin,
-                    file = refusal.file,
-                    code = refusal.code,
-                    reason = refusal.message,
-                    "a plugin was refused"
-                );
-                status.update(|now| now.refuse(refusal));
+                status.refuse(refusal);
             }
             ToSupervisor::Ready(ready) => self.ready(ready),
             ToSupervisor::Degraded { reasons } => status.update(|now| now.lacks = reasons),
@@ -94,7 +87,6 @@ impl Life<'_, '_> {
             now.status = Stage::Serving;
             now.responding = true;
             now.plugins = ready.plugins;
-            now.begun.clone_from(&self.started);
             now.blocked.clear();
             now.bound = ready.bound;
         });

@@ -66,15 +66,8 @@ impl Supervisor {
     /// Refuses a plugin that took a child down; true when the host cannot do without it.
     fn ban(&mut self, phase: &Phase, death: &Death) -> bool {
         let refusal = refusal(phase, death, self.options.plan.load_timeout, &self.options.plan.required);
-        tracing::error!(
-            plugin = refusal.plugin,
-            file = refusal.file,
-            code = refusal.code,
-            reason = refusal.message,
-            "a plugin was refused"
-        );
         let required = refusal.required;
-        self.status.update(|now| now.refuse(refusal.clone()));
+        self.status.refuse(refusal.clone());
         // A child that loads what it was told to leave out would go round for ever.
         let again = self.banned.iter().any(|one| one.plugin == refusal.plugin);
         if again {
