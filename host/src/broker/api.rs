@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use serde_json::{Map, Value, json};
 
 use super::{Broker, Error};
@@ -13,9 +14,8 @@ use super::{Broker, Error};
 /// Time for one administrative request.
 pub(super) const API_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How many streams or consumers are asked about at a time: their answers do not depend on each other, and a worker with many plugins asks
-/// for many before it is ready.
-pub(super) const ASKED_AT_ONCE: usize = 8;
+/// How many streams or consumers are asked about at a time.
+const ASKED_AT_ONCE: usize = 8;
 
 /// No JetStream error: the stream does not exist.
 pub(super) const STREAM_NOT_FOUND: u32 = 10059;
@@ -50,6 +50,15 @@ impl Broker {
             self.api(&format!("STREAM.PURGE.{stream}"), &json!({ "filter": filter }), API_TIMEOUT).await?;
         Ok(answer.get("purged").and_then(Value::as_u64).unwrap_or(0))
     }
+}
+
+/// The answers to questions that do not depend on each other, in their order, or the first failure. A worker with many plugins asks many
+/// before it is ready.
+pub(super) async fn side_by_side<T>(
+    questions: impl Iterator<Item = impl Future<Output = Result<T, Error>>>,
+) -> Result<Vec<T>, Error> {
+    let questions: Vec<_> = questions.collect();
+    stream::iter(questions).buffered(ASKED_AT_ONCE).try_collect().await
 }
 
 /// Reads the `error` object of an answer.

@@ -12,11 +12,10 @@
 use std::time::Duration;
 
 use cardcage_protocol::{Name, Priority, Subjects};
-use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use serde_json::{Map, Value, json};
 
 use super::api::{
-    API_TIMEOUT, ASKED_AT_ONCE, CONSUMER_EXISTS, CONSUMER_NOT_FOUND, STREAM_NOT_FOUND, differences,
+    API_TIMEOUT, CONSUMER_EXISTS, CONSUMER_NOT_FOUND, STREAM_NOT_FOUND, differences, side_by_side,
 };
 use super::cap::{self, Verdict};
 use super::{Broker, Difference, Error, Options, StreamSpec};
@@ -164,8 +163,7 @@ impl Broker {
     /// # Errors
     /// [`Error::Layout`] names all differences; [`Error::Unavailable`], [`Error::Refused`].
     pub async fn compare_consumers(&self, specs: &[ConsumerSpec]) -> Result<(), Error> {
-        let looks: Vec<_> = specs.iter().map(|spec| self.consumer_differences(spec)).collect();
-        let found: Vec<_> = stream::iter(looks).buffered(ASKED_AT_ONCE).try_collect().await?;
+        let found = side_by_side(specs.iter().map(|spec| self.consumer_differences(spec))).await?;
         let found: Vec<Difference> = found.into_iter().flatten().collect();
         if found.is_empty() { Ok(()) } else { Err(Error::Layout(found)) }
     }

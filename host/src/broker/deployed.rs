@@ -50,21 +50,16 @@ impl Broker {
         self.publish_stored(&subject, headers, Bytes::from(json), WRITE_TIMEOUT).await.map(|_| ())
     }
 
-    /// All plugin versions that workers have described lately.
+    /// All plugin versions that workers, or API instances, have described lately.
     ///
     /// # Errors
     /// [`Error::Unavailable`].
-    pub async fn deployed(&self) -> Result<Vec<Deployed>, Error> {
-        let entries = self.limit_entries(&self.subjects().all_deployed(), "a plugin's description").await?;
+    pub async fn deployed(&self, by: By) -> Result<Vec<Deployed>, Error> {
+        let subjects = match by {
+            By::Worker => self.subjects().all_deployed(),
+            By::Api => self.subjects().all_offered(),
+        };
+        let entries = self.limit_entries(&subjects, "a plugin's description").await?;
         Ok(entries.into_iter().map(|(deployed, ..)| deployed).collect())
-    }
-
-    /// All plugin versions that API instances have described lately.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`].
-    pub async fn offered(&self) -> Result<Vec<Deployed>, Error> {
-        let entries = self.limit_entries(&self.subjects().all_offered(), "a plugin's description").await?;
-        Ok(entries.into_iter().map(|(offered, ..)| offered).collect())
     }
 }

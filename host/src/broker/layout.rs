@@ -8,10 +8,9 @@
 use std::time::Duration;
 
 use cardcage_protocol::{Name, Subjects};
-use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use serde_json::{Map, Value, json};
 
-use super::api::{API_TIMEOUT, ASKED_AT_ONCE, STREAM_NAME_IN_USE, STREAM_NOT_FOUND, differences};
+use super::api::{API_TIMEOUT, STREAM_NAME_IN_USE, STREAM_NOT_FOUND, differences, side_by_side};
 use super::{Broker, Difference, Error, Options};
 
 /// Within this time a repeated message id is a duplicate.
@@ -269,8 +268,7 @@ impl Broker {
     pub async fn ensure_layout(&self, plugins: &[Name]) -> Result<LayoutReport, Error> {
         let mut report = LayoutReport::default();
         let specs = StreamSpec::all(self.options(), self.subjects(), plugins);
-        let looks: Vec<_> = specs.iter().map(|spec| self.look_or_create(spec)).collect();
-        let found: Vec<_> = stream::iter(looks).buffered(ASKED_AT_ONCE).try_collect().await?;
+        let found = side_by_side(specs.iter().map(|spec| self.look_or_create(spec))).await?;
         for (spec, (created, differences)) in specs.into_iter().zip(found) {
             if created {
                 report.missing.push(spec.name);
@@ -292,8 +290,7 @@ impl Broker {
     pub async fn compare_layout(&self, plugins: &[Name]) -> Result<LayoutReport, Error> {
         let mut report = LayoutReport::default();
         let specs = StreamSpec::all(self.options(), self.subjects(), plugins);
-        let looks: Vec<_> = specs.iter().map(|spec| self.stream_differences(spec)).collect();
-        let found: Vec<_> = stream::iter(looks).buffered(ASKED_AT_ONCE).try_collect().await?;
+        let found = side_by_side(specs.iter().map(|spec| self.stream_differences(spec))).await?;
         for (spec, differences) in specs.into_iter().zip(found) {
             match differences {
                 None => report.missing.push(spec.name),

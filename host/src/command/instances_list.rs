@@ -17,6 +17,7 @@ use super::output;
 use super::session::{Session, age, broker_trouble};
 use crate::broker::{Broker, Error};
 use crate::cli::InstanceListArgs;
+use crate::deployed::By;
 use crate::exit::Exit;
 
 /// Lists them.
@@ -55,7 +56,7 @@ async fn find(broker: &Broker, apis: &[Presence], workers: &[Presence]) -> Resul
     if found.not_compared.is_empty() {
         return Ok(found);
     }
-    let (offered, deployed) = tokio::try_join!(broker.offered(), broker.deployed())?;
+    let (offered, deployed) = tokio::try_join!(broker.deployed(By::Api), broker.deployed(By::Worker))?;
     let descriptions = offered.into_iter().chain(deployed).map(|one| one.description);
     Ok(drift::find(apis, workers, &Schemas::of(descriptions)))
 }

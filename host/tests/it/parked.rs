@@ -119,7 +119,8 @@ async fn a_body_of_a_newer_minor_version_waits_parked_and_runs_once_when_that_ve
     assert_eq!(task["error"]["code"], "undecodable", "{task}");
     let broker = skewed.serving.broker(Duration::from_secs(3)).await;
     let parked = broker.find_parked(id.parse().unwrap()).await.unwrap().unwrap();
-    let mut versions = broker.deployed().await.unwrap().into_iter().map(|deployed| deployed.description);
+    let deployed = broker.deployed(cardcage::deployed::By::Worker).await.unwrap();
+    let mut versions = deployed.into_iter().map(|deployed| deployed.description);
     let version = versions.find(|version| version.version.starts_with("1.0.")).unwrap();
     let pay = version.tasks.iter().find(|task| task.name == "pay").unwrap();
     assert_eq!(parked.schemas, [pay.reader_hash(&version.version)], "whose schema it did not fit");

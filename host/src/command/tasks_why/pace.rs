@@ -11,6 +11,7 @@ use cardcage_protocol::{Rate, TaskAddress, Timestamp};
 
 use super::super::session::Session;
 use crate::broker::{Error, compare_versions};
+use crate::deployed::By;
 
 /// How far a task's rate is used up.
 #[derive(Debug, Clone, Copy)]
@@ -54,7 +55,7 @@ impl Pace {
 }
 
 async fn declared(session: &Session, at: &TaskAddress) -> Result<Option<Rate>, Error> {
-    let deployed = session.broker.deployed().await?;
+    let deployed = session.broker.deployed(By::Worker).await?;
     let of_major = deployed
         .into_iter()
         .map(|one| one.description)

@@ -33,7 +33,7 @@ use crate::broker::{Broker, Error};
 use crate::cli::Against;
 use crate::command::output;
 use crate::config::Settings;
-use crate::deployed::{Deployed, SavedSet};
+use crate::deployed::{By, Deployed, SavedSet};
 use crate::exit::Exit;
 use crate::loader::Description;
 use crate::regular_file;
@@ -191,7 +191,7 @@ struct Found {
 }
 
 async fn ask(broker: &Broker, candidate: &Candidate<'_>) -> Result<Found, Error> {
-    let described = broker.deployed().await?;
+    let described = broker.deployed(By::Worker).await?;
     let workers = broker.ask_workers(Question::default()).await?;
     let live = |is_previous: bool| -> BTreeSet<Version> {
         let plugins = workers.iter().flat_map(|worker| &worker.plugins);
