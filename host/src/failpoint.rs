@@ -1,9 +1,10 @@
 //! Dies where a test says, so that what happens between any two writes can be seen to end well.
 //!
 //! A signal from outside comes at a moment that nobody chose; two writes to a broker lie microseconds apart. So the
-//! places between them have names, and in a debug build `CARDCAGE_FAILPOINT=<name>[:<n>]` makes the process end itself
+//! places between them have names, and in a debug build `CARDCAGE_FAILPOINT=<name>[:<n>][@child]` makes the process end itself
 //! with SIGKILL when it comes there for the `n`th time (the first, where nothing is said). A child takes its supervisor
-//! with it, which could otherwise put things right: what is left is the broker and other workers.
+//! with it, which could otherwise put things right: what is left is the broker and other workers. With `@child` behind all
+//! that, only the child dies, and what its supervisor puts right is seen.
 //!
 //! Invariants: nothing is flushed, answered or cleaned up on the way out, exactly as when the machine does it; in a release
 //! build this room is empty, whatever the environment says.
@@ -12,6 +13,8 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Point {
+    /// It stands that a delivery's attempt is begun, and the board does not say so yet.
+    BeforeStart,
     /// A delivery's decision stands, and its record is about to be written.
     BeforeRecord,
     /// The record is stored, and nothing that it owes.
@@ -51,6 +54,7 @@ impl Point {
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
+            Self::BeforeStart => "before_start",
             Self::BeforeRecord => "before_record",
             Self::AfterRecord => "after_record",
             Self::AfterChild => "after_child",
@@ -90,30 +94,39 @@ mod armed {
 
     const VARIABLE: &str = "CARDCAGE_FAILPOINT";
 
-    /// The armed point, and how many more times it is passed.
-    static ARMED: LazyLock<Option<(String, AtomicU32)>> = LazyLock::new(|| {
+    struct Armed {
+        name: String,
+        /// How many more times it is passed, this one included.
+        left: AtomicU32,
+        only_child: bool,
+    }
+
+    static ARMED: LazyLock<Option<Armed>> = LazyLock::new(|| {
         let text = std::env::var(VARIABLE).ok()?;
-        let (name, times) = parse(&text);
-        Some((name.to_owned(), AtomicU32::new(times)))
+        let (name, times, only_child) = parse(&text);
+        Some(Armed { name: name.to_owned(), left: AtomicU32::new(times), only_child })
     });
 
-    pub(super) fn parse(text: &str) -> (&str, u32) {
+    /// The point's name, which time it is, and whether only a child dies.
+    pub(super) fn parse(text: &str) -> (&str, u32, bool) {
+        let (text, only_child) = text.strip_suffix("@child").map_or((text, false), |text| (text, true));
         match text.split_once(':').and_then(|(name, times)| Some((name, times.parse().ok()?))) {
-            Some((name, times)) => (name, times),
-            None => (text, 1),
+            Some((name, times)) => (name, times, only_child),
+            None => (text, 1, only_child),
         }
     }
 
     pub(super) fn reach(point: Point) {
-        let Some((name, left)) = &*ARMED else { return };
-        if name == point.name() && left.fetch_sub(1, Ordering::AcqRel) == 1 {
-            die();
+        let Some(armed) = &*ARMED else { return };
+        if armed.name == point.name() && armed.left.fetch_sub(1, Ordering::AcqRel) == 1 {
+            die(armed.only_child);
         }
     }
 
-    fn die() {
+    fn die(only_child: bool) {
         // A signal that cannot be sent leaves a process that the test sees running.
-        if std::env::args().nth(1).as_deref() == Some(SUBCOMMAND)
+        if !only_child
+            && std::env::args().nth(1).as_deref() == Some(SUBCOMMAND)
             && let Some(supervisor) = getppid()
         {
             let _ = kill_process(supervisor, Signal::KILL);
@@ -128,7 +141,8 @@ mod tests {
 
     #[test]
     fn point_is_the_first_time_unless_it_says_which() {
-        assert_eq!(parse("after_record"), ("after_record", 1));
-        assert_eq!(parse("after_follow_up:3"), ("after_follow_up", 3));
+        assert_eq!(parse("after_record"), ("after_record", 1, false));
+        assert_eq!(parse("after_follow_up:3"), ("after_follow_up", 3, false));
+        assert_eq!(parse("before_start:2@child"), ("before_start", 2, true));
     }
 }

@@ -120,7 +120,7 @@ impl Board {
         if kind.is_task() && attempt > 0 {
             self.shared.region.begun.fetch_add(1, Ordering::Relaxed);
         }
-        Ok(Claim { shared: self.shared, slot, index })
+        Ok(Claim { shared: self.shared, index })
     }
 
     /// Copies of all entries in flight. Reads 4 MiB at most; entries being written are left out.
@@ -240,11 +240,23 @@ fn monotonic_ms() -> u64 {
 #[must_use = "dropping the claim at once says that nothing is in flight"]
 pub struct Claim {
     shared: &'static Shared,
-    slot: &'static Slot,
     index: u32,
 }
 
 impl Claim {
+    /// The task that was noted as waiting is begun: as this kind, with an attempt counted from 1. It is on the board all the while.
+    pub fn begin(&mut self, kind: Kind, attempt: u32, hard_deadline_unix_ms: u64) {
+        if let Some(slot) = self.slot() {
+            slot.begin(kind, attempt, hard_deadline_unix_ms, unix_ms());
+        }
+        self.shared.region.begun.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Looked up, for claims are kept where handlers run, by the thousand.
+    fn slot(&self) -> Option<&'static Slot> {
+        self.shared.region.slots.get(self.index as usize)
+    }
+
     /// Frees the entry: the answer is sent, or the task is handed back.
     pub fn release(self) {
         drop(self);
@@ -259,7 +271,9 @@ impl std::fmt::Debug for Claim {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        self.slot.clear();
+        if let Some(slot) = self.slot() {
+            slot.clear();
+        }
         self.shared.free.push(self.index);
     }
 }

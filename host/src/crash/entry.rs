@@ -37,6 +37,15 @@ impl Kind {
     pub const fn is_task(self) -> bool {
         matches!(self, Self::Task | Self::Suspect)
     }
+
+    const fn word(self) -> u64 {
+        match self {
+            Self::Call => 1,
+            Self::Task => 2,
+            Self::Suspect => 3,
+            Self::Inline => 4,
+        }
+    }
 }
 
 /// A copy of one thing in flight.
@@ -85,16 +94,10 @@ impl Slot {
         // No word below may be seen by a reader that has not also seen `WRITING`.
         fence(Ordering::Release);
         let id = u128::from_be_bytes(draft.id);
-        let kind = match draft.kind {
-            Kind::Call => 1,
-            Kind::Task => 2,
-            Kind::Suspect => 3,
-            Kind::Inline => 4,
-        };
         let lengths =
             draft.texts.iter().rev().fold(0, |all, text| (all << 16) | (text.len() as u64 & 0xffff));
         let head = [
-            kind | (u64::from(draft.attempt) << 32),
+            draft.kind.word() | (u64::from(draft.attempt) << 32),
             (id >> 64) as u64,
             id as u64,
             draft.hard_deadline_unix_ms,
@@ -108,6 +111,15 @@ impl Slot {
         draft.texts.iter().for_each(|text| bytes.push(text.as_bytes()));
         bytes.finish();
         self.state.store(generation | LIVE, Ordering::Release);
+    }
+
+    /// Makes the task that waits in this live slot one that is begun. It is live all the while, and each word is whole: whoever
+    /// looks, or dies, half way sees one that waits, with the times of one that is begun.
+    pub(super) fn begin(&self, kind: Kind, attempt: u32, hard_deadline_unix_ms: u64, since_unix_ms: u64) {
+        let [first, _, _, deadline, since, ..] = &self.words;
+        deadline.store(hard_deadline_unix_ms, Ordering::Relaxed);
+        since.store(since_unix_ms, Ordering::Relaxed);
+        first.store(kind.word() | (u64::from(attempt) << 32), Ordering::Release);
     }
 
     /// Frees the slot.

@@ -64,6 +64,18 @@ async fn task_that_crashes_once_is_tried_again_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn task_that_is_about_to_start_when_its_child_dies_comes_back_at_once() {
+    let serving = Serving::api(|c| config(c).set("retry.time_scale", 0.1)).await;
+    // The first time is its first attempt. The second one waited, for its record had to be read.
+    let doomed = Launch::new(["worker"]).config(&serving.config);
+    let worker = doomed.env("CARDCAGE_FAILPOINT", "before_start:2@child").ready().await.unwrap();
+    let id = accepted(&serving, "/chaos/task", json!({ "mode": "fail_until", "times": 2 })).await;
+    let done = serving.http.final_task(&id, soon()).await.unwrap();
+    assert_eq!((&done["state"], causes(&done)), (&json!("succeeded"), vec!["error", "succeeded"]));
+    wait_metric(&worker, "cardcage_child_restarts_total 1").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn crash_in_a_call_counts_against_no_task() {
     let (serving, _worker) = Serving::both(|c| config(c).set("tasks.crash_limit", 1)).await;
     let id = accepted(&serving, "/chaos/task", json!({ "mode": "sleep", "ms": 2_000 })).await;

@@ -36,6 +36,28 @@ fn another_mapping_reads_what_was_claimed_and_not_what_was_released() {
 }
 
 #[test]
+fn task_that_waits_and_begins_is_the_same_entry_all_the_while() {
+    let child = Board::create().unwrap();
+    let supervisor = second_mapping(&child);
+    let mut waiting = child.claim(Kind::Task, [1; 16], "$JS.ACK.a.b", "orders", "fulfil", 0, 9).unwrap();
+    let before = supervisor.live();
+    assert_eq!((before[0].attempt, supervisor.tasks_begun()), (0, 0));
+    waiting.begin(Kind::Suspect, 2, 7);
+    let after = supervisor.live();
+    let expected = Entry {
+        kind: Kind::Suspect,
+        attempt: 2,
+        hard_deadline_unix_ms: 7,
+        since_unix_ms: after[0].since_unix_ms,
+        ..before[0].clone()
+    };
+    assert_eq!((after.as_slice(), supervisor.tasks_begun()), (&[expected][..], 1));
+    assert!(after[0].since_unix_ms >= before[0].since_unix_ms);
+    waiting.release();
+    assert_eq!(supervisor.live(), []);
+}
+
+#[test]
 fn a_full_board_is_an_error_and_a_release_makes_room() {
     let board = Board::create().unwrap();
     let mut claims: Vec<Claim> = (0..ENTRIES).map(|n| claim(&board, n as u8).unwrap()).collect();

@@ -12,7 +12,8 @@ use super::plan::{Plan, Write};
 use super::unit::{Slot, Turn, Unit};
 use super::unreadable::{self, Unreadable};
 use crate::broker::{Ack, Delivery, Waiting};
-use crate::crash::Kind;
+use crate::crash::{Claim, Kind};
+use crate::failpoint::{Point, reach};
 use cardcage_protocol::{EnvelopeError, State, TaskEnvelope, TaskRecord, Timestamp};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -41,10 +42,10 @@ pub(super) fn run(unit: Arc<Unit>, delivery: Delivery, slot: Slot) -> impl Futur
         }
         let now = unit.now();
         let message = delivered.message();
-        let (hold, came_first) = match shared.held.enter(envelope.id, message, now) {
-            Ok(hold) => (hold, true),
+        let (hold, came_first, waiting) = match shared.held.enter(envelope.id, message, now) {
+            Ok(hold) => (hold, true, None),
             Err(here) => match Box::pin(delivered.enter_after(here)).await {
-                Some(hold) => (hold, false),
+                Some((hold, waiting)) => (hold, false, waiting),
                 None => return,
             },
         };
@@ -61,11 +62,13 @@ pub(super) fn run(unit: Arc<Unit>, delivery: Delivery, slot: Slot) -> impl Futur
         match arrival::receive(&delivered.arrival(now), settling || must_read) {
             // Cancelled while it was on its way here: its record says so.
             Reception::Start(_) if hold.holding.is_cancelled() => {
-                Box::pin(delivered.consider(&hold.holding, slot)).await
+                Box::pin(delivered.consider(waiting, &hold.holding, slot)).await
             }
-            Reception::Start(standing) => delivered.start(standing, None, &hold.holding, slot).await,
+            Reception::Start(standing) => {
+                delivered.start(standing, None, waiting, &hold.holding, slot).await;
+            }
             Reception::Expired(plan) => Box::pin(delivered.expire(*plan, &hold.holding, slot)).await,
-            Reception::Read => Box::pin(delivered.consider(&hold.holding, slot)).await,
+            Reception::Read => Box::pin(delivered.consider(waiting, &hold.holding, slot)).await,
         }
     }
 }
@@ -132,9 +135,9 @@ impl Delivered<'_> {
         Ok(messages.iter().all(is_this) && self.unit.shared.read(self.envelope, until).await?.is_none())
     }
 
-    /// What to do with a delivery whose task is `here` already: enters it after that one, or deals with it and answers
-    /// `None`.
-    async fn enter_after(&self, here: Message) -> Option<Hold<'_>> {
+    /// What to do with a delivery whose task is `here` already: enters it after that one, on the board as waiting, or deals with
+    /// it and answers `None`.
+    async fn enter_after(&self, here: Message) -> Option<(Hold<'_>, Option<Box<Claim>>)> {
         let (shared, envelope, delivery) = (&*self.unit.shared, self.envelope, self.delivery);
         let message = self.message();
         match arrival::meet(envelope, message, here) {
@@ -153,33 +156,34 @@ impl Delivered<'_> {
         }
         // The next message, while the last writes of this one are under way: on the board, so that it costs no lease. The
         // record says what is left to do.
-        let claim = self.unit.claim(delivery, Note::waiting(envelope)).await;
+        let waiting = self.unit.claim_waiting(delivery, envelope).await;
         let hold = tokio::select! {
             biased;
             hold = shared.held.enter_next(envelope.id, message, || self.unit.now()) => Some(hold),
             () = shared.stop.cancelled() => None,
         };
-        drop(claim);
         if hold.is_none() {
             bump(&shared.counters.handed_back);
             shared.acknowledge(delivery, Ack::HandBack).await;
         }
-        hold
+        hold.map(|hold| (hold, waiting))
     }
 
     async fn expire(self, plan: Plan, holding: &Holding, slot: Slot) {
         let until = Instant::now() + self.unit.shared.lease;
         if self.finish(plan, None, until).await == Carried::Conflict {
-            self.consider(holding, slot).await;
+            self.consider(None, holding, slot).await;
         }
     }
 
-    /// Off the happy path: decides with the record.
-    async fn consider(self, holding: &Holding, slot: Slot) {
+    /// Off the happy path: decides with the record. `waiting`: its note on the board, if it has one yet.
+    async fn consider(self, mut waiting: Option<Box<Claim>>, holding: &Holding, slot: Slot) {
         let (shared, envelope, limits) = (&*self.unit.shared, self.envelope, &self.unit.limits);
         let mut until = Instant::now() + shared.lease;
         // Reading takes long while the broker is away, and the lease runs.
-        let claim = self.unit.claim(self.delivery, Note::waiting(envelope)).await;
+        if waiting.is_none() {
+            waiting = self.unit.claim_waiting(self.delivery, envelope).await;
+        }
         let mut alone = None;
         for _ in 0..ROUNDS {
             let Ok(current) = shared.read(envelope, until).await else { break };
@@ -217,16 +221,14 @@ impl Delivered<'_> {
                     Carried::Out | Carried::GivenUp => return,
                 },
                 Decision::Start(standing) => {
-                    drop(claim);
-                    return self.start(standing, alone, holding, slot).await;
+                    return self.start(standing, alone, waiting, holding, slot).await;
                 }
                 Decision::Append { mut write, attempt, lost } => {
                     match shared.write(&mut write, until).await {
                         Ok(fence) => {
                             shared.counters.lost.fetch_add(lost.into(), Ordering::Relaxed);
-                            drop(claim);
                             let standing = Standing { attempt, record: Some(Box::new(write.record)), fence };
-                            return self.start(standing, alone, holding, slot).await;
+                            return self.start(standing, alone, waiting, holding, slot).await;
                         }
                         Err(Carried::Conflict) => {}
                         Err(_) => break,
@@ -242,79 +244,104 @@ impl Delivered<'_> {
         self.unit.shared.carry_out(self.envelope, self.delivery, plan, current, until).await
     }
 
-    /// Runs the handler and ends the attempt. `alone`: the turn that it has, as one that may have crashed a worker.
-    async fn start(self, standing: Standing, alone: Option<Box<Turn<'_>>>, holding: &Holding, slot: Slot) {
-        let Self { unit, delivery, envelope, .. } = self;
-        let (shared, room, limits) = (&*unit.shared, &*unit.room, &unit.limits);
-        let mut running = match alone.map(|turn| *turn).or_else(|| unit.try_turn()) {
-            Some(turn) => Ok(turn),
-            None => Box::pin(self.wait_for_turn(holding)).await,
-        };
-        if matches!(running, Err(Signal::Stopped)) || room.gate.is_closed() {
-            let record = standing.record.map(|mut record| {
-                history::withdraw(&mut record);
-                *record
-            });
-            return Box::pin(self.hand_back(record, standing.fence)).await;
-        }
-        let deadline = local_deadline(limits.timeout);
-        let kind = if running.as_ref().is_ok_and(Turn::is_suspect) { Kind::Suspect } else { Kind::Task };
-        let note = Note { kind, id: envelope.id, attempt: standing.attempt, deadline };
-        let claim = match unit.try_claim(delivery, note) {
-            Err(BoardFull) => Box::pin(unit.claim(delivery, note)).await,
-            done => done,
-        };
-        let Ok(claim) = claim else {
-            tracing::error!(task = %envelope.id, "the board stays full; a task comes again when its lease ends");
-            return;
-        };
-        let (started, started_at) = (Instant::now(), unit.now());
-        holding.started(standing.attempt, started_at);
-        holding.staged.open(standing.attempt, envelope.root_id);
-        let ended = match &mut running {
-            Ok(turn) => {
-                bump(&shared.counters.started);
-                if turn.is_suspect() {
-                    Box::pin(self.handle_alone(turn, standing.attempt, deadline, holding)).await
-                } else {
-                    self.handle(standing.attempt, deadline, holding).await
-                }
+    /// Runs the handler and ends the attempt. `alone`: the turn that it has, as one that may have crashed a worker. `waiting`: its
+    /// note on the board, where it did not come straight here.
+    #[expect(clippy::manual_async_fn, reason = "an `async fn` would hold its arguments twice")]
+    fn start<'a>(
+        self,
+        standing: Standing,
+        alone: Option<Box<Turn<'a>>>,
+        mut waiting: Option<Box<Claim>>,
+        holding: &'a Holding,
+        slot: Slot,
+    ) -> impl Future<Output = ()> + Send
+    where
+        Self: 'a,
+    {
+        async move {
+            let Self { unit, delivery, envelope, .. } = self;
+            let (shared, room, limits) = (&*unit.shared, &*unit.room, &unit.limits);
+            let mut running = match alone.map(|turn| *turn).or_else(|| unit.try_turn()) {
+                Some(turn) => Ok(turn),
+                None => Box::pin(self.wait_for_turn(&mut waiting, holding)).await,
+            };
+            if matches!(running, Err(Signal::Stopped)) || room.gate.is_closed() {
+                let record = standing.record.map(|mut record| {
+                    history::withdraw(&mut record);
+                    *record
+                });
+                return Box::pin(self.hand_back(record, standing.fence)).await;
             }
-            Err(_) => Ended::Cancelled,
-        };
-        let children = holding.staged.close();
-        let facts = Facts {
-            envelope,
-            me: &shared.instance,
-            attempt: standing.attempt,
-            message: delivery.stream_sequence,
-            schema: &unit.schema,
-            started_at,
-            ended_at: unit.now(),
-            told: holding.is_cancelled(),
-        };
-        // The semaphore is never closed; while the broker is slow, this is what holds the slot.
-        let ending = room.ending.acquire().await;
-        drop((slot, running));
-        let has_ended = Box::pin(self.end(&facts, standing, &ended, &children, started)).await;
-        if has_ended && (holding.does_once() || facts.attempt > 1) {
-            Box::pin(self.end_once()).await;
+            let deadline = local_deadline(limits.timeout);
+            let kind = if running.as_ref().is_ok_and(Turn::is_suspect) { Kind::Suspect } else { Kind::Task };
+            let note = Note { kind, id: envelope.id, attempt: standing.attempt, deadline };
+            reach(Point::BeforeStart);
+            let claim = match waiting {
+                Some(mut waiting) => {
+                    waiting.begin(note.kind, note.attempt, note.deadline);
+                    Ok(Some(*waiting))
+                }
+                None => match unit.try_claim(delivery, note) {
+                    Err(BoardFull) => Box::pin(unit.claim(delivery, note)).await,
+                    done => done,
+                },
+            };
+            let Ok(claim) = claim else {
+                tracing::error!(task = %envelope.id, "the board stays full; a task comes again when its lease ends");
+                return;
+            };
+            let (started, started_at) = (Instant::now(), unit.now());
+            holding.started(standing.attempt, started_at);
+            holding.staged.open(standing.attempt, envelope.root_id);
+            let ended = match &mut running {
+                Ok(turn) => {
+                    bump(&shared.counters.started);
+                    if turn.is_suspect() {
+                        Box::pin(self.handle_alone(turn, standing.attempt, deadline, holding)).await
+                    } else {
+                        self.handle(standing.attempt, deadline, holding).await
+                    }
+                }
+                Err(_) => Ended::Cancelled,
+            };
+            let children = holding.staged.close();
+            let facts = Facts {
+                envelope,
+                me: &shared.instance,
+                attempt: standing.attempt,
+                message: delivery.stream_sequence,
+                schema: &unit.schema,
+                started_at,
+                ended_at: unit.now(),
+                told: holding.is_cancelled(),
+            };
+            // The semaphore is never closed; while the broker is slow, this is what holds the slot.
+            let ending = room.ending.acquire().await;
+            drop((slot, running));
+            let has_ended = Box::pin(self.end(&facts, standing, &ended, &children, started)).await;
+            if has_ended && (holding.does_once() || facts.attempt > 1) {
+                Box::pin(self.end_once()).await;
+            }
+            drop((ending, claim));
         }
-        drop((ending, claim));
     }
 
     /// More deliveries came than there are slots: waits, on the board so that the lease is renewed, unless a signal
     /// comes first.
-    async fn wait_for_turn(&self, holding: &Holding) -> Result<Turn<'_>, Signal> {
-        let claim = self.unit.claim(self.delivery, Note::waiting(self.envelope)).await;
-        let turn = tokio::select! {
+    async fn wait_for_turn(
+        &self,
+        waiting: &mut Option<Box<Claim>>,
+        holding: &Holding,
+    ) -> Result<Turn<'_>, Signal> {
+        if waiting.is_none() {
+            *waiting = self.unit.claim_waiting(self.delivery, self.envelope).await;
+        }
+        tokio::select! {
             biased;
             () = self.unit.shared.stop.cancelled() => Err(Signal::Stopped),
             signal = holding.signalled() => Err(signal),
             turn = self.unit.turn() => turn.ok_or(Signal::Stopped),
-        };
-        drop(claim);
-        turn
+        }
     }
 
     /// The turn of a task that may have crashed a worker, unless a signal comes first.
