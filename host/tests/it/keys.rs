@@ -1,5 +1,6 @@
 //! Unique and serial keys, with real workers, some of which die with a key in hand.
 
+use crate::declarations::ran;
 use crate::serving::{Serving, signal, soon};
 use cardcage::broker::{Broker, Options, Turn, TurnClaim, UniqueClaim};
 use cardcage::terms::{serial_hash, unique_hash};
@@ -50,12 +51,6 @@ pub(crate) fn names() -> (Name, Name) {
 }
 
 /// When the last attempt started and ended.
-pub(crate) fn span(task: &Value) -> (u64, u64) {
-    let attempt = task["attempts"].as_array().unwrap().last().unwrap();
-    let time = |what: &str| attempt[what].as_str().unwrap().parse::<Timestamp>().unwrap().unix_ms();
-    (time("started_at"), time("ended_at"))
-}
-
 /// Kills the supervisor and its child at once: nobody is left to hand anything back.
 fn kill(worker: &mut Cardcage) {
     let children = worker.child_pids();
@@ -189,7 +184,7 @@ async fn tasks_of_one_serial_key_run_one_after_the_other_in_their_order_on_any_n
     for id in &ids {
         let done = ended(&serving, id).await;
         assert_eq!((&done["state"], done["attempts"].as_array().unwrap().len()), (&json!("succeeded"), 1));
-        spans.push(span(&done));
+        spans.push(ran(&done));
     }
     assert!(spans.is_sorted_by(|a, b| a.1 <= b.0), "they overlap, or one overtook another: {spans:?}");
     leaves_nothing(&serving).await;
@@ -268,7 +263,7 @@ async fn serial_key_of_a_worker_that_died_goes_on_with_its_task_and_then_to_the_
     let _second = serving.worker().await;
     let (held, next) = (ended(&serving, &held).await, ended(&serving, &next).await);
     assert_eq!((&held["state"], &next["state"]), (&json!("succeeded"), &json!("succeeded")));
-    assert!(span(&held).1 <= span(&next).0, "the one that was lost keeps its turn");
+    assert!(ran(&held).1 <= ran(&next).0, "the one that was lost keeps its turn");
     leaves_nothing(&serving).await;
 }
 

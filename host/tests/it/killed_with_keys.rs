@@ -1,7 +1,8 @@
 //! A worker is killed with a task's keys in hand: before it releases them, half-way, and where a task in its line stands
 //! twice. Whoever comes again releases them, the next in line goes on, and no two tasks of one key run at the same time.
 
-use crate::keys::{broker, ended, leaves_nothing, lines, names, post, running, span};
+use crate::declarations::ran;
+use crate::keys::{broker, ended, leaves_nothing, lines, names, post, running};
 use crate::killed_between_writes::Killed;
 use crate::serving::{Serving, chaos_envelope, soon, wait_metric};
 use bytes::Bytes;
@@ -133,7 +134,7 @@ async fn worker_killed_between_a_retrys_record_and_the_end_of_its_turn_has_both_
         let was_handed = ["after_turn_passed", "before_ack"].contains(&point) && causes(&other).len() == 2;
         let expected: &[_] = if was_handed { &["lease_lost", "succeeded"] } else { &["succeeded"] };
         assert_eq!(causes(&other), expected, "{point}: {other}");
-        let (last, between) = (span(&done), span(&other));
+        let (last, between) = (ran(&done), ran(&other));
         assert!(last.1 <= between.0 || between.1 <= last.0, "{point}: {last:?} and {between:?} overlap");
         leaves_nothing(serving).await;
         let once: HashMap<String, usize> = [first, next].map(|id| (id, 1)).into();
@@ -162,7 +163,7 @@ async fn task_whose_worker_is_killed_when_it_stands_in_its_line_and_in_its_queue
             "{done}"
         );
     }
-    assert!(span(&holder).1 <= span(&next).0);
+    assert!(ran(&holder).1 <= ran(&next).0);
     leaves_nothing(serving).await;
     assert_eq!(killed.ran().len(), 2, "{:?}", killed.ran());
     assert!(killed.outcomes().await.values().all(|count| *count == 1));

@@ -112,7 +112,7 @@ async fn rate_and_cap_that_are_set_outlive_a_broker_that_is_killed() {
     let _newcomer = serving.worker().await;
     drop(worker);
     assert_eq!(cap_of_short(&serving).await, 2);
-    let ids = posted(&serving, 8, &json!({ "mode": "sleep", "ms": 1_500 })).await;
+    let ids = posted(&serving, 8, &json!({ "mode": "sleep", "ms": 800 })).await;
     let done = outcomes(&serving, &ids).await;
     assert_eq!(most_at_once(&done), 2);
     set(&serving, &["chaos.short", "--max-running", "declared"]).await;

@@ -258,7 +258,22 @@ struct Keyed {
     serial: Option<String>,
 }
 
+/// Does what the order says; a result says when it `ran`: from and to, in microseconds since 1970 by this machine's clock.
 async fn attempt(ctx: &TaskContext<App>, order: &Order) -> TaskResult<Value> {
+    let from = unix_us();
+    let mut result = carry_out(ctx, order).await?;
+    if let Some(told) = result.as_object_mut() {
+        told.insert("ran".to_owned(), json!([from, unix_us()]));
+    }
+    Ok(result)
+}
+
+fn unix_us() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+}
+
+async fn carry_out(ctx: &TaskContext<App>, order: &Order) -> TaskResult<Value> {
     let run = ctx.state().seen.start();
     if order.together {
         let children = (0..order.children).map(|_| ctx.tasks().enqueue(chaos, Order::child()));
