@@ -87,10 +87,9 @@ impl Server {
         Ok(Self { listener: TcpListener::from_std(listener)?, edge, options })
     }
 
-    /// Serves until `stop`, then lets requests under way end, for the grace at most, after which they are answered 503.
-    /// The departure is set before. Answers whether all ended by themselves.
-    pub async fn run(self, stop: CancellationToken, departure: Arc<OnceLock<Departure>>) -> bool {
-        let departure = move || *departure.get().unwrap_or(&AT_ONCE);
+    /// Accepts connections and serves them until `stop`, and has given up the listener when it returns. The departure is set
+    /// before the stop.
+    pub async fn accept_until(self, stop: CancellationToken, departure: Arc<OnceLock<Departure>>) -> Leaving {
         let mut http = auto::Builder::new(TokioExecutor::new());
         // The edge's own bound is checked after parsing; hyper's is beyond it, and ends the connection.
         let buffer = self.options.headers_max_bytes.saturating_add(1024).max(HEAD_BUFFER_MIN_BYTES);
@@ -108,8 +107,9 @@ impl Server {
         let places = Arc::new(Semaphore::new(self.options.connections_max));
         loop {
             let accepted = tokio::select! {
-                accepted = accept(&self.listener, &places) => accepted,
+                biased;
                 () = stop.cancelled() => break,
+                accepted = accept(&self.listener, &places) => accepted,
             };
             let Some((stream, place)) = accepted else { continue };
             // Small answers must not wait for a full segment.
@@ -146,7 +146,7 @@ impl Server {
                     () = async {
                         stop.cancelled().await;
                         if !watched.is_multiplexed() {
-                            watched.idle_for(departure().linger()).await;
+                            watched.idle_for(known(&departure).linger()).await;
                         }
                     } => {
                         connection.as_mut().graceful_shutdown();
@@ -161,15 +161,35 @@ impl Server {
         }
         drop(self.listener);
         self.edge.leave();
-        connections.close();
-        let mut ended = std::pin::pin!(connections.wait());
-        if tokio::time::timeout(departure().grace, &mut ended).await.is_ok() {
+        Leaving { edge: self.edge, connections, departure }
+    }
+}
+
+/// A server that accepts no more connections, and still has some.
+#[derive(Debug)]
+pub struct Leaving {
+    edge: Arc<Edge>,
+    connections: TaskTracker,
+    departure: Arc<OnceLock<Departure>>,
+}
+
+impl Leaving {
+    /// Lets requests under way end, for the grace at most, after which they are answered 503. Answers whether all ended by
+    /// themselves.
+    pub async fn end(self) -> bool {
+        self.connections.close();
+        let mut ended = std::pin::pin!(self.connections.wait());
+        if tokio::time::timeout(known(&self.departure).grace, &mut ended).await.is_ok() {
             return true;
         }
         self.edge.cut_off();
         let _ = tokio::time::timeout(LAST_ANSWERS, ended).await;
         false
     }
+}
+
+fn known(departure: &OnceLock<Departure>) -> Departure {
+    *departure.get().unwrap_or(&AT_ONCE)
 }
 
 async fn accept(

@@ -1,6 +1,6 @@
 //! A child that runs, and what speaks with it: taken from one who stays with it, and given to another.
 
-use super::control::Reader;
+use super::control::{Reader, ToChild, encode};
 use super::spawn::Process;
 use super::started::Started;
 use std::os::unix::net::UnixStream;
@@ -47,6 +47,20 @@ impl Connected {
             serves: false,
             started: Started::default(),
         })
+    }
+
+    /// Gives it an order.
+    pub(super) fn order(&self, order: &ToChild) {
+        send(&self.orders, order);
+    }
+}
+
+/// Gives an order to the child at the other end.
+pub(super) fn send(orders: &mpsc::UnboundedSender<Vec<u8>>, order: &ToChild) {
+    match encode(order) {
+        // No receiver: the channel is broken, which the reading side notices too.
+        Ok(frame) => drop(orders.send(frame)),
+        Err(error) => tracing::error!(%error, "an order cannot be sent"),
     }
 }
 

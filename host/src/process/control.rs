@@ -84,6 +84,8 @@ impl std::fmt::Display for Role {
 pub enum ToChild {
     /// The first message, and only the first.
     Start(Start),
+    /// An API's child accepts connections from now on. Before, they wait in the listener's backlog, or another child accepts them.
+    Accept,
     /// Stop taking work, finish or hand back what is held, exit.
     Drain {
         /// How long that may take, in ms.
@@ -147,7 +149,7 @@ pub enum ToSupervisor {
     Judged(Judged),
     /// A plugin was refused; the child goes on.
     Refused(Refusal),
-    /// The child serves.
+    /// The child serves; that of an API as soon as it is told to accept.
     Ready(Ready),
     /// Something the child needs is missing; it serves what it can.
     Degraded {
@@ -171,6 +173,8 @@ pub enum ToSupervisor {
         /// All of them.
         plugins: Vec<BlockedPlugin>,
     },
+    /// An API's child accepts no more connections. Those that it has are answered to their end.
+    Leaving,
     /// Answer to [`ToChild::Metrics`].
     MetricsText {
         /// The request's id.

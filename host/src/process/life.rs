@@ -10,7 +10,7 @@
 mod ending;
 mod messages;
 
-use super::connected::Connected;
+use super::connected::{self, Connected};
 use super::control::{Error, Phase, Reader, Start, ToChild, encode, send_prefix_with_fds};
 use super::held::Held;
 use super::lease::now_unix_ms;
@@ -307,11 +307,7 @@ impl<'a, 'b> Life<'a, 'b> {
     }
 
     fn order(&self, order: &ToChild) {
-        match encode(order) {
-            // No receiver: the channel is broken, which the reading side notices too.
-            Ok(frame) => drop(self.orders.send(frame)),
-            Err(error) => tracing::error!(%error, "an order cannot be sent"),
-        }
+        connected::send(&self.orders, order);
     }
 
     fn ask_metrics(&mut self, request: oneshot::Sender<String>) {

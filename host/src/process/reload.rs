@@ -267,7 +267,7 @@ impl Reloading {
                 if let Ok((child, _, plan, _)) = risen {
                     let status = Status::new(means.role, means.instance);
                     let grave = Grave { board, hooks: means.hooks, status };
-                    send_away(child, &plan, grave, stop).await;
+                    send_away(child, &plan, grave, stop, None).await;
                 }
                 let others = "another worker group does not take the new plugin set";
                 let _ = answer.send(Err(Unfit::of(Exit::PluginRefused, others)));

@@ -10,7 +10,7 @@
 //! once its successor serves, or once nobody will follow any more.
 
 use super::connected::Connected;
-use super::control::{ToChild, ToSupervisor, encode};
+use super::control::{ToChild, ToSupervisor};
 use super::grave::Grave;
 use super::life::{GRACE_MARGIN, Lived, OVER_CEILING, START_GRACE};
 use super::oom::OomWatch;
@@ -33,6 +33,8 @@ pub(super) struct Retiree {
     pub(super) limits: Limits,
     /// Whether those who come again to it find another child.
     pub(super) hands_over: bool,
+    /// Dropped when it accepts no more connections.
+    pub(super) accepting: Option<oneshot::Sender<()>>,
 }
 
 impl Retiree {
@@ -53,6 +55,7 @@ impl Retiree {
                 said = self.child.reader.next::<ToSupervisor>(), if open => match said {
                     // It came to it before it read that it is to go: what it has taken since gets the whole grace.
                     Ok(Some(ToSupervisor::Ready(_))) => self.child.serves = true,
+                    Ok(Some(ToSupervisor::Leaving)) => self.accepting = None,
                     Ok(Some(ToSupervisor::Phase { entered })) => {
                         entered.iter().for_each(|phase| self.child.started.enter(phase));
                     }
@@ -91,10 +94,7 @@ impl Retiree {
             true => ToChild::HandOver { grace_ms },
             false => ToChild::Drain { grace_ms },
         };
-        if let Ok(frame) = encode(&order) {
-            // No receiver: it is dying, which `wait` notices.
-            let _ = self.child.orders.send(frame);
-        }
+        self.child.order(&order);
         Instant::now()
     }
 
@@ -107,10 +107,17 @@ impl Retiree {
     }
 }
 
-/// Lets a child finish what it has that is not to serve any more: another one does, or will not be followed by it.
-pub(super) async fn send_away(child: Connected, plan: &Plan, grave: Grave, shutdown: Shutdown) {
+/// Lets a child finish what it has that is not to serve any more: another one does, or will not be followed by it. `accepting`
+/// is dropped when it accepts no more connections, and at its end.
+pub(super) async fn send_away(
+    child: Connected,
+    plan: &Plan,
+    grave: Grave,
+    shutdown: Shutdown,
+    accepting: Option<oneshot::Sender<()>>,
+) {
     let Plan { grace, limits, .. } = *plan;
-    let retiree = Retiree { child, grace, limits, hands_over: true };
+    let retiree = Retiree { child, grace, limits, hands_over: true, accepting };
     // The other one serves already.
     let (_, successor) = oneshot::channel();
     let lived = retiree.run(successor, shutdown).await;

@@ -22,7 +22,7 @@ mod verdict;
 use super::aftermath::Aftermath;
 use super::backoff::Backoff;
 use super::connected::Connected;
-use super::control::{Error, Refusal, Role};
+use super::control::{Error, Refusal, Role, ToChild};
 use super::crash_loops::CrashLoops;
 use super::grave::Grave;
 use super::held::Shelf;
@@ -48,6 +48,10 @@ use verdict::Next;
 
 /// So many starts in a row may fail with no plugin to blame.
 const FAILED_STARTS_MAX: u32 = 5;
+
+/// Longest that a child which has come up waits until the one before accepts no more: no caller waits longer for a child that
+/// hangs, and that accepts nothing while it does.
+pub(super) const LEAVE_MAX: Duration = Duration::from_secs(1);
 
 /// What a supervisor is given.
 pub struct SupervisorOptions {
@@ -156,7 +160,7 @@ impl Supervisor {
             let board = self.reloading.board;
             let (hooks, status) = (self.options.hooks.clone(), self.status.clone());
             let grave = Grave { board, hooks, status };
-            send_away(risen.child, &risen.plan, grave, shutdown.clone()).await;
+            send_away(risen.child, &risen.plan, grave, shutdown.clone(), None).await;
         }
         // Nobody follows any more: what is retiring drains now, if it does not yet.
         self.successor = None;
@@ -243,8 +247,14 @@ impl Supervisor {
                 Ok(Outcome::Followed(before, risen)) => {
                     let (plan, grave) = (self.options.plan.clone(), self.grave(self.board()));
                     let stop = shutdown.clone();
-                    let leaving = async move { send_away(*before, &plan, grave, stop).await };
+                    let accepts = self.options.listener.is_some() && before.serves;
+                    let (accepting, left) = oneshot::channel();
+                    let leaving =
+                        async move { send_away(*before, &plan, grave, stop, Some(accepting)).await };
                     self.retiring = Some(tokio::spawn(leaving.in_current_span()));
+                    if accepts {
+                        accepts_no_more(left, shutdown.clone()).await;
+                    }
                     Ok(self.follow(*risen, shutdown).await)
                 }
                 Ok(Outcome::Retired(child, why)) => {
@@ -293,6 +303,9 @@ impl Supervisor {
             // Whoever put another set in place has seen to what was left out.
             self.loops = CrashLoops::default();
             self.returning.abort_all();
+        }
+        if self.options.listener.is_some() {
+            risen.child.order(&ToChild::Accept);
         }
         let (pid, seen) = (risen.child.process.id(), risen.now.clone());
         self.status.update(|now| {
@@ -353,7 +366,7 @@ impl Supervisor {
         self.status.update(|now| *now.replaced.entry(word).or_default() += 1);
         let alive = child.born.elapsed();
         let Plan { grace, limits, .. } = self.options.plan;
-        let retiree = Retiree { child, grace, limits, hands_over: false };
+        let retiree = Retiree { child, grace, limits, hands_over: false, accepting: None };
         let (sender, successor) = oneshot::channel();
         let (grave, shutdown) = (self.grave(self.board()), shutdown.clone());
         self.successor = Some(sender);
@@ -367,5 +380,14 @@ impl Supervisor {
         self.board = 1 - self.board;
         self.replaceable = Instant::now() + self.replacing.after(alive);
         Lived::replaced(Death::Killed("was replaced"), alive, Started::default())
+    }
+}
+
+/// Waits until a child that hands over accepts no more connections, or has ended; not for ever.
+async fn accepts_no_more(left: oneshot::Receiver<()>, mut shutdown: Shutdown) {
+    tokio::select! {
+        _ = left => {}
+        () = shutdown.drain() => {}
+        () = tokio::time::sleep(LEAVE_MAX) => tracing::warn!("the child before does not say that it accepts no more connections; the new one accepts beside it"),
     }
 }

@@ -79,7 +79,19 @@ pub(super) async fn serve(mut context: Context) -> Result<Exit, Failure> {
     tokio::spawn(keep_layout(context.outbox.clone(), broker.clone(), plugin_names(&set)));
     tokio::spawn(deployed::keep(By::Api, broker.clone(), offered(&set)));
     let departure = Arc::new(std::sync::OnceLock::new());
-    let serving = tokio::spawn(server.run(stop.clone(), departure.clone()));
+    let serving = tokio::spawn({
+        let (may_accept, outbox) = (context.may_accept.clone(), context.outbox.clone());
+        let (stop, departure) = (stop.clone(), departure.clone());
+        async move {
+            tokio::select! {
+                () = may_accept.cancelled() => {}
+                () = stop.cancelled() => {}
+            }
+            let leaving = server.accept_until(stop, departure).await;
+            report(&outbox, &ToSupervisor::Leaving);
+            leaving.end().await
+        }
+    });
     context.ready(&set, bound, |source, description| {
         let plugin = mounted.iter().find(|one| one.identity.name.as_ref() == source.name);
         let is_called = |route: &&RouteDescription| {

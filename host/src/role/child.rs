@@ -19,6 +19,7 @@ use cardcage_protocol::presence::{PresentBody, PresentPath};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 /// What both roles need once the child is attached.
 pub(super) struct Context {
@@ -29,6 +30,8 @@ pub(super) struct Context {
     pub(super) orders: mpsc::UnboundedReceiver<ToChild>,
     pub(super) listener: Option<std::net::TcpListener>,
     pub(super) excluded: Vec<control::Excluded>,
+    /// Cancelled when an API is told to accept connections.
+    pub(super) may_accept: CancellationToken,
     /// What a child before this one serves.
     needed: Vec<String>,
     /// Threads of each plugin's runtime.
@@ -112,6 +115,7 @@ async fn serve(attached: Attached) -> Result<Exit, Failure> {
         orders: attached.orders,
         listener: attached.listener.map(std::net::TcpListener::from),
         excluded: start.excluded,
+        may_accept: CancellationToken::new(),
         needed: start.needed,
         threads: match start.role {
             Role::Api => 1,
@@ -302,6 +306,7 @@ impl Context {
                 Some(ToChild::Metrics { id }) => {
                     self.report(&ToSupervisor::MetricsText { id, text: metrics() + &self.lent() })
                 }
+                Some(ToChild::Accept) => self.may_accept.cancel(),
                 Some(ToChild::Start(_)) => {}
                 None => return departure(self.settings.drain.grace_ms, false),
             }

@@ -1,6 +1,7 @@
 //! Reloads of running hosts: no request refused or failed, no task lost or doubled, and a set that is refused changes nothing.
 
 mod handover;
+mod one_step;
 mod orphaned;
 mod overwritten;
 mod refused;

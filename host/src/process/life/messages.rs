@@ -1,7 +1,7 @@
 //! What a child says, and what is shown and done for it.
 
 use super::{EXIT_WAIT, Ending, Life};
-use crate::process::control::{Error, Ready, Refusal, ToSupervisor};
+use crate::process::control::{Error, Ready, Refusal, ToChild, ToSupervisor};
 use crate::process::crash_loops::is_for_a_while;
 use crate::process::status::Stage;
 use crate::process::wear;
@@ -42,6 +42,8 @@ impl Life<'_, '_> {
                     let _ = waiting.send(text);
                 }
             }
+            // Only of one that is to go, and by whose order it does.
+            ToSupervisor::Leaving => {}
             ToSupervisor::Drained { unfinished } => tracing::info!(unfinished, "the child has drained"),
             ToSupervisor::Failed { exit_code, message, retry } => {
                 self.phase = None;
@@ -80,6 +82,10 @@ impl Life<'_, '_> {
         }
         if self.drain_by.is_some() {
             return;
+        }
+        // One that is to be handed over does not accept beside the one before.
+        if self.setting.reloading.is_some() && self.setting.listener.is_some() {
+            self.order(&ToChild::Accept);
         }
         let pid = self.process.id();
         tracing::info!(pid, plugins = ready.plugins.len(), bound = ?ready.bound, "the child serves");

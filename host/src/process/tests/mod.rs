@@ -116,7 +116,10 @@ fn phase(plugin: &str, step: Step) -> ToSupervisor {
 /// Serves until told to drain, and exits with 0.
 fn good_child(mut child: Attached) -> i32 {
     child.outbox.send(&ready()).unwrap();
-    while let Some(ToChild::Metrics { .. } | ToChild::Start(_)) = child.orders.blocking_recv() {}
+    while let Some(ToChild::Accept | ToChild::Metrics { .. } | ToChild::Start(_)) =
+        child.orders.blocking_recv()
+    {}
+    child.outbox.send(&ToSupervisor::Leaving).unwrap();
     child.outbox.send(&ToSupervisor::Drained { unfinished: 0 }).unwrap();
     0
 }

@@ -1,5 +1,6 @@
 //! A new plan while a child serves.
 
+mod accepting;
 mod orphaned;
 
 use super::*;
@@ -26,6 +27,7 @@ fn telling(child: Attached, events: &std::sync::mpsc::Sender<String>) -> i32 {
     child.outbox.send(&ready()).unwrap();
     events.send(format!("{name} serves")).unwrap();
     child.outbox.send(&ToSupervisor::Consuming { active: true }).unwrap();
+    assert_eq!(child.orders.blocking_recv(), Some(ToChild::Accept));
     let order = child.orders.blocking_recv();
     events.send(format!("{name}: {order:?}")).unwrap();
     0

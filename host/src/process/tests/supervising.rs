@@ -142,6 +142,7 @@ async fn drain_makes_unready_closes_the_listener_and_ends_with_0() {
             assert_eq!(passed.local_addr().unwrap(), address);
             assert_eq!(child.start.settings, serde_json::json!({"some": "settings"}));
             child.outbox.send(&ready()).unwrap();
+            assert_eq!(child.orders.blocking_recv(), Some(ToChild::Accept));
             assert_eq!(child.orders.blocking_recv(), Some(ToChild::Drain { grace_ms: 30_000 }));
             drop(passed);
             gone.recv().unwrap();

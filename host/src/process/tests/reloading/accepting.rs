@@ -1,0 +1,122 @@
+//! Who accepts connections while one child follows another.
+
+use super::*;
+use crate::process::assent::Assent;
+use crate::process::supervisor::LEAVE_MAX;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use tokio::sync::mpsc;
+
+/// Children with a listener that say on `told` what they are ordered; what the n-th does at each order, `obey` says.
+fn children(
+    obey: impl Fn(usize, &ToChild, &Attached) -> Obeyed + Clone + Send + Sync + 'static,
+) -> (Running, Receiver<String>) {
+    let (tell, told) = channel();
+    let mut options = options(move |n, control| {
+        let (tell, obey) = (tell.clone(), obey.clone());
+        fake(control, move |mut child| {
+            child.outbox.send(&ready()).unwrap();
+            while let Some(order) = child.orders.blocking_recv() {
+                say(&tell, n, &order);
+                if let Obeyed::Ended(status) = obey(n, &order, &child) {
+                    return status;
+                }
+            }
+            0
+        })
+    });
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    options.listener = Some(listener.into());
+    (run(options), told)
+}
+
+enum Obeyed {
+    Lives,
+    Ended(i32),
+}
+
+fn say(tell: &Sender<String>, n: usize, order: &ToChild) {
+    let word = match order {
+        ToChild::Accept => "accepts",
+        ToChild::HandOver { .. } => "hands over",
+        ToChild::Drain { .. } => "drains",
+        _ => "?",
+    };
+    tell.send(format!("{n} {word}")).unwrap();
+}
+
+/// The next so many orders.
+fn next(told: &Receiver<String>, count: usize) -> Vec<String> {
+    (0..count).map(|_| told.recv_timeout(LONG).unwrap()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_new_child_is_told_to_accept_when_the_old_one_accepts_no_more() {
+    let (leave, leaves) = channel::<()>();
+    let leaves = Arc::new(Mutex::new(leaves));
+    let (running, told) = children(move |n, order, child| match (n, order) {
+        (0, ToChild::HandOver { .. }) => {
+            leaves.lock().unwrap().recv_timeout(LONG).unwrap();
+            child.outbox.send(&ToSupervisor::Leaving).unwrap();
+            // It has answers to give, and lives on.
+            Obeyed::Lives
+        }
+        (_, ToChild::Drain { .. } | ToChild::HandOver { .. }) => Obeyed::Ended(0),
+        _ => Obeyed::Lives,
+    });
+    assert_eq!(next(&told, 1), ["0 accepts"]);
+    let reloading = reload(&running, "new");
+    assert_eq!(next(&told, 1), ["0 hands over"]);
+    assert!(told.try_recv().is_err() && !reloading.is_finished());
+    leave.send(()).unwrap();
+    assert_eq!(next(&told, 1), ["1 accepts"]);
+    assert_eq!(reloading.await.unwrap().unwrap().reloads, 1);
+    running.stop.request();
+    assert_eq!(running.stop().await, Exit::DrainDeadline, "the old one does not go by itself");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_new_child_accepts_beside_an_old_one_that_does_not_answer() {
+    let (running, told) = children(|n, order, _| match (n, order) {
+        (0, ToChild::HandOver { .. }) => Obeyed::Lives,
+        (_, ToChild::Drain { .. } | ToChild::HandOver { .. }) => Obeyed::Ended(0),
+        _ => Obeyed::Lives,
+    });
+    running.wait_for(|now| now.ready).await;
+    assert_eq!(reload(&running, "new").await.unwrap().unwrap().reloads, 1);
+    assert_eq!(next(&told, 3), ["0 accepts", "0 hands over", "1 accepts"]);
+    running.stop.request();
+    assert_eq!(running.stop().await, Exit::DrainDeadline, "the old one does not go by itself");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_new_child_accepts_at_once_where_the_old_one_dies_of_the_order() {
+    let (running, told) = children(|n, order, _| match (n, order) {
+        (0, ToChild::HandOver { .. }) => Obeyed::Ended(SEGV),
+        (_, ToChild::Drain { .. } | ToChild::HandOver { .. }) => Obeyed::Ended(0),
+        _ => Obeyed::Lives,
+    });
+    running.wait_for(|now| now.ready).await;
+    let asked = std::time::Instant::now();
+    assert_eq!(reload(&running, "new").await.unwrap().unwrap().reloads, 1);
+    assert!(asked.elapsed() < LEAVE_MAX, "{:?}", asked.elapsed());
+    assert_eq!(next(&told, 3), ["0 accepts", "0 hands over", "1 accepts"]);
+    assert_eq!(running.stop().await, Exit::Success);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn child_that_is_not_to_follow_is_never_told_to_accept() {
+    let (running, told) = children(|_, order, _| match order {
+        ToChild::Drain { .. } | ToChild::HandOver { .. } => Obeyed::Ended(0),
+        _ => Obeyed::Lives,
+    });
+    running.wait_for(|now| now.ready).await;
+    let (up, mut ups) = mpsc::channel(1);
+    let (go, gone) = watch::channel(None);
+    let (reloads, assent) = (running.reloads.clone(), Assent { up, go: gone });
+    let reloading = tokio::spawn(async move { reloads.reload_with(plan("new"), Some(assent)).await });
+    ups.recv().await.unwrap();
+    go.send_replace(Some(false));
+    assert_eq!(reloading.await.unwrap().unwrap_err().exit, Exit::PluginRefused);
+    assert_eq!(next(&told, 2), ["0 accepts", "1 hands over"]);
+    assert_eq!(running.stop().await, Exit::Success);
+}
