@@ -246,6 +246,7 @@ pub struct Claim {
 impl Claim {
     /// The task that was noted as waiting is begun: as this kind, with an attempt counted from 1. It is on the board all the while.
     pub fn begin(&mut self, kind: Kind, attempt: u32, hard_deadline_unix_ms: u64) {
+        debug_assert!(attempt > 0, "attempts are counted from 1");
         if let Some(slot) = self.slot() {
             slot.begin(kind, attempt, hard_deadline_unix_ms, unix_ms());
         }

@@ -2,7 +2,8 @@
 //!
 //! A slot is a small seqlock. The writer marks it `WRITING`, stores the words, and marks it `LIVE` last
 //! (release). A reader loads the state, copies the words, loads the state again and keeps the copy only
-//! if the state was `LIVE` and is unchanged; a generation in the state tells two claims apart.
+//! if the state was `LIVE` and is unchanged; a generation in the state tells two claims apart. One change is made while it is live:
+//! a task that waits is begun (`begin`), word by word.
 
 use super::region::{Slot, WORDS};
 use std::sync::atomic::{Ordering, fence};
@@ -114,7 +115,8 @@ impl Slot {
     }
 
     /// Makes the task that waits in this live slot one that is begun. It is live all the while, and each word is whole: whoever
-    /// looks, or dies, half way sees one that waits, with the times of one that is begun.
+    /// looks half way sees one that waits or one that is begun, with the times of either, and looks again soon; who dies half way
+    /// leaves one that waits.
     pub(super) fn begin(&self, kind: Kind, attempt: u32, hard_deadline_unix_ms: u64, since_unix_ms: u64) {
         let [first, _, _, deadline, since, ..] = &self.words;
         deadline.store(hard_deadline_unix_ms, Ordering::Relaxed);

@@ -24,7 +24,7 @@ pub(super) const WORDS: usize = 63;
 /// One entry: 512 bytes.
 #[repr(C, align(64))]
 pub(super) struct Slot {
-    /// Lower byte: one of the states in `entry`; the rest: a generation that grows with every change.
+    /// Lower byte: one of the states in `entry`; the rest: a generation that grows with every claim and release.
     pub(super) state: AtomicU64,
     /// The entry, packed (see `entry`).
     pub(super) words: [AtomicU64; WORDS],

@@ -66,7 +66,7 @@ async fn task_that_crashes_once_is_tried_again_at_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn task_that_is_about_to_start_when_its_child_dies_comes_back_at_once() {
     let serving = Serving::api(|c| config(c).set("retry.time_scale", 0.1)).await;
-    // The first time is its first attempt. The second one waited, for its record had to be read.
+    // The second time is the second attempt, whose record has to be read first: it waits on the board.
     let doomed = Launch::new(["worker"]).config(&serving.config);
     let worker = doomed.env("CARDCAGE_FAILPOINT", "before_start:2@child").ready().await.unwrap();
     let id = accepted(&serving, "/chaos/task", json!({ "mode": "fail_until", "times": 2 })).await;

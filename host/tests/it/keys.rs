@@ -50,7 +50,6 @@ pub(crate) fn names() -> (Name, Name) {
     (Name::new("chaos").unwrap(), Name::new("keyed").unwrap())
 }
 
-/// When the last attempt started and ended.
 /// Kills the supervisor and its child at once: nobody is left to hand anything back.
 fn kill(worker: &mut Cardcage) {
     let children = worker.child_pids();

@@ -42,6 +42,9 @@ fn task_that_waits_and_begins_is_the_same_entry_all_the_while() {
     let mut waiting = child.claim(Kind::Task, [1; 16], "$JS.ACK.a.b", "orders", "fulfil", 0, 9).unwrap();
     let before = supervisor.live();
     assert_eq!((before[0].attempt, supervisor.tasks_begun()), (0, 0));
+    while unix_ms() <= before[0].since_unix_ms {
+        std::thread::yield_now();
+    }
     waiting.begin(Kind::Suspect, 2, 7);
     let after = supervisor.live();
     let expected = Entry {
@@ -52,7 +55,7 @@ fn task_that_waits_and_begins_is_the_same_entry_all_the_while() {
         ..before[0].clone()
     };
     assert_eq!((after.as_slice(), supervisor.tasks_begun()), (&[expected][..], 1));
-    assert!(after[0].since_unix_ms >= before[0].since_unix_ms);
+    assert!(after[0].since_unix_ms > before[0].since_unix_ms, "since when it runs");
     waiting.release();
     assert_eq!(supervisor.live(), []);
 }

@@ -42,7 +42,7 @@ pub(super) fn run(unit: Arc<Unit>, delivery: Delivery, slot: Slot) -> impl Futur
         }
         let now = unit.now();
         let message = delivered.message();
-        let (hold, came_first, waiting) = match shared.held.enter(envelope.id, message, now) {
+        let (hold, came_first, mut waiting) = match shared.held.enter(envelope.id, message, now) {
             Ok(hold) => (hold, true, None),
             Err(here) => match Box::pin(delivered.enter_after(here)).await {
                 Some((hold, waiting)) => (hold, false, waiting),
@@ -54,7 +54,7 @@ pub(super) fn run(unit: Arc<Unit>, delivery: Delivery, slot: Slot) -> impl Futur
         let settling = shared.settling.is_settling(shared.broker.link().generation);
         let delivered = match envelope.serial_key {
             None => delivered,
-            Some(_) => match Box::pin(shared.turns(&envelope, &delivery)).await {
+            Some(_) => match Box::pin(delivered.take_turn(&mut waiting)).await {
                 Some(num_delivered) => Delivered { num_delivered, ..delivered },
                 None => return,
             },
@@ -65,7 +65,7 @@ pub(super) fn run(unit: Arc<Unit>, delivery: Delivery, slot: Slot) -> impl Futur
                 Box::pin(delivered.consider(waiting, &hold.holding, slot)).await
             }
             Reception::Start(standing) => {
-                delivered.start(standing, None, waiting, &hold.holding, slot).await;
+                delivered.start(standing, None, None, &hold.holding, slot).await;
             }
             Reception::Expired(plan) => Box::pin(delivered.expire(*plan, &hold.holding, slot)).await,
             Reception::Read => Box::pin(delivered.consider(waiting, &hold.holding, slot)).await,
@@ -162,11 +162,27 @@ impl Delivered<'_> {
             hold = shared.held.enter_next(envelope.id, message, || self.unit.now()) => Some(hold),
             () = shared.stop.cancelled() => None,
         };
-        if hold.is_none() {
-            bump(&shared.counters.handed_back);
-            shared.acknowledge(delivery, Ack::HandBack).await;
+        if hold.is_some() {
+            return hold.map(|hold| (hold, waiting));
         }
-        hold.map(|hold| (hold, waiting))
+        // Before it is somebody else's.
+        drop(waiting);
+        bump(&shared.counters.handed_back);
+        shared.acknowledge(delivery, Ack::HandBack).await;
+        None
+    }
+
+    /// On the board from here on, if it was not yet: reading and writing take long while the broker is away, and the lease runs.
+    async fn note_waiting(&self, waiting: &mut Option<Box<Claim>>) {
+        if waiting.is_none() {
+            *waiting = self.unit.claim_waiting(self.delivery, self.envelope).await;
+        }
+    }
+
+    /// The turn of the serial key; see [`super::unit::Shared::turns`].
+    async fn take_turn(&self, waiting: &mut Option<Box<Claim>>) -> Option<u64> {
+        self.note_waiting(waiting).await;
+        self.unit.shared.turns(self.envelope, self.delivery, waiting).await
     }
 
     async fn expire(self, plan: Plan, holding: &Holding, slot: Slot) {
@@ -180,10 +196,7 @@ impl Delivered<'_> {
     async fn consider(self, mut waiting: Option<Box<Claim>>, holding: &Holding, slot: Slot) {
         let (shared, envelope, limits) = (&*self.unit.shared, self.envelope, &self.unit.limits);
         let mut until = Instant::now() + shared.lease;
-        // Reading takes long while the broker is away, and the lease runs.
-        if waiting.is_none() {
-            waiting = self.unit.claim_waiting(self.delivery, envelope).await;
-        }
+        self.note_waiting(&mut waiting).await;
         let mut alone = None;
         for _ in 0..ROUNDS {
             let Ok(current) = shared.read(envelope, until).await else { break };
@@ -198,7 +211,7 @@ impl Delivered<'_> {
                     Err(Signal::Cancelled) => {}
                     Err(Signal::Stopped) => {
                         let (record, fence) = current.map_or((None, 0), |(record, at)| (Some(record), at));
-                        return self.hand_back(record, fence).await;
+                        return self.hand_back(waiting, record, fence).await;
                     }
                 }
                 until = Instant::now() + shared.lease;
@@ -270,7 +283,7 @@ impl Delivered<'_> {
                     history::withdraw(&mut record);
                     *record
                 });
-                return Box::pin(self.hand_back(record, standing.fence)).await;
+                return Box::pin(self.hand_back(waiting, record, standing.fence)).await;
             }
             let deadline = local_deadline(limits.timeout);
             let kind = if running.as_ref().is_ok_and(Turn::is_suspect) { Kind::Suspect } else { Kind::Task };
@@ -333,9 +346,7 @@ impl Delivered<'_> {
         waiting: &mut Option<Box<Claim>>,
         holding: &Holding,
     ) -> Result<Turn<'_>, Signal> {
-        if waiting.is_none() {
-            *waiting = self.unit.claim_waiting(self.delivery, self.envelope).await;
-        }
+        self.note_waiting(waiting).await;
         tokio::select! {
             biased;
             () = self.unit.shared.stop.cancelled() => Err(Signal::Stopped),
@@ -374,7 +385,8 @@ impl Delivered<'_> {
 
     /// Gives a delivery that was not started to somebody else, now. It is no attempt, and the record says that it is no
     /// loss either.
-    async fn hand_back(self, record: Option<TaskRecord>, fence: u64) {
+    async fn hand_back(self, mut waiting: Option<Box<Claim>>, record: Option<TaskRecord>, fence: u64) {
+        self.note_waiting(&mut waiting).await;
         let shared = &*self.unit.shared;
         let mut record = record.unwrap_or_else(|| TaskRecord::new(self.envelope, State::Queued));
         record.handed_back = record.handed_back.saturating_add(1);
@@ -382,6 +394,8 @@ impl Delivered<'_> {
         if shared.write(&mut Write { record, fence, ttl: None }, until).await.is_err() {
             tracing::debug!(task = %self.envelope.id, "a delivery is handed back without a word in its record");
         }
+        // Before it is somebody else's: what is on the board of a child that dies is answered for as its own.
+        drop(waiting);
         bump(&shared.counters.handed_back);
         shared.acknowledge(self.delivery, Ack::HandBack).await;
     }

@@ -6,6 +6,7 @@
 use super::carry_out::Carried;
 use super::unit::Shared;
 use crate::broker::{Ack, Delivery, Error, Turn, TurnClaim};
+use crate::crash::Claim;
 use crate::failpoint::{Point, reach};
 use crate::terms::{serial_hash_of, unique_hash_of};
 use cardcage_protocol::TaskEnvelope;
@@ -23,10 +24,16 @@ fn turn(envelope: &TaskEnvelope, delivery: &Delivery) -> Turn {
 
 impl Shared {
     /// How often the message was delivered when it might be started, this time included: always, where the task has no serial
-    /// key; else since it has had its turn. `None`: it waits, or is over, and the delivery is dealt with.
-    pub(super) async fn turns(&self, envelope: &TaskEnvelope, delivery: &Delivery) -> Option<u64> {
+    /// key; else since it has had its turn. `None`: it waits, or is over, and the delivery is dealt with. `waiting`: its note on
+    /// the board, which is taken off before it is somebody else's.
+    pub(super) async fn turns(
+        &self,
+        envelope: &TaskEnvelope,
+        delivery: &Delivery,
+        waiting: &mut Option<Box<Claim>>,
+    ) -> Option<u64> {
         let Some(key) = serial_hash_of(envelope) else { return Some(delivery.num_delivered) };
-        match self.take_or_line_up(&key, envelope, delivery).await {
+        match self.take_or_line_up(&key, envelope, delivery, waiting).await {
             Ok(turns) => turns,
             Err(error) => {
                 let task = envelope.id;
@@ -41,6 +48,7 @@ impl Shared {
         key: &str,
         envelope: &TaskEnvelope,
         delivery: &Delivery,
+        waiting: &mut Option<Box<Claim>>,
     ) -> Result<Option<u64>, Error> {
         let (task, turn) = (envelope.id, turn(envelope, delivery));
         let until = Instant::now() + COPY_WAIT;
@@ -50,10 +58,15 @@ impl Shared {
                 TurnClaim::Busy => break,
                 TurnClaim::Over => {
                     tracing::info!(%task, "a message of an earlier attempt was dropped");
+                    *waiting = None;
                     self.acknowledge(delivery, Ack::Done).await;
                     return Ok(None);
                 }
-                TurnClaim::Copy if Instant::now() < until => tokio::time::sleep(COPY_AGAIN).await,
+                TurnClaim::Copy if Instant::now() < until => {
+                    // What the other message has begun is not this one's to answer for.
+                    *waiting = None;
+                    tokio::time::sleep(COPY_AGAIN).await;
+                }
                 TurnClaim::Copy => {
                     // Not acknowledged: it stands for the task should the other one vanish.
                     tracing::info!(%task, "a task's turn is another message's; this one comes again when its lease ends");
@@ -62,6 +75,7 @@ impl Shared {
             }
         }
         let is_started = self.broker.join_line(key, delivery, &envelope.address(), turn).await?;
+        *waiting = None;
         self.acknowledge(delivery, Ack::Done).await;
         if !is_started && let Err(error) = self.broker.start_line(key).await {
             // Whoever ended the turn before goes on trying.
