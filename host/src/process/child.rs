@@ -52,7 +52,7 @@ pub struct Attached {
     pub listener: Option<OwnedFd>,
     /// Where what is in flight is noted.
     pub board: Board,
-    /// [`ToChild::Drain`], [`ToChild::HandOver`] and [`ToChild::Metrics`]. An order to drain may come twice.
+    /// [`ToChild::Accept`], [`ToChild::Drain`], [`ToChild::HandOver`] and [`ToChild::Metrics`]. An order to drain may come twice.
     pub orders: mpsc::UnboundedReceiver<ToChild>,
     /// Where reports go.
     pub outbox: Outbox,

@@ -91,7 +91,7 @@ pub enum ToChild {
         /// How long that may take, in ms.
         grace_ms: u64,
     },
-    /// The same, but another child serves: nobody who comes again finds a closed door.
+    /// The same, but another child is up: nobody who comes again finds a closed door.
     HandOver {
         /// How long that may take, in ms.
         grace_ms: u64,

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! The present child cannot be told to load other libraries: code that is loaded never leaves a process. So there is
-//! another child, and until it takes work nothing is taken from the one that does. One that dies meanwhile is replaced as ever, on the
+//! another child, and until it is up nothing is taken from the one that serves. One that dies meanwhile is replaced as ever, on the
 //! board that it leaves: nobody waits for the new child, but where the present plan cannot serve any more.
 //!
 //! Invariants: one at a time, and none while the child before the present one still drains; a plugin that serves now is

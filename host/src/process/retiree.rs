@@ -1,7 +1,7 @@
 //! A child that is to go, because another one takes its place: a handler in it holds a thread and does not give it back,
 //! or the host was given a new plugin set.
 //!
-//! It serves on until its successor does. Then it drains: what is not stuck finishes within the grace, the rest is handed
+//! It serves on until its successor is up. Then it drains: what is not stuck finishes within the grace, the rest is handed
 //! back. What is left on its board when it has ended is answered as for any dead child.
 //!
 //! One that does not serve yet, because it was just started in the place of a dead one, has nothing to finish, and is given less.
@@ -118,7 +118,7 @@ pub(super) async fn send_away(
 ) {
     let Plan { grace, limits, .. } = *plan;
     let retiree = Retiree { child, grace, limits, hands_over: true, accepting };
-    // The other one serves already.
+    // The other one is up already.
     let (_, successor) = oneshot::channel();
     let lived = retiree.run(successor, shutdown).await;
     tracing::info!(how = %lived.death, "the child that was sent away has ended");

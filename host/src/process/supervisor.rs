@@ -30,7 +30,7 @@ use super::life::{Ending, Lived, Outcome, Setting, live, live_on};
 use super::reload::{Means, Plan, Reloading, Reloads, Risen};
 use super::replacement::{self, Why};
 use super::retiree::{Retiree, send_away};
-use super::spawn::Spawn;
+use super::spawn::{Process, Spawn};
 use super::started::Started;
 use super::status::{ChildMetrics, DutyMetrics, Handle, Stage, Status};
 use super::{CrashReport, Death, Seat, Shutdown};
@@ -49,8 +49,8 @@ use verdict::Next;
 /// So many starts in a row may fail with no plugin to blame.
 const FAILED_STARTS_MAX: u32 = 5;
 
-/// Longest that a child which has come up waits until the one before accepts no more: no caller waits longer for a child that
-/// hangs, and that accepts nothing while it does.
+/// Longest that a child which has come up waits until the one before accepts no more: no caller waits longer because of one that
+/// is frozen. Should that come to itself, it may accept some more before it reads its order.
 pub(super) const LEAVE_MAX: Duration = Duration::from_secs(1);
 
 /// What a supervisor is given.
@@ -244,7 +244,7 @@ impl Supervisor {
         };
         loop {
             outcome = match outcome {
-                Ok(Outcome::Followed(before, risen)) => {
+                Ok(Outcome::Followed(before, mut risen)) => {
                     let (plan, grave) = (self.options.plan.clone(), self.grave(self.board()));
                     let stop = shutdown.clone();
                     let accepts = self.options.listener.is_some() && before.serves;
@@ -253,7 +253,7 @@ impl Supervisor {
                         async move { send_away(*before, &plan, grave, stop, Some(accepting)).await };
                     self.retiring = Some(tokio::spawn(leaving.in_current_span()));
                     if accepts {
-                        accepts_no_more(left, shutdown.clone()).await;
+                        accepts_no_more(left, &mut *risen.child.process, shutdown.clone()).await;
                     }
                     Ok(self.follow(*risen, shutdown).await)
                 }
@@ -383,11 +383,18 @@ impl Supervisor {
     }
 }
 
-/// Waits until a child that hands over accepts no more connections, or has ended; not for ever.
-async fn accepts_no_more(left: oneshot::Receiver<()>, mut shutdown: Shutdown) {
+/// Waits until a child that hands over accepts no more connections, or has ended; not for ever, and not where nobody follows.
+pub(super) async fn accepts_no_more(
+    left: oneshot::Receiver<()>,
+    next: &mut dyn Process,
+    mut shutdown: Shutdown,
+) {
     tokio::select! {
         _ = left => {}
         () = shutdown.drain() => {}
-        () = tokio::time::sleep(LEAVE_MAX) => tracing::warn!("the child before does not say that it accepts no more connections; the new one accepts beside it"),
+        _ = next.wait() => {}
+        () = tokio::time::sleep(LEAVE_MAX) => {
+            tracing::warn!("the child before has not said that it accepts no more connections; the new one accepts beside it");
+        }
     }
 }

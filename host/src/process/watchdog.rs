@@ -1,6 +1,6 @@
 //! The child's OS threads: reading orders, the end of the grace, the heartbeat.
 //!
-//! They share nothing with the runtime but an unbounded queue (orders are few: drains, and metrics
+//! They share nothing with the runtime but an unbounded queue (orders are few: to accept, to drain, and metrics
 //! requests that the supervisor limits), so that they go on when every runtime thread is blocked.
 
 use super::control::{Decoder, ToChild};

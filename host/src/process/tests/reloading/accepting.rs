@@ -2,9 +2,9 @@
 
 use super::*;
 use crate::process::assent::Assent;
-use crate::process::supervisor::LEAVE_MAX;
+use crate::process::supervisor::{LEAVE_MAX, accepts_no_more};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 /// Children with a listener that say on `told` what they are ordered; what the n-th does at each order, `obey` says.
 fn children(
@@ -49,6 +49,14 @@ fn next(told: &Receiver<String>, count: usize) -> Vec<String> {
     (0..count).map(|_| told.recv_timeout(LONG).unwrap()).collect()
 }
 
+/// Stops a host whose first child does not obey.
+async fn ends_though_the_old_one_does_not(running: Running, told: &Receiver<String>) {
+    running.stop.request();
+    assert_eq!(next(told, 1), ["1 drains"]);
+    running.wait_for(|now| now.child_pid.is_none()).await;
+    assert_eq!(running.stop().await, Exit::Success);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_new_child_is_told_to_accept_when_the_old_one_accepts_no_more() {
     let (leave, leaves) = channel::<()>();
@@ -66,12 +74,12 @@ async fn the_new_child_is_told_to_accept_when_the_old_one_accepts_no_more() {
     assert_eq!(next(&told, 1), ["0 accepts"]);
     let reloading = reload(&running, "new");
     assert_eq!(next(&told, 1), ["0 hands over"]);
-    assert!(told.try_recv().is_err() && !reloading.is_finished());
+    // Long enough for a word that comes too early.
+    assert!(told.recv_timeout(Duration::from_millis(200)).is_err() && !reloading.is_finished());
     leave.send(()).unwrap();
     assert_eq!(next(&told, 1), ["1 accepts"]);
     assert_eq!(reloading.await.unwrap().unwrap().reloads, 1);
-    running.stop.request();
-    assert_eq!(running.stop().await, Exit::DrainDeadline, "the old one does not go by itself");
+    ends_though_the_old_one_does_not(running, &told).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -84,23 +92,49 @@ async fn the_new_child_accepts_beside_an_old_one_that_does_not_answer() {
     running.wait_for(|now| now.ready).await;
     assert_eq!(reload(&running, "new").await.unwrap().unwrap().reloads, 1);
     assert_eq!(next(&told, 3), ["0 accepts", "0 hands over", "1 accepts"]);
-    running.stop.request();
-    assert_eq!(running.stop().await, Exit::DrainDeadline, "the old one does not go by itself");
+    ends_though_the_old_one_does_not(running, &told).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_new_child_accepts_at_once_where_the_old_one_dies_of_the_order() {
+async fn the_new_child_accepts_where_the_old_one_dies_of_the_order() {
     let (running, told) = children(|n, order, _| match (n, order) {
         (0, ToChild::HandOver { .. }) => Obeyed::Ended(SEGV),
         (_, ToChild::Drain { .. } | ToChild::HandOver { .. }) => Obeyed::Ended(0),
         _ => Obeyed::Lives,
     });
     running.wait_for(|now| now.ready).await;
-    let asked = std::time::Instant::now();
     assert_eq!(reload(&running, "new").await.unwrap().unwrap().reloads, 1);
-    assert!(asked.elapsed() < LEAVE_MAX, "{:?}", asked.elapsed());
     assert_eq!(next(&told, 3), ["0 accepts", "0 hands over", "1 accepts"]);
     assert_eq!(running.stop().await, Exit::Success);
+}
+
+/// Its clock goes on by itself while everybody waits.
+#[tokio::test(start_paused = true)]
+async fn the_new_child_waits_for_a_second_at_most_and_for_nobody_who_has_ended() {
+    let end = |status: Option<ExitStatus>| {
+        let (end, ended) = watch::channel(status);
+        Fake { ended, end }
+    };
+    let began = tokio::time::Instant::now();
+    let waited = async |left, mut process: Fake, shutdown| {
+        let began = tokio::time::Instant::now();
+        accepts_no_more(left, &mut process, shutdown).await;
+        began.elapsed()
+    };
+    let (stop, shutdown) = Shutdown::manual();
+    let (accepting, left) = oneshot::channel::<()>();
+    assert_eq!(waited(left, end(None), shutdown.clone()).await, LEAVE_MAX, "the old one says nothing");
+    drop(accepting);
+    let (accepting, left) = oneshot::channel::<()>();
+    drop(accepting);
+    assert_eq!(waited(left, end(None), shutdown.clone()).await, Duration::ZERO, "it accepts no more");
+    let (_accepting, left) = oneshot::channel::<()>();
+    let dead = Some(ExitStatus::from_raw(SEGV));
+    assert_eq!(waited(left, end(dead), shutdown.clone()).await, Duration::ZERO, "the new one is dead");
+    let (_accepting, left) = oneshot::channel::<()>();
+    stop.request();
+    assert_eq!(waited(left, end(None), shutdown).await, Duration::ZERO, "nobody follows");
+    assert_eq!(began.elapsed(), LEAVE_MAX);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,7 +10,7 @@ fn orphaned(
 ) -> (Running, tokio::task::JoinHandle<Result<Snapshot, Unfit>>) {
     let (die, dies) = channel::<()>();
     let dies = Mutex::new(Some(dies));
-    let running = run(options(move |n, control| {
+    let mut options = options(move |n, control| {
         if n > 0 {
             let _ = die.send(());
             return children(n, control);
@@ -21,7 +21,9 @@ fn orphaned(
             dies.recv().unwrap();
             SEGV
         })
-    }));
+    });
+    options.listener = Some(std::net::TcpListener::bind("127.0.0.1:0").unwrap().into());
+    let running = run(options);
     let status = running.handle.status.clone();
     let reloads = running.reloads.clone();
     let asked = async move {
@@ -63,6 +65,7 @@ async fn one_with_the_old_plan_serves_in_the_dead_ones_place_until_the_new_one_f
                 assert_eq!(given(&child), "settings");
                 pass(&begins);
                 child.outbox.send(&ready()).unwrap();
+                assert_eq!(child.orders.blocking_recv(), Some(ToChild::Accept));
                 end.send(format!("{:?}", child.orders.blocking_recv())).unwrap();
                 0
             }),
@@ -122,6 +125,7 @@ async fn one_that_comes_to_serve_when_it_is_to_go_has_the_whole_grace_for_what_i
             2 => {
                 rise.send(()).unwrap();
                 fake(control, |mut child| {
+                    // It never accepts: it was not ready when it was followed.
                     let mut begun = phase("hello", Step::Init);
                     if let ToSupervisor::Phase { entered: Some(phase) } = &mut begun {
                         phase.index = Some(1);
@@ -175,13 +179,19 @@ async fn new_one_that_is_refused_leaves_the_one_in_the_dead_ones_place_as_it_is(
 #[tokio::test]
 async fn where_the_old_plan_cannot_start_any_more_the_new_one_is_waited_for() {
     for (rises_after_all, exit) in [(true, Exit::Success), (false, Exit::Config)] {
-        let ((go, goes), (fail, fails)) = (gate(), gate());
+        let ((go, goes), (fail, fails), (accept, accepts)) = (gate(), gate(), channel());
         let (running, reloading) = orphaned(move |n, control| {
-            let (goes, fails) = (goes.clone(), fails.clone());
+            let (goes, fails, accept) = (goes.clone(), fails.clone(), accept.clone());
             match n {
-                1 => fake(control, move |child| {
+                1 => fake(control, move |mut child| {
                     pass(&goes);
-                    if rises_after_all { good_child(child) } else { SEGV }
+                    if !rises_after_all {
+                        return SEGV;
+                    }
+                    child.outbox.send(&ready()).unwrap();
+                    accept.send(child.orders.blocking_recv()).unwrap();
+                    child.orders.blocking_recv();
+                    0
                 }),
                 2 => fake(control, move |child| {
                     pass(&fails);
@@ -202,6 +212,7 @@ async fn where_the_old_plan_cannot_start_any_more_the_new_one_is_waited_for() {
         assert_eq!(outcome.is_ok(), rises_after_all, "{outcome:?}");
         if rises_after_all {
             running.wait_for(|now| now.ready).await;
+            assert_eq!(accepts.recv_timeout(LONG).unwrap(), Some(ToChild::Accept));
             running.stop.request();
         }
         assert_eq!(running.exit().await, exit);
