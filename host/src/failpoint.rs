@@ -13,6 +13,8 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Point {
+    /// The turn of a delivery's serial key is about to be asked for.
+    BeforeTurn,
     /// It stands that a delivery's attempt is begun, and the board does not say so yet.
     BeforeStart,
     /// A delivery's decision stands, and its record is about to be written.
@@ -54,6 +56,7 @@ impl Point {
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
+            Self::BeforeTurn => "before_turn",
             Self::BeforeStart => "before_start",
             Self::BeforeRecord => "before_record",
             Self::AfterRecord => "after_record",

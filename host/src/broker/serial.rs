@@ -138,8 +138,8 @@ impl Broker {
         Ok(self.message_at(&self.subjects().tasks_stream(plugin), message).await?.is_some())
     }
 
-    /// Moves a delivery, which was stored in time, into its key's line. The delivery may be acknowledged then, and must be where
-    /// this answers `false`: the next one has its turn and cannot come back, for the queue is full, perhaps of such as this.
+    /// Moves a delivery, which was stored in time, into its key's line. The delivery may be acknowledged then, and the line must be
+    /// started: the lock may have become free since it was looked at, and nobody would know of this one.
     ///
     /// # Errors
     /// [`Error::Unavailable`]; [`Error::QueueFull`] when the lines are at their bound.
@@ -149,7 +149,7 @@ impl Broker {
         delivery: &Delivery,
         address: &TaskAddress,
         turn: Turn,
-    ) -> Result<bool, Error> {
+    ) -> Result<(), Error> {
         let id = format!("{}.{}.q{}", turn.task_id, turn.attempt, delivery.stream_sequence);
         // It was stored in time, and will be stored again later than its enqueuer waited.
         let kept = delivery.headers().filter(|(name, _)| *name != header::ACCEPT_BY);
@@ -157,11 +157,7 @@ impl Broker {
         let subject = self.subjects().line(key_hash, address);
         self.publish_stored(&subject, headers, delivery.payload(), WRITE_TIMEOUT).await?;
         reach(Point::AfterLinedUp);
-        // The lock may have become free since it was looked at, and nobody would know of this one.
-        match self.start_line(key_hash).await {
-            Err(Error::QueueFull { .. }) => Ok(false),
-            other => other.map(|()| true),
-        }
+        Ok(())
     }
 
     /// Ends a turn: the next in line gets the lock and goes back into its queue. Does what somebody who died left undone.

@@ -76,6 +76,19 @@ async fn task_that_is_about_to_start_when_its_child_dies_comes_back_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn task_that_waits_for_the_turn_of_its_key_when_its_child_dies_comes_back_at_once() {
+    let serving = Serving::api(config).await;
+    let doomed = Launch::new(["worker"]).config(&serving.config);
+    let worker = doomed.env("CARDCAGE_FAILPOINT", "before_turn:2@child").ready().await.unwrap();
+    for (key, restarts) in [("one", 0), ("two", 1)] {
+        let id = accepted(&serving, "/chaos/keyed", json!({ "mode": "ok", "serial": key })).await;
+        let done = serving.http.final_task(&id, soon()).await.unwrap();
+        assert_eq!((&done["state"], causes(&done)), (&json!("succeeded"), vec!["succeeded"]), "{done}");
+        wait_metric(&worker, &format!("cardcage_child_restarts_total {restarts}")).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn crash_in_a_call_counts_against_no_task() {
     let (serving, _worker) = Serving::both(|c| config(c).set("tasks.crash_limit", 1)).await;
     let id = accepted(&serving, "/chaos/task", json!({ "mode": "sleep", "ms": 2_000 })).await;

@@ -1,20 +1,20 @@
 //! One delivery, from its arrival to its last write.
 
-use super::arrival::{self, Arrival, Decision, Meeting, Reception, Standing};
+use super::arrival::{self, Arrival, Decision, Reception, Standing};
 use super::carry_out::Carried;
 use super::counters::bump;
 use super::ending::{Ended, Facts};
-use super::held::{Hold, Holding, Message, Signal};
+use super::held::{Holding, Message, Signal};
 use super::history;
 use super::limits::RESULT_TTL_MIN;
 use super::note::{BoardFull, Note, local_deadline};
-use super::plan::{Plan, Write};
+use super::plan::Plan;
 use super::unit::{Slot, Turn, Unit};
 use super::unreadable::{self, Unreadable};
 use crate::broker::{Ack, Delivery, Waiting};
 use crate::crash::{Claim, Kind};
 use crate::failpoint::{Point, reach};
-use cardcage_protocol::{EnvelopeError, State, TaskEnvelope, TaskRecord, Timestamp};
+use cardcage_protocol::{EnvelopeError, TaskEnvelope, TaskRecord, Timestamp};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tokio::time::Instant;
@@ -74,7 +74,7 @@ pub(super) fn run(unit: Arc<Unit>, delivery: Delivery, slot: Slot) -> impl Futur
 }
 
 impl Unit {
-    fn now(&self) -> Timestamp {
+    pub(super) fn now(&self) -> Timestamp {
         Timestamp::from_unix_ms(self.shared.broker.now_unix_ms())
     }
 }
@@ -90,7 +90,7 @@ pub(super) struct Delivered<'a> {
 }
 
 impl Delivered<'_> {
-    fn message(&self) -> Message {
+    pub(super) fn message(&self) -> Message {
         Message { attempt: self.envelope.attempt, sequence: self.delivery.stream_sequence }
     }
 
@@ -133,56 +133,6 @@ impl Delivered<'_> {
         let messages = payer.again(until, says, || broker.messages_of(&self.envelope.plugin, id)).await?;
         let is_this = |waiting: &Waiting| waiting.sequence == self.delivery.stream_sequence;
         Ok(messages.iter().all(is_this) && self.unit.shared.read(self.envelope, until).await?.is_none())
-    }
-
-    /// What to do with a delivery whose task is `here` already: enters it after that one, on the board as waiting, or deals with
-    /// it and answers `None`.
-    async fn enter_after(&self, here: Message) -> Option<(Hold<'_>, Option<Box<Claim>>)> {
-        let (shared, envelope, delivery) = (&*self.unit.shared, self.envelope, self.delivery);
-        let message = self.message();
-        match arrival::meet(envelope, message, here) {
-            Meeting::Again => {
-                // Its lease went unrenewed while the broker was away. The attempt under way acknowledges both.
-                tracing::info!(task = %envelope.id, "a task that is held here was delivered again");
-                return None;
-            }
-            Meeting::Copy => {
-                // The message that is here stays with the broker until the task has had its outcome.
-                tracing::info!(task = %envelope.id, "a second message of a task that is held here was dropped");
-                shared.acknowledge(delivery, Ack::Done).await;
-                return None;
-            }
-            Meeting::Next => {}
-        }
-        // The next message, while the last writes of this one are under way: on the board, so that it costs no lease. The
-        // record says what is left to do.
-        let waiting = self.unit.claim_waiting(delivery, envelope).await;
-        let hold = tokio::select! {
-            biased;
-            hold = shared.held.enter_next(envelope.id, message, || self.unit.now()) => Some(hold),
-            () = shared.stop.cancelled() => None,
-        };
-        if hold.is_some() {
-            return hold.map(|hold| (hold, waiting));
-        }
-        // Before it is somebody else's.
-        drop(waiting);
-        bump(&shared.counters.handed_back);
-        shared.acknowledge(delivery, Ack::HandBack).await;
-        None
-    }
-
-    /// On the board from here on, if it was not yet: reading and writing take long while the broker is away, and the lease runs.
-    async fn note_waiting(&self, waiting: &mut Option<Box<Claim>>) {
-        if waiting.is_none() {
-            *waiting = self.unit.claim_waiting(self.delivery, self.envelope).await;
-        }
-    }
-
-    /// The turn of the serial key; see [`super::unit::Shared::turns`].
-    async fn take_turn(&self, waiting: &mut Option<Box<Claim>>) -> Option<u64> {
-        self.note_waiting(waiting).await;
-        self.unit.shared.turns(self.envelope, self.delivery, waiting).await
     }
 
     async fn expire(self, plan: Plan, holding: &Holding, slot: Slot) {
@@ -339,32 +289,6 @@ impl Delivered<'_> {
         }
     }
 
-    /// More deliveries came than there are slots: waits, on the board so that the lease is renewed, unless a signal
-    /// comes first.
-    async fn wait_for_turn(
-        &self,
-        waiting: &mut Option<Box<Claim>>,
-        holding: &Holding,
-    ) -> Result<Turn<'_>, Signal> {
-        self.note_waiting(waiting).await;
-        tokio::select! {
-            biased;
-            () = self.unit.shared.stop.cancelled() => Err(Signal::Stopped),
-            signal = holding.signalled() => Err(signal),
-            turn = self.unit.turn() => turn.ok_or(Signal::Stopped),
-        }
-    }
-
-    /// The turn of a task that may have crashed a worker, unless a signal comes first.
-    async fn turn_alone(&self, holding: &Holding) -> Result<Box<Turn<'_>>, Signal> {
-        tokio::select! {
-            biased;
-            () = self.unit.shared.stop.cancelled() => Err(Signal::Stopped),
-            turn = self.unit.turn_alone() => turn.map(Box::new).ok_or(Signal::Stopped),
-            signal = holding.signalled() => Err(signal),
-        }
-    }
-
     /// Runs the handler of such a task. The others of its plugin wait for it, but for no longer than a lease: what has come so
     /// far alone goes on beside them.
     async fn handle_alone(
@@ -381,23 +305,6 @@ impl Delivered<'_> {
         }
         turn.admit_others();
         handler.await
-    }
-
-    /// Gives a delivery that was not started to somebody else, now. It is no attempt, and the record says that it is no
-    /// loss either.
-    async fn hand_back(self, mut waiting: Option<Box<Claim>>, record: Option<TaskRecord>, fence: u64) {
-        self.note_waiting(&mut waiting).await;
-        let shared = &*self.unit.shared;
-        let mut record = record.unwrap_or_else(|| TaskRecord::new(self.envelope, State::Queued));
-        record.handed_back = record.handed_back.saturating_add(1);
-        let until = Instant::now() + shared.lease / 3;
-        if shared.write(&mut Write { record, fence, ttl: None }, until).await.is_err() {
-            tracing::debug!(task = %self.envelope.id, "a delivery is handed back without a word in its record");
-        }
-        // Before it is somebody else's: what is on the board of a child that dies is answered for as its own.
-        drop(waiting);
-        bump(&shared.counters.handed_back);
-        shared.acknowledge(self.delivery, Ack::HandBack).await;
     }
 }
 

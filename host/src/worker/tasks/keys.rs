@@ -33,6 +33,7 @@ impl Shared {
         waiting: &mut Option<Box<Claim>>,
     ) -> Option<u64> {
         let Some(key) = serial_hash_of(envelope) else { return Some(delivery.num_delivered) };
+        reach(Point::BeforeTurn);
         match self.take_or_line_up(&key, envelope, delivery, waiting).await {
             Ok(turns) => turns,
             Err(error) => {
@@ -74,8 +75,14 @@ impl Shared {
                 }
             }
         }
-        let is_started = self.broker.join_line(key, delivery, &envelope.address(), turn).await?;
+        self.broker.join_line(key, delivery, &envelope.address(), turn).await?;
+        // It may come back for somebody else from now on.
         *waiting = None;
+        let is_started = match self.broker.start_line(key).await {
+            // The next one has its turn and cannot come back, perhaps for messages such as this.
+            Err(Error::QueueFull { .. }) => false,
+            other => other.map(|()| true)?,
+        };
         self.acknowledge(delivery, Ack::Done).await;
         if !is_started && let Err(error) = self.broker.start_line(key).await {
             // Whoever ended the turn before goes on trying.

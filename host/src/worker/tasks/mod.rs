@@ -6,7 +6,7 @@
 //! then the publishes that it owes, the acknowledgement last. Whoever gets the redelivery redoes what is missing.
 //!
 //! The way of a task: `consumer` pulls as many deliveries as there are free slots (`slots`), at the task's rate
-//! (`meter`); `attempt` receives, runs (`handling`) and ends each, `note` puts it on the board, `held` knows which ones are here, `find` says so when asked, `staging` keeps what a handler enqueues
+//! (`meter`); `attempt` receives, runs (`handling`) and ends each, `note` puts it on the board, `waiting` has what it waits for before, `held` knows which ones are here, `find` says so when asked, `staging` keeps what a handler enqueues
 //! and `children` publishes it, `engine` starts and drains.
 //!
 //! # Invariants
@@ -53,6 +53,7 @@ mod staging;
 mod sweeper;
 mod unit;
 mod unreadable;
+mod waiting;
 
 #[cfg(test)]
 mod tests;

@@ -45,6 +45,15 @@ impl Unit {
         self.claim(delivery, Note::waiting(envelope)).await.ok().flatten().map(Box::new)
     }
 
+    /// The same, where the board has room now.
+    pub(super) fn try_claim_waiting(
+        &self,
+        delivery: &Delivery,
+        envelope: &TaskEnvelope,
+    ) -> Option<Box<Claim>> {
+        self.try_claim(delivery, Note::waiting(envelope)).ok().flatten().map(Box::new)
+    }
+
     /// The same; a full board is waited for, as long as the lease allows.
     pub(super) async fn claim(&self, delivery: &Delivery, note: Note) -> Result<Option<Claim>, BoardFull> {
         let end = Instant::now() + self.shared.lease / 3;

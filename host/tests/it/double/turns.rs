@@ -43,7 +43,8 @@ pub(super) async fn serial(broker: &Broker) {
         let first = turns.is_empty();
         assert_eq!(claim, if first { TurnClaim::Mine(1) } else { TurnClaim::Busy });
         if !first {
-            assert!(broker.join_line(&key, &delivery, &task.address(), turn).await.unwrap());
+            broker.join_line(&key, &delivery, &task.address(), turn).await.unwrap();
+            broker.start_line(&key).await.unwrap();
         }
         broker.ack(delivery.ack_subject(), Ack::Done).await.unwrap();
         turns.push(turn);
