@@ -1,8 +1,8 @@
 //! What is deployed, as it described itself: so that a plugin set can be held against it before it takes its place.
 //!
 //! A worker keeps a copy of each of its plugins' descriptions at the broker (`deployed/keep.rs`), under plugin and
-//! version; `check --save-manifest` writes the same into a file. API instances keep one of what they accept tasks of, so that
-//! `instances list` can hold it against what workers read.
+//! version; `check --save-manifest` writes the same into a file. API instances keep one of what they serve, so that
+//! `instances list` can hold the tasks that they accept against what workers read, and a set against routes that no worker has.
 //!
 //! Invariant: it is read by tools of neighbouring versions. Unknown members are ignored, new ones have defaults.
 
@@ -14,12 +14,12 @@ use crate::loader::Description;
 use cardcage_protocol::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// Whose plugin version it is. What an API instance offers is no part of what is deployed to workers.
+/// Whose plugin version it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum By {
     /// A worker's, which runs it.
     Worker,
-    /// An API instance's, which accepts its tasks.
+    /// An API instance's, which serves its routes and accepts its tasks.
     Api,
 }
 

@@ -1,5 +1,5 @@
-//! Keeps at the broker how this host's plugins describe themselves: a worker's for `cardcage check --against broker`, an API
-//! instance's for `cardcage instances list`, which holds what is accepted against what is read.
+//! Keeps at the broker how this host's plugins describe themselves: for `cardcage check --against broker`, and for `cardcage
+//! instances list`, which holds what API instances accept against what workers read.
 //!
 //! Nobody's work depends on it: a failure is tried again and told once, and no start waits for it.
 //!

@@ -129,9 +129,9 @@ fn mount(context: &Context, set: &PluginSet) -> Vec<Mounted> {
     set.descriptions().zip(loaded).map(mount).collect()
 }
 
-/// Where each plugin is mounted of which tasks are accepted here, and how it describes itself.
+/// Where each plugin is mounted here, and how it describes itself.
 fn offered(set: &PluginSet) -> deployed::Described {
-    let offered = set.descriptions().filter(|(_, description)| !description.tasks.is_empty());
+    let offered = set.descriptions();
     offered.map(|(source, description)| (source.prefix.clone(), description.clone())).collect()
 }
 

@@ -324,6 +324,34 @@ async fn plugin_that_is_left_out_is_told_with_each_of_its_routes_tasks_and_sched
 }
 
 #[tokio::test]
+async fn plugin_that_only_api_instances_have_is_compared_too() {
+    let nats = Nats::start().await.unwrap();
+    let config = Config::new(&nats).plugin("hello").unwrap().plugin_at("skew", &skew("new"));
+    let api = Cardcage::api(&config).await.unwrap();
+    restored(&api).await;
+    let without = Config::default().set("broker.url", nats.url()).set("broker.namespace", config.namespace());
+    let without = without.plugin("hello").unwrap();
+    eventually(soon(), "the API has described its plugins", async || {
+        let (report, code) = report(&config, "broker").await;
+        (code == 0 && report["deployed"].as_array()?.len() == 2).then_some(())
+    })
+    .await
+    .unwrap();
+    let (lacking, code) = report(&without, "broker").await;
+    assert_eq!(code, 6, "{lacking}");
+    assert!(breaking(&lacking).iter().any(|(kind, ..)| *kind == "plugin_removed"), "{lacking}");
+
+    // Where workers have it, theirs counts, and it is told once.
+    let _worker = Cardcage::worker(&config).await.unwrap();
+    eventually(soon(), "the worker has described its plugins", async || {
+        let (report, code) = report(&config, "broker").await;
+        (code == 0 && report["findings"] == json!([])).then_some(())
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
 async fn comparison_that_cannot_be_made_is_no_success() {
     let folder = tempfile::tempdir().unwrap();
     let nats = Nats::start().await.unwrap();

@@ -184,15 +184,19 @@ struct Found {
     deployed: Vec<Deployed>,
     /// Those that workers have as previous libraries alone: they have neither routes nor schedules that could be missed.
     only_previous: BTreeSet<Version>,
-    /// Those that workers have, and that have not told how they describe themselves.
+    /// Those that instances have, and that have not told how they describe themselves.
     undescribed: BTreeSet<Version>,
     /// What waits; `None` where no broker was asked.
     waiting: Option<Waiting>,
 }
 
 async fn ask(broker: &Broker, candidate: &Candidate<'_>) -> Result<Found, Error> {
-    let described = broker.deployed(By::Worker).await?;
-    let workers = broker.ask_workers(Question::default()).await?;
+    let (mut described, offered, workers, apis) = tokio::try_join!(
+        broker.deployed(By::Worker),
+        broker.deployed(By::Api),
+        broker.ask_workers(Question::default()),
+        broker.ask_apis(Question::default()),
+    )?;
     let live = |is_previous: bool| -> BTreeSet<Version> {
         let plugins = workers.iter().flat_map(|worker| &worker.plugins);
         let plugins = plugins.filter(|plugin| plugin.is_previous == is_previous);
@@ -201,7 +205,11 @@ async fn ask(broker: &Broker, candidate: &Candidate<'_>) -> Result<Found, Error>
             .collect()
     };
     let (current, previous) = (live(false), live(true));
-    let live = &current | &previous;
+    let mut live = &current | &previous;
+    let of_apis = apis.iter().flat_map(|api| &api.plugins);
+    let alone = alone(of_apis.map(|one| (one.name.as_str(), one.version.as_str())), &live, &described);
+    described.extend(offered.into_iter().filter(|one| alone.contains(&Version::of(one))));
+    live.extend(alone);
     let takers = candidate.descriptions.values().chain(candidate.previous.iter().copied());
     let deployed = pick(described, &live);
     let today = deployed.iter().map(|one| &one.description);
@@ -215,7 +223,20 @@ async fn ask(broker: &Broker, candidate: &Candidate<'_>) -> Result<Found, Error>
     })
 }
 
-/// Of each plugin the versions that live workers have; where none has it, the one that was there last.
+/// The plugins of live API instances that no worker has, nor had: their routes run inline, or their workers are still to come.
+fn alone<'a>(
+    offered: impl Iterator<Item = (&'a str, &'a str)>,
+    live: &BTreeSet<Version>,
+    described: &[Deployed],
+) -> BTreeSet<Version> {
+    let is_known = |name: &str| {
+        live.iter().any(|one| one.plugin == name) || described.iter().any(|one| one.description.name == name)
+    };
+    let alone = offered.filter(|(name, _)| !is_known(name));
+    alone.map(|(name, version)| Version { plugin: name.to_owned(), version: version.to_owned() }).collect()
+}
+
+/// Of each plugin the versions that live instances have; where none has it, the one that was there last.
 fn pick(mut described: Vec<Deployed>, live: &BTreeSet<Version>) -> Vec<Deployed> {
     described.sort_by_key(|one| std::cmp::Reverse(one.said_at));
     let mut picked: Vec<Deployed> = Vec::new();
@@ -243,7 +264,7 @@ impl AgainstReport {
         let sites = Sites::new(served.filter_map(|(name, one)| Some((prefix(name)?, one))));
         for Version { plugin, version } in undescribed {
             let message = format!(
-                "{version} runs on a worker that has not told how it describes itself: try again, or wait until its workers are ready"
+                "{version} runs on an instance that has not told how it describes itself: try again, or wait until its instances are ready"
             );
             self.findings.push(Finding::breaking(plugin, Kind::PluginNotCompared, "", message));
         }
