@@ -15,7 +15,8 @@ use crate::cli::InspectArgs;
 use crate::config::{self, Signatures};
 use crate::exit::Exit;
 use crate::loader::{
-    Code, Dependency, GlibcVersion, Inspection, Judgement, Refusal, Trust, inspect, machine, needs_abi,
+    Code, Dependency, GlibcVersion, Inspection, Judgement, Manifest, Refusal, Trust, inspect, machine,
+    needs_abi,
 };
 use crate::signature::{Fault, KeyId, Signature, Verified};
 
@@ -53,9 +54,15 @@ struct Answer<'a> {
     inspection: Option<&'a Inspection>,
     /// The boundary's version that this host speaks.
     host_abi: &'static str,
+    /// Whether this host loads libraries of the boundary that this one was built for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    abi_fits: Option<bool>,
     /// The glibc of this machine.
     host_glibc: Option<GlibcVersion>,
-    /// The key that the signature beside it names.
+    /// What the signature beside it is: `good`, `bad` (for other bytes), `untrusted`, `unreadable` or `none`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    signature: Option<&'static str>,
+    /// The key that it names.
     signature_key: Option<KeyId>,
     /// The signature, where a trusted key made it.
     signed: Option<&'a Verified>,
@@ -96,7 +103,9 @@ pub fn run(args: InspectArgs) -> Exit {
             sha256: found.as_ref().map(|found| &*found.sha256),
             inspection: found.as_ref().map(|found| &found.inspection),
             host_abi: cardcage_abi::VERSION,
+            abi_fits: found.as_ref().map(|found| abi_fits(&found.inspection.manifest)),
             host_glibc: machine::glibc(),
+            signature: found.as_ref().map(|found| signature(found).0),
             signature_key: found.as_ref().and_then(|found| found.signature.as_ref().ok().copied()),
             signed: found.as_ref().and_then(|found| found.judgement.signed.as_ref()),
             refused: refusal.as_ref().map(Refused::from),
@@ -132,32 +141,34 @@ fn look(file: &Path, trust: &config::Trust) -> Result<Found, Refusal> {
     Ok(Found { sha256: inspect::sha256(&bytes), inspection, signature, is_for_other_bytes, judgement })
 }
 
-/// Who signed it, in words.
-fn signature(found: &Found) -> String {
+/// What the signature is, in one word and in words.
+fn signature(found: &Found) -> (&'static str, String) {
     match (&found.signature, &found.judgement.signed) {
         (_, Some(Verified { key, comment })) => {
             // minisign's tool separates what it says by tabs.
-            format!("good, by the trusted key {key} ({})", comment.replace('\t', "  "))
+            ("good", format!("good, by the trusted key {key} ({})", comment.replace('\t', "  ")))
         }
         (Ok(key), None) if found.is_for_other_bytes => {
-            format!("not good: it names the key {key}, and is for other bytes")
+            ("bad", format!("not good: it names the key {key}, and is for other bytes"))
         }
-        (Ok(key), None) => format!("by the key {key}, which the configuration does not trust"),
-        (Err(Fault::Unreadable(how)), _) => how.clone(),
-        (Err(_), _) => "none".to_owned(),
+        (Ok(key), None) => ("untrusted", format!("by the key {key}, which the configuration does not trust")),
+        (Err(Fault::Unreadable(how)), _) => ("unreadable", how.clone()),
+        (Err(_), _) => ("none", "none".to_owned()),
     }
+}
+
+fn abi_fits(manifest: &Manifest) -> bool {
+    inspect::abi_verdict(&manifest.abi, cardcage_abi::VERSION)
+        .and_then(|()| needs_abi::verdict(&manifest.needs_abi, cardcage_abi::VERSION))
+        .is_ok()
 }
 
 fn text(file: &Path, found: &Found, refusal: Option<&Refusal>) -> String {
     let inspection = &found.inspection;
     let Inspection { manifest, needs, .. } = inspection;
     let or = |text: &str, absent: &str| output::shown(if text.is_empty() { absent } else { text });
-    let loads = inspect::abi_verdict(&manifest.abi, cardcage_abi::VERSION)
-        .and_then(|()| needs_abi::verdict(&manifest.needs_abi, cardcage_abi::VERSION));
-    let abi = match loads {
-        Ok(()) => format!("{}, which this host ({}) loads", manifest.abi, cardcage_abi::VERSION),
-        Err(_) => format!("{}, which this host ({}) does not load", manifest.abi, cardcage_abi::VERSION),
-    };
+    let loads = if abi_fits(manifest) { "loads" } else { "does not load" };
+    let abi = format!("{}, which this host ({}) {loads}", manifest.abi, cardcage_abi::VERSION);
     let verdict = match refusal {
         None => "this host would load it".to_owned(),
         Some(refusal) => format!("refused ({})", refusal.code.as_str()),
@@ -190,7 +201,7 @@ fn text(file: &Path, found: &Found, refusal: Option<&Refusal>) -> String {
         ("Rust's std", std),
         ("needs libraries", libraries),
         ("dependencies", dependencies(inspection)),
-        ("signature", signature(found)),
+        ("signature", signature(found).1),
         ("size", format!("{} bytes", inspection.size_bytes)),
         ("sha256", found.sha256.clone()),
     ];

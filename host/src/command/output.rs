@@ -35,7 +35,12 @@ pub(super) fn trouble(text: &str) {
 
 /// Writes why a library is not taken, with its stable code.
 pub(super) fn refusal(refusal: &Refusal) {
-    trouble(&shown(&format!("refused ({}): {refusal}", refusal.code.as_str())));
+    trouble(&refusal_text(refusal));
+}
+
+/// Why a library is not taken, with its stable code.
+pub(super) fn refusal_text(refusal: &Refusal) -> String {
+    shown(&format!("refused ({}): {refusal}", refusal.code.as_str()))
 }
 
 /// Writes text that has its own shape, such as a rendered configuration mistake.

@@ -230,7 +230,7 @@ impl Dev {
     /// Has the hosts take over changed libraries.
     async fn roll(&mut self, plugins: &[String], shutdown: &mut Shutdown) {
         if let Some(refusal) = self.watch.first_refusal(plugins).await {
-            let refusal = output::shown(&refusal.to_string());
+            let refusal = output::refusal_text(&refusal);
             output::trouble(&format!("{refusal} (the hosts go on with the library that they have)"));
             self.settled = false;
             return;

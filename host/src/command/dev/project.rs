@@ -178,7 +178,7 @@ async fn product(folder: &Path) -> Result<Product, Obstacle> {
         Ok(inspection) => {
             Ok(Product { folder: folder.to_owned(), plugin: inspection.manifest.name, library })
         }
-        Err(refusal) => Err(Obstacle::Other((output::shown(&refusal.to_string()), Exit::PluginRefused))),
+        Err(refusal) => Err(Obstacle::Other((output::refusal_text(&refusal), Exit::PluginRefused))),
     }
 }
 

@@ -86,7 +86,7 @@ async fn package(args: &PackageArgs) -> Result<Done, Trouble> {
 }
 
 fn refused(refusal: Refusal) -> Trouble {
-    (Exit::PluginRefused, refusal.to_string())
+    (Exit::PluginRefused, output::refusal_text(&refusal))
 }
 
 fn write(archive: &Path, bytes: &[u8]) -> std::io::Result<()> {

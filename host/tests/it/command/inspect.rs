@@ -27,6 +27,7 @@ fn inspect_shows_a_good_library_without_running_it() {
         assert!(text.contains(row), "{row} is in {text}");
     }
     assert_eq!(answer["refused"], Value::Null);
+    assert_eq!((&answer["abi_fits"], &answer["signature"]), (&true.into(), &"none".into()));
     assert_eq!(answer["size_bytes"], std::fs::metadata(hello()).unwrap().len());
 }
 
@@ -40,7 +41,11 @@ fn inspect_refuses_every_unfit_file_in_one_sentence() {
         assert!(stderr(&output).contains(&format!("refused ({code}): ")), "{output:?}");
         let output = cardcage(&["plugin", "inspect", "--json", file.to_str().unwrap()]);
         assert_eq!(output.status.code(), Some(70));
-        assert_eq!(json(&output)["refused"]["code"], code, "{}", file.display());
+        let answer = json(&output);
+        assert_eq!(answer["refused"]["code"], code, "{}", file.display());
+        // What cannot be read says nothing of its boundary.
+        let is_about_abi = code.starts_with("abi");
+        assert!(answer.get("abi_fits").is_none_or(|fits| *fits == !is_about_abi), "{answer}");
     }
 }
 
@@ -130,5 +135,12 @@ fn inspect_says_of_a_changed_file_that_its_signature_is_for_other_bytes_whatever
         assert_eq!(output.status.code(), Some(code), "{asked}: {output:?}");
         assert!(stdout(&output).contains("and is for other bytes"), "{asked}: {output:?}");
         assert!(!stdout(&output).contains("does not trust"), "{asked}: {output:?}");
+        let output = cardcage(&["plugin", "inspect", "--json", named, "--config", &set(&folder, &more, &[])]);
+        let answer = json(&output);
+        assert_eq!(
+            (&answer["signature"], &answer["abi_fits"]),
+            (&"bad".into(), &true.into()),
+            "{asked}: {answer}"
+        );
     }
 }
