@@ -60,7 +60,7 @@ fn at((rule, subject): (Rule, &'static str), words: &'static str) -> (Rule, &'st
 
 #[tokio::test(flavor = "multi_thread")]
 async fn plugin_that_keeps_all_rules_is_looked_at_by_each_and_nothing_is_found() {
-    let report = with("none").await;
+    let report = with("takes_time").await;
     report.assert_clean();
     for rule in [Rule::Describes, Rule::Starts, Rule::Garbage, Rule::Samples, Rule::Stops, Rule::Panics] {
         assert!(report.findings.iter().any(|finding| finding.rule == rule), "{rule:?} was looked at");
@@ -68,6 +68,19 @@ async fn plugin_that_keeps_all_rules_is_looked_at_by_each_and_nothing_is_found()
     for host in ["the busy worker", "the busy api", "the idle worker", "the idle api"] {
         assert!(report.findings.iter().any(|finding| finding.subject == host), "{host}: {report:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn host_that_was_stopped_with_nothing_to_do_is_not_called_busy() {
+    // It has no samples.
+    let report = conformance(library("cardcage-plugin-fickle").unwrap()).run().await.unwrap();
+    report.assert_clean();
+    let looked_at = |host: &str| report.findings.iter().any(|finding| finding.subject == host);
+    assert!(
+        looked_at("the worker, with no handler seen at work") && !looked_at("the busy worker"),
+        "{report:?}"
+    );
+    assert!(!looked_at("the busy api"), "{report:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -212,7 +225,10 @@ async fn panic_and_crash_at_the_stop_are_found_although_nothing_is_under_way() {
     let report = with("crash_at_stop").await;
     let is_a_host = |finding: &testkit::Finding| finding.subject.starts_with("the ");
     assert!(report.faults().all(|one| one.rule == Rule::Stops && is_a_host(one)), "{report}");
-    for host in ["the busy worker", "the idle worker", "the busy api", "the idle api"] {
+    // With samples under way, whether or not they were seen, and without.
+    let of = |host: &str| report.faults().filter(|one| one.subject.contains(host)).count();
+    assert!(of("worker") == 2 && of("api") == 3, "{report}");
+    for host in ["the idle worker", "the idle api"] {
         assert!(report.faults().any(|one| one.subject == host), "{host}: {report}");
     }
 }

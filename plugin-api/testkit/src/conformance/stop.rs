@@ -1,6 +1,7 @@
 //! The looks at hosts that are stopped, busy and idle.
 //!
-//! A host is not stopped before a handler was seen at work in it, or all of them have ended: short ones nobody sees.
+//! A host is not stopped before a handler was seen at work in it, or all of them have ended: short ones nobody sees. The report says
+//! which it was, so that nobody takes the stop of an idle host for one of a busy one.
 
 use super::probe::{Probe, request};
 use super::report::{Rule, short};
@@ -36,9 +37,12 @@ impl Probe {
                 Sample::Call(method, path, body) => calls.push(self.begin(method, path, body, "worker")?),
             }
         }
-        self.busy_or_done(&calls, &tasks).await;
+        let is_busy = self.is_busy(&calls, &tasks).await;
         let stopped = self.hosts.stop_worker(HANDLER).await;
-        self.stopped("the busy worker", stopped);
+        self.stopped(
+            if is_busy { "the busy worker" } else { "the worker, with no handler seen at work" },
+            stopped,
+        );
         for call in calls {
             self.answered(call).await;
         }
@@ -59,12 +63,18 @@ impl Probe {
             let Sample::Call(method, path, body) = sample else { continue };
             let call = self.begin(method, path, body, "api")?;
             let seen = crate::eventually(SEEN, "the request is there", async || {
-                (call.answer.is_finished() || self.hosts.requests_in_flight().await > 0).then_some(())
+                if self.hosts.requests_in_flight().await > 0 {
+                    return Some(true);
+                }
+                call.answer.is_finished().then_some(false)
             });
-            // Where it is not seen, the stop itself is still looked at.
-            let _ = seen.await;
+            // Where neither is seen, the stop itself is still looked at.
+            let is_busy = seen.await.unwrap_or(false);
             let stopped = self.hosts.stop_api(HANDLER).await;
-            self.stopped("the busy api", stopped);
+            self.stopped(
+                if is_busy { "the busy api" } else { "the api, with no request seen in it" },
+                stopped,
+            );
             self.answered(call).await;
             self.hosts.start_api().await?;
         }
@@ -103,20 +113,20 @@ impl Probe {
         self.report.look(Rule::Stops, call.subject, fault);
     }
 
-    /// Waits until a handler is at work in the worker, or all of them have been.
-    async fn busy_or_done(&self, calls: &[Call], tasks: &[(Uuid, String)]) {
+    /// Waits until a handler is at work in the worker, or all of them have been; says which.
+    async fn is_busy(&self, calls: &[Call], tasks: &[(Uuid, String)]) -> bool {
         let seen = crate::eventually(SEEN, "a handler is at work", async || {
             if self.hosts.in_flight().await > 0 {
-                return Some(());
+                return Some(true);
             }
             let mut over = calls.iter().all(|call| call.answer.is_finished());
             for (id, _) in tasks {
                 let view = self.hosts.view(*id).await.ok().flatten();
                 over &= view.is_some_and(|view| Outcome::read(&view).is_some());
             }
-            over.then_some(())
+            over.then_some(false)
         });
         // Where neither is seen, the stop itself is still looked at.
-        let _ = seen.await;
+        seen.await.unwrap_or(false)
     }
 }
