@@ -292,6 +292,12 @@ async fn plugin_that_does_not_build_at_first_holds_nothing_up_and_joins_running_
 
     late.edit("\"{}, {}!\"", "\"{}, {}!!\"");
     greets("late", &dev, &http, "Welcome, Ada!!").await;
+    // One that dies before it has told that it took over is restarted as one that cannot be asked.
+    eventually(soon(), "the api has told so", async || {
+        (dev.stderr().matches("cardcage: api took over").count() == 2).then_some(())
+    })
+    .await
+    .unwrap();
     let killed = std::process::Command::new("kill").args(["-9", &hosts[1].to_string()]).status().unwrap();
     assert!(killed.success());
     says(&dev, "api died of SIGKILL; starting it again").await;
