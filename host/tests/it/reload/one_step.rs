@@ -30,7 +30,7 @@ impl Seen {
         let set = self.asked_for.load(Ordering::SeqCst);
         self.replies.fetch_add(1, Ordering::SeqCst);
         if set > earliest + 1 {
-            // Two others were asked for meanwhile: it cannot be told from the one before the last.
+            // Another one was asked for meanwhile, and by what it has it may be that one or the one before the last.
             return;
         }
         let has_hello = match (reply.status, reply.problem_code().as_deref()) {

@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::process::assent::Assent;
+use crate::process::connected::Connected;
+use crate::process::retiree::Retiree;
 use crate::process::supervisor::{LEAVE_MAX, accepts_no_more};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::{mpsc, oneshot};
@@ -106,6 +108,32 @@ async fn the_new_child_accepts_where_the_old_one_dies_of_the_order() {
     assert_eq!(reload(&running, "new").await.unwrap().unwrap().reloads, 1);
     assert_eq!(next(&told, 3), ["0 accepts", "0 hands over", "1 accepts"]);
     assert_eq!(running.stop().await, Exit::Success);
+}
+
+#[tokio::test]
+async fn child_that_says_that_it_leaves_or_ends_is_known_to_accept_no_more_while_it_still_has_its_grace() {
+    for says_it in [true, false] {
+        let (end, ended) = watch::channel(None);
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        let fake = Box::new(Fake { ended, end: end.clone() });
+        let child = Connected::new(fake, ours, Vec::new(), tokio::time::Instant::now()).unwrap();
+        let (accepting, left) = oneshot::channel();
+        let limits = Limits::default();
+        let retiree = Retiree { child, grace: LONG, limits, hands_over: true, accepting: Some(accepting) };
+        let (_, successor) = oneshot::channel();
+        let (_stop, shutdown) = Shutdown::manual();
+        let retiring = tokio::spawn(retiree.run(successor, shutdown));
+        if says_it {
+            control::send_blocking(&mut &theirs, &ToSupervisor::Leaving).unwrap();
+        } else {
+            end.send_replace(Some(ExitStatus::from_raw(SEGV)));
+        }
+        // Nobody sends: it is the other end that goes.
+        assert!(tokio::time::timeout(LONG, left).await.expect("it is known").is_err());
+        assert!(!(says_it && retiring.is_finished()), "it has connections to serve");
+        end.send_replace(Some(ExitStatus::from_raw(0)));
+        retiring.await.unwrap();
+    }
 }
 
 /// Its clock goes on by itself while everybody waits.
