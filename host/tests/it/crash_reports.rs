@@ -22,13 +22,16 @@ pub(crate) async fn accepted(serving: &Serving, order: Value) -> String {
 /// The report of the next crash after `old`, once the host is ready again.
 pub(crate) async fn crash_after(host: &Cardcage, old: &Value) -> Value {
     let admin = host.admin().unwrap();
-    eventually(soon(), "a crash is reported, and the host is ready again", async || {
-        let mut ready = admin.get("/readyz?verbose").await.ok()?.json().ok()?;
+    let mut last = String::new();
+    let told = eventually(soon(), "a crash is reported, and the host is ready again", async || {
+        let reply = admin.get("/readyz?verbose").await;
+        last = reply.as_ref().map_or_else(ToString::to_string, |reply| reply.text());
+        let mut ready = reply.ok()?.json().ok()?;
         let report = ready["last_crash"].take();
         (report.is_object() && report != *old && ready["ready"] == true).then_some(report)
     })
-    .await
-    .unwrap()
+    .await;
+    told.unwrap_or_else(|error| panic!("{error}: {last}"))
 }
 
 async fn metrics(host: &Cardcage) -> String {
