@@ -8,7 +8,7 @@
 
 mod keep;
 
-pub use keep::{Described, keep};
+pub use keep::{Described, described, keep};
 
 use crate::loader::Description;
 use cardcage_protocol::Timestamp;

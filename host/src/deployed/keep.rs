@@ -12,7 +12,7 @@ use cardcage_protocol::Timestamp;
 
 use super::{By, Deployed};
 use crate::broker::Broker;
-use crate::loader::Description;
+use crate::loader::{Description, PluginSet};
 
 /// An entry vanishes when nobody has said it for so long.
 const KEPT: Duration = Duration::from_secs(7 * 86_400);
@@ -23,6 +23,13 @@ const AGAIN: Duration = Duration::from_secs(5);
 
 /// Prefix and description of each plugin.
 pub type Described = Vec<(String, Arc<Description>)>;
+
+/// Where each plugin of the set is mounted, and how it describes itself.
+#[must_use]
+pub fn described(set: &PluginSet) -> Described {
+    let all = set.descriptions();
+    all.map(|(source, description)| (source.prefix.clone(), description.clone())).collect()
+}
 
 /// Says them until it is dropped.
 pub async fn keep(by: By, broker: Broker, plugins: Described) {

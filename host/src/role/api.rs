@@ -77,7 +77,7 @@ pub(super) async fn serve(mut context: Context) -> Result<Exit, Failure> {
         let _ = tokio::time::timeout(BROKER_MOMENT, broker.ensure_layout(&plugin_names(&set))).await;
     }
     tokio::spawn(keep_layout(context.outbox.clone(), broker.clone(), plugin_names(&set)));
-    tokio::spawn(deployed::keep(By::Api, broker.clone(), offered(&set)));
+    tokio::spawn(deployed::keep(By::Api, broker.clone(), deployed::described(&set)));
     let departure = Arc::new(std::sync::OnceLock::new());
     let serving = tokio::spawn({
         let (may_accept, outbox) = (context.may_accept.clone(), context.outbox.clone());
@@ -127,12 +127,6 @@ fn mount(context: &Context, set: &PluginSet) -> Vec<Mounted> {
         }
     };
     set.descriptions().zip(loaded).map(mount).collect()
-}
-
-/// Where each plugin is mounted here, and how it describes itself.
-fn offered(set: &PluginSet) -> deployed::Described {
-    let offered = set.descriptions();
-    offered.map(|(source, description)| (source.prefix.clone(), description.clone())).collect()
 }
 
 pub(super) fn plugin_names(set: &PluginSet) -> Vec<Name> {

@@ -94,7 +94,7 @@ pub(super) async fn serve(mut context: Context) -> Result<Exit, Failure> {
     // What fires is the current library's to say.
     let schedules = (!context.is_previous())
         .then(|| tokio::spawn(ScheduleKeeper::new(broker.clone(), declared(&set), absent_after).run()));
-    let deployed = tokio::spawn(deployed::keep(By::Worker, broker.clone(), described(&set)));
+    let deployed = tokio::spawn(deployed::keep(By::Worker, broker.clone(), deployed::described(&set)));
     let consuming = tokio::spawn(tell_consuming(context.outbox.clone(), engine.watch_consuming()));
     let grace = context.drain_ordered(|| text(&calls, &engine, &metrics)).await.grace;
 
@@ -183,12 +183,6 @@ fn declared(set: &PluginSet) -> Vec<Declared> {
         })
     };
     set.plugins.iter().filter_map(|(_, plugin)| declared(plugin)).collect()
-}
-
-/// Where each plugin is mounted, and how it describes itself.
-fn described(set: &PluginSet) -> deployed::Described {
-    let described = set.plugins.iter();
-    described.map(|(source, plugin)| (source.prefix.clone(), plugin.description.clone())).collect()
 }
 
 fn plugins(set: &PluginSet) -> Vec<Arc<Plugin>> {

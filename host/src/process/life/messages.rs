@@ -42,7 +42,7 @@ impl Life<'_, '_> {
                     let _ = waiting.send(text);
                 }
             }
-            // Only of one that is to go, and by whose order it does.
+            // This one was told to drain, and nobody waits for its listener.
             ToSupervisor::Leaving => {}
             ToSupervisor::Drained { unfinished } => tracing::info!(unfinished, "the child has drained"),
             ToSupervisor::Failed { exit_code, message, retry } => {

@@ -35,25 +35,6 @@ impl Unit {
         }
     }
 
-    /// Notes a delivery that is here and was not started, so that it costs no lease whatever comes. `None`: it is not noted.
-    /// Boxed, for attempts have room for it while their handlers run.
-    pub(super) async fn claim_waiting(
-        &self,
-        delivery: &Delivery,
-        envelope: &TaskEnvelope,
-    ) -> Option<Box<Claim>> {
-        self.claim(delivery, Note::waiting(envelope)).await.ok().flatten().map(Box::new)
-    }
-
-    /// The same, where the board has room now.
-    pub(super) fn try_claim_waiting(
-        &self,
-        delivery: &Delivery,
-        envelope: &TaskEnvelope,
-    ) -> Option<Box<Claim>> {
-        self.try_claim(delivery, Note::waiting(envelope)).ok().flatten().map(Box::new)
-    }
-
     /// The same; a full board is waited for, as long as the lease allows.
     pub(super) async fn claim(&self, delivery: &Delivery, note: Note) -> Result<Option<Claim>, BoardFull> {
         let end = Instant::now() + self.shared.lease / 3;
@@ -78,7 +59,7 @@ pub(super) struct Note {
 
 impl Note {
     /// A delivery that is here and was not started.
-    fn waiting(envelope: &TaskEnvelope) -> Self {
+    pub(super) fn waiting(envelope: &TaskEnvelope) -> Self {
         Self { kind: Kind::Task, id: envelope.id, attempt: 0, deadline: local_deadline(WAITS_AT_MOST) }
     }
 }

@@ -7,6 +7,7 @@ use super::arrival::{self, Meeting};
 use super::attempt::Delivered;
 use super::counters::bump;
 use super::held::{Hold, Holding, Message, Signal};
+use super::note::Note;
 use super::plan::Write;
 use super::unit::Turn;
 use crate::broker::Ack;
@@ -36,7 +37,8 @@ impl Delivered<'_> {
         }
         // The next message, while the last writes of this one are under way: on the board, so that it costs no lease. The
         // record says what is left to do.
-        let waiting = self.unit.claim_waiting(delivery, envelope).await;
+        let mut waiting = None;
+        self.note_waiting(&mut waiting).await;
         let hold = tokio::select! {
             biased;
             hold = shared.held.enter_next(envelope.id, message, || self.unit.now()) => Some(hold),
@@ -55,14 +57,17 @@ impl Delivered<'_> {
     /// On the board from here on, where there is room for it: for what takes a moment, and nobody waits for room longer than for that.
     fn note_shortly(&self, waiting: &mut Option<Box<Claim>>) {
         if waiting.is_none() {
-            *waiting = self.unit.try_claim_waiting(self.delivery, self.envelope);
+            let noted = self.unit.try_claim(self.delivery, Note::waiting(self.envelope));
+            *waiting = noted.ok().flatten().map(Box::new);
         }
     }
 
     /// On the board from here on, if it was not yet: reading and writing take long while the broker is away, and the lease runs.
+    /// Boxed, for attempts have room for it while their handlers run.
     pub(super) async fn note_waiting(&self, waiting: &mut Option<Box<Claim>>) {
         if waiting.is_none() {
-            *waiting = self.unit.claim_waiting(self.delivery, self.envelope).await;
+            let noted = self.unit.claim(self.delivery, Note::waiting(self.envelope)).await;
+            *waiting = noted.ok().flatten().map(Box::new);
         }
     }
 

@@ -25,7 +25,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use cardcage_protocol::Timestamp;
-use cardcage_protocol::presence::Question;
+use cardcage_protocol::presence::{Presence, PresentPlugin, Question};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -81,6 +81,10 @@ impl Version {
     fn of(deployed: &Deployed) -> Self {
         let Description { name, version, .. } = &deployed.description;
         Self { plugin: name.clone(), version: version.clone() }
+    }
+
+    fn present(plugin: &PresentPlugin) -> Self {
+        Self { plugin: plugin.name.to_string(), version: plugin.version.clone() }
     }
 }
 
@@ -200,14 +204,11 @@ async fn ask(broker: &Broker, candidate: &Candidate<'_>) -> Result<Found, Error>
     let live = |is_previous: bool| -> BTreeSet<Version> {
         let plugins = workers.iter().flat_map(|worker| &worker.plugins);
         let plugins = plugins.filter(|plugin| plugin.is_previous == is_previous);
-        plugins
-            .map(|plugin| Version { plugin: plugin.name.to_string(), version: plugin.version.clone() })
-            .collect()
+        plugins.map(Version::present).collect()
     };
     let (current, previous) = (live(false), live(true));
     let mut live = &current | &previous;
-    let of_apis = apis.iter().flat_map(|api| &api.plugins);
-    let alone = alone(of_apis.map(|one| (one.name.as_str(), one.version.as_str())), &live, &described);
+    let alone = alone(&apis, &live, &described);
     described.extend(offered.into_iter().filter(|one| alone.contains(&Version::of(one))));
     live.extend(alone);
     let takers = candidate.descriptions.values().chain(candidate.previous.iter().copied());
@@ -224,16 +225,12 @@ async fn ask(broker: &Broker, candidate: &Candidate<'_>) -> Result<Found, Error>
 }
 
 /// The plugins of live API instances that no worker has, nor had: their routes run inline, or their workers are still to come.
-fn alone<'a>(
-    offered: impl Iterator<Item = (&'a str, &'a str)>,
-    live: &BTreeSet<Version>,
-    described: &[Deployed],
-) -> BTreeSet<Version> {
+fn alone(apis: &[Presence], live: &BTreeSet<Version>, described: &[Deployed]) -> BTreeSet<Version> {
     let is_known = |name: &str| {
         live.iter().any(|one| one.plugin == name) || described.iter().any(|one| one.description.name == name)
     };
-    let alone = offered.filter(|(name, _)| !is_known(name));
-    alone.map(|(name, version)| Version { plugin: name.to_owned(), version: version.to_owned() }).collect()
+    let offered = apis.iter().flat_map(|api| &api.plugins);
+    offered.filter(|plugin| !is_known(plugin.name.as_str())).map(Version::present).collect()
 }
 
 /// Of each plugin the versions that live instances have; where none has it, the one that was there last.
